@@ -1,0 +1,18 @@
+"""Where things lie in a project folder. DVC sets DVC_ROOT for every stage; otherwise the current folder is the root."""
+
+import os
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+PREPARED = Path("prepared")
+PRETRAINED = Path("models/pretrained")
+MODEL = Path("models/franca")
+RESULTS = Path("results")
+
+
+def runs_root() -> Path:
+    """Folder of checkpoints and step-by-step logs: outside DVC's outs, so that a killed stage finds its own again.
+
+    It hangs on DVC_ROOT, which in `dvc exp run --temp` is the main checkout, and so outlives the temporary folder.
+    """
+    return Path(os.environ.get("DVC_ROOT", ".")).resolve() / "runs"
