@@ -1,0 +1,21 @@
+"""KoLeo: keeps embeddings apart (Sablayrolles et al., Spreading vectors for similarity search, 2019)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+EPSILON = 1e-8
+
+
+def koleo_loss(x: Tensor) -> Tensor:
+    """-mean_i log(|y_i - y_j(i) + e| + e), y = x / |x|, j(i) the nearest other row; (N, D) -> scalar, float32.
+
+    Finite on identical rows: the constant added to each coordinate keeps the distance, and so the gradient, off zero.
+    """
+    y = F.normalize(x.float(), eps=EPSILON, dim=-1)
+    with torch.no_grad():
+        similarity = y @ y.T
+        similarity.fill_diagonal_(-torch.inf)
+        nearest = similarity.argmax(dim=1)
+    distance = (y - y[nearest] + EPSILON).norm(dim=-1)
+    return -(distance + EPSILON).log().mean()

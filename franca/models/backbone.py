@@ -1,0 +1,122 @@
+"""The vision transformer: timm's, with a mask token, the official position interpolation and stochastic depth."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from timm.layers import Mlp, SwiGLUPacked
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from franca.params import Backbone as BackboneParams
+
+LEVEL_DIVISORS = (16, 8, 4, 2, 1)
+
+
+def nesting_levels(embed_dim: int) -> tuple[int, ...]:
+    """Widths of the Matryoshka levels, narrowest first: D/16, D/8, D/4, D/2, D."""
+    return tuple(embed_dim // divisor for divisor in LEVEL_DIVISORS)
+
+
+def timm_arguments(params: BackboneParams, image_size: int) -> dict[str, Any]:
+    """Arguments of timm's `VisionTransformer` for an architecture; the official SwiGLU width where it is SwiGLU."""
+    hidden = 4 * params.embed_dim
+    if params.ffn == "swiglu":
+        hidden = 2 * ((int(hidden * 2 / 3) + 7) // 8 * 8)
+    return {
+        "img_size": image_size,
+        "patch_size": params.patch_size,
+        "embed_dim": params.embed_dim,
+        "depth": params.depth,
+        "num_heads": params.num_heads,
+        "mlp_ratio": hidden / params.embed_dim,
+        "init_values": params.layer_scale,
+        "reg_tokens": params.registers,
+        "num_classes": 0,
+    }
+
+
+class Backbone(VisionTransformer):
+    """Vision transformer whose patches can be masked, for images of any size that patches divide.
+
+    Registers carry no position embedding. Positions of another grid than the native one are resampled bicubically
+    with the official scale factors (offset 0.1, no antialias).
+    """
+
+    def __init__(self, params: BackboneParams, image_size: int, drop_path: float = 0.0) -> None:
+        swiglu = params.ffn == "swiglu"
+        super().__init__(
+            **timm_arguments(params, image_size),
+            dynamic_img_size=True,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            mlp_layer=SwiGLUPacked if swiglu else Mlp,
+            act_layer=nn.SiLU if swiglu else nn.GELU,
+            weight_init="skip",
+        )
+        self.drop_path_rate = drop_path
+        grid = image_size // params.patch_size
+        self.mask_token = nn.Parameter(torch.zeros(1, params.embed_dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid * grid, params.embed_dim))
+        self._initialize()
+
+    def _initialize(self) -> None:
+        """Truncated normal 0.02 for linear weights and positions, zeros for biases, as DINOv2 and Franca start."""
+        assert self.pos_embed is not None and self.cls_token is not None
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        self.patch_embed.proj.reset_parameters()
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.normal_(self.cls_token, std=1e-6)
+        if self.reg_token is not None:
+            nn.init.normal_(self.reg_token, std=1e-6)
+
+    def forward_tokens(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
+        """Normalized tokens (B, 1 + registers + h w, D) of normalized images (B, 3, H, W).
+
+        Masked patches, where `masks` (B, h w) is true, are replaced by the mask token before positions are added.
+        """
+        x = self.patch_embed(images)
+        batch, height, width, _ = x.shape
+        x = x.flatten(1, 2)
+        if masks is not None:
+            x = torch.where(masks[..., None], self.mask_token.to(x.dtype), x)
+        assert self.cls_token is not None
+        x = torch.cat([self.cls_token.expand(batch, -1, -1), x], dim=1) + self.positions(height, width)
+        if self.reg_token is not None:
+            x = torch.cat([x[:, :1], self.reg_token.expand(batch, -1, -1), x[:, 1:]], dim=1)
+        for block in self.blocks:
+            x = self._block(block, x)
+        return self.norm(x)
+
+    def _block(self, block: Block, x: Tensor) -> Tensor:
+        rate = self.drop_path_rate if self.training else 0.0
+        x = residual(x, lambda y: block.ls1(block.attn(block.norm1(y))), rate)
+        return residual(x, lambda y: block.ls2(block.mlp(block.norm2(y))), rate)
+
+    def positions(self, height: int, width: int) -> Tensor:
+        """Position embedding (1, 1 + h w, D) of a patch grid, the class token's first."""
+        assert self.pos_embed is not None
+        side = self.patch_embed.grid_size[0]
+        if (height, width) == (side, side):
+            return self.pos_embed
+        grid = self.pos_embed[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+        scale = ((height + 0.1) / side, (width + 0.1) / side)
+        grid = F.interpolate(grid, scale_factor=scale, mode="bicubic", align_corners=False)
+        return torch.cat([self.pos_embed[:, :1], grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+
+
+def residual(x: Tensor, branch: Callable[[Tensor], Tensor], rate: float) -> Tensor:
+    """x + branch(x), the branch dropped for a share `rate` of the batch and scaled up for the rest.
+
+    Exactly max(int(B (1 - rate)), 1) samples keep it, drawn without replacement, scaled by B over that number.
+    """
+    if rate == 0:
+        return x + branch(x)
+    keep = max(int(len(x) * (1 - rate)), 1)
+    kept = torch.randperm(len(x), device=x.device)[:keep]
+    update = branch(x[kept]) * (len(x) / keep)
+    return x.index_add(0, kept, update.to(x.dtype))

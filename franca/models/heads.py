@@ -1,0 +1,64 @@
+"""Nested cluster heads: one set of prototypes for each Matryoshka level of the embedding."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from franca.models.backbone import nesting_levels
+from franca.params import Heads
+
+
+class Prototypes(nn.Module):
+    """Weight-normalized linear map (N, b) -> (N, K) without bias: row k is weight_g[k] weight_v[k] / |weight_v[k]|."""
+
+    def __init__(self, dim: int, count: int) -> None:
+        super().__init__()
+        self.weight_v = nn.Parameter(torch.empty(count, dim))
+        self.weight_g = nn.Parameter(torch.ones(count, 1))
+        nn.init.uniform_(self.weight_v, -(dim**-0.5), dim**-0.5)
+
+    def forward(self, x: Tensor, count: int | None = None) -> Tensor:
+        weight = F.normalize(self.weight_v[:count], dim=-1) * self.weight_g[:count]
+        return F.linear(x, weight)
+
+
+def _mlp(width: int, hidden: int, bottleneck: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck), nn.GELU()
+    )
+
+
+class NestedHead(nn.Module):
+    """Logits of every level for tokens (N, D): a list, narrowest level first, of (N, K_l), K_l = int(K d_l / D).
+
+    nesting "project": level l sees Linear(D -> d_l)(x), as the official code does; "slice": x[:, :d_l], as the paper
+    says; "none": one level, the whole of x (DINOv2). sharing "shared" (slices only): all levels use the widest
+    level's MLP, the first layer cut to its first d_l columns, and the first K_l of its prototypes.
+    """
+
+    def __init__(self, embed_dim: int, params: Heads) -> None:
+        super().__init__()
+        self.levels = (embed_dim,) if params.nesting == "none" else nesting_levels(embed_dim)
+        self.counts = tuple(int(params.prototypes * width / embed_dim) for width in self.levels)
+        owned = (embed_dim,) if params.sharing == "shared" else self.levels
+        project = params.nesting == "project"
+        self.projections = nn.ModuleList(nn.Linear(embed_dim, width) for width in self.levels if project)
+        self.mlps = nn.ModuleList(_mlp(width, params.hidden_dim, params.bottleneck_dim) for width in owned)
+        self.last_layers = nn.ModuleList(
+            Prototypes(params.bottleneck_dim, count) for count in self.counts[-len(owned) :]
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [self._level(level, x) for level in range(len(self.levels))]
+
+    def _level(self, level: int, x: Tensor) -> Tensor:
+        nested = self.projections[level](x) if len(self.projections) else x[..., : self.levels[level]]
+        if len(self.mlps) == len(self.levels):
+            return self.last_layers[level](self.mlps[level](nested))
+        mlp = self.mlps[0]
+        first = F.linear(nested, mlp[0].weight[:, : self.levels[level]], mlp[0].bias)  # type: ignore[index]
+        return self.last_layers[0](mlp[1:](first), self.counts[level])  # type: ignore[index]
