@@ -1,12 +1,15 @@
 """The prepared store: encoded images packed into few large files beside one index, read through memory maps.
 
-    prepared/manifest.json                  counts, splits, hashes, channel statistics, refused images
-    prepared/images/{shard-00000.bin, …}    the images' own bytes, one after the other
-    prepared/images/index.npz               a row an image: shard, offset, length, height, width, label, split
-    prepared/dense/{images,masks}/…         the same for the dense set, where there is one
+prepared/manifest.json                  counts, splits, hashes, channel statistics, refused images
+prepared/images/{shard-00000.bin, …}    the images' own bytes, one after the other
+prepared/images/index.npz               a row an image: shard, offset, length, height, width, label, split
+prepared/dense/{images,masks}/…         the same for the dense set, where there is one
 """
 
+import hashlib
 import io
+import os
+from array import array
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from franca.data.images import decode
 from franca.errors import FrancaError
 from franca.files import read_json, sha256_file, write_bytes
 
@@ -30,28 +34,44 @@ class PackWriter:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._rows: list[dict[str, int]] = []
-        self._shard = -1
+        self._columns: dict[str, array[int]] = {name: array("q") for name in ("shard", "offset", "length")}
+        self._digests: dict[str, str] = {}
         self._file: io.BufferedWriter | None = None
+        self._digest = hashlib.sha256()
 
     def add(self, content: bytes, **columns: int) -> None:
+        """Append one record; every record has the same columns."""
         if self._file is None or self._file.tell() + len(content) > SHARD_BYTES:
-            if self._file:
-                self._file.close()
-            self._shard += 1
-            self._file = (self._folder / f"shard-{self._shard:05d}.bin").open("wb")
-        row = {"shard": self._shard, "offset": self._file.tell(), "length": len(content)}
-        self._rows.append(row | columns)
+            self._close_shard()
+            self._file = (self._folder / f"shard-{len(self._digests):05d}.bin").open("wb")
+            self._digest = hashlib.sha256()
+        place = {"shard": len(self._digests), "offset": self._file.tell(), "length": len(content)}
+        for name, value in (place | columns).items():
+            self._columns.setdefault(name, array("q")).append(value)
         self._file.write(content)
+        self._digest.update(content)
 
-    def close(self) -> None:
-        if self._file:
-            self._file.close()
-        names = list(self._rows[0]) if self._rows else ["shard", "offset", "length"]
-        columns = {name: np.array([row[name] for row in self._rows], dtype=np.int64) for name in names}
+    def close(self, keep: NDArray[np.bool_] | None = None, **columns: NDArray[np.int64]) -> dict[str, str]:
+        """Flush to disk; returns the SHA-256 of each file by its name.
+
+        `keep` (one flag a record) leaves records out of the index; `columns` (one value a record) adds what was not
+        known when the records came.
+        """
+        self._close_shard()
+        index = {name: np.array(values, dtype=np.int64) for name, values in self._columns.items()} | columns
+        if keep is not None:
+            index = {name: values[keep] for name, values in index.items()}
         buffer = io.BytesIO()
-        np.savez(buffer, **columns)  # type: ignore[arg-type]
+        np.savez(buffer, **index)  # type: ignore[arg-type]
         write_bytes(self._folder / "index.npz", buffer.getvalue())
+        return self._digests | {"index.npz": hashlib.sha256(buffer.getvalue()).hexdigest()}
+
+    def _close_shard(self) -> None:
+        if self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._digests[Path(self._file.name).name] = self._digest.hexdigest()
 
 
 class Pack:
@@ -95,7 +115,7 @@ class ImageSet(Sequence[Image.Image]):
         return len(self.rows)
 
     def __getitem__(self, index: Any) -> Any:
-        return Image.open(io.BytesIO(self._pack[int(self.rows[index])])).convert("RGB")
+        return decode(self._pack[int(self.rows[index])])
 
 
 class DenseSet(ImageSet):

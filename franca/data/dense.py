@@ -1,0 +1,130 @@
+"""A set of images with segmentation masks: `images/` and `masks/` of the same stems, beside `classes.json`."""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from franca.data.images import SUFFIXES
+from franca.data.sources import Sample, list_files, printable, suffix
+from franca.data.store import SPLITS, SplitName
+from franca.data.tars import member_name, member_problem, open_tar
+from franca.errors import FrancaError
+from franca.params import fault_lines
+
+
+class DenseClasses(BaseModel):
+    """`classes.json`: names in the order of their index, and the index of pixels without a class."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    classes: list[str] = Field(min_length=2, max_length=255)
+    ignore: int = Field(ge=0, le=255)
+
+
+class DenseSource:
+    """A dense set on disk, listed; iterate to read it.
+
+    Its parts are `train`, `val` and `test`, each a folder or a tar, or the folder itself where it has no such parts.
+    Images are named SCENE_NUMBER: what shares the part and the name up to the last underscore is one scene.
+    """
+
+    layout = "images and masks"
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder = folder
+        self.ignored: Counter[str] = Counter()
+        self.bytes_read = 0
+        files = list_files(folder, key)
+        self.about = _read_classes(folder / "classes.json")
+        self.total_bytes = sum((folder / name).stat().st_size for name in files if name != "classes.json")
+        self._parts: list[tuple[SplitName | None, Path]] = []
+        for split in SPLITS:
+            found = [path for path in (folder / split, folder / f"{split}.tar") if path.exists()]
+            if len(found) > 1:
+                raise FrancaError(f"{folder}: both {found[0].name}/ and {found[1].name}; keep one")
+            self._parts += [(split, path) for path in found]
+        if not self._parts:
+            self._parts = [(None, folder)]
+
+    def __iter__(self) -> Iterator[Sample]:
+        seen = 0
+        for split, path in self._parts:
+            with _open_part(path) as readers:
+                images = _by_stem(readers, "images", SUFFIXES)
+                masks = _by_stem(readers, "masks", frozenset({".png"}))
+                for stem in sorted(images.keys() | masks.keys()):
+                    name = images.get(stem) or masks[stem]
+                    where = name if path == self.folder else f"{path.name}/{name}"
+                    if stem not in images or stem not in masks:
+                        missing = "image" if stem in masks else "mask"
+                        yield Sample(printable(where), b"", split=split, problem=f"it has no {missing}")
+                        continue
+                    image, mask = readers[images[stem]](), readers[masks[stem]]()
+                    scene = f"{split}/{stem.rpartition('_')[0] or stem}"
+                    yield Sample(printable(where), image, split=split, mask=mask, scene=scene)
+                    self.bytes_read += len(image) + len(mask)
+                seen += len(images)
+        if not seen:
+            raise FrancaError(
+                f"{self.folder}: no image under images/; a dense set has images/ and masks/, in train, val and test "
+                "folders or tars if it is split"
+            )
+
+    def check_mask(self, content: bytes, height: int, width: int) -> str | None:
+        """What is wrong with a mask of an image of this size, or None."""
+        try:
+            image = Image.open(io.BytesIO(content), formats=("PNG",))
+            mask = np.asarray(image)
+        except Exception as error:  # as in decode: Pillow raises many kinds on bad bytes
+            return f"its mask is not a readable PNG ({error})"
+        if image.mode not in ("L", "P"):
+            return f"its mask has mode {image.mode}; it must be an 8-bit index PNG"
+        if mask.shape != (height, width):
+            return f"its mask is {mask.shape[1]}x{mask.shape[0]}, the image {width}x{height}"
+        values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
+        wrong = values[(values >= len(self.about.classes)) & (values != self.about.ignore)]
+        if len(wrong):
+            return f"its mask holds the value {wrong[0]}, which is no class and not ignore ({self.about.ignore})"
+        return None
+
+
+def _read_classes(path: Path) -> DenseClasses:
+    try:
+        return DenseClasses.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise FrancaError(f'{path}: no such file; write {{"classes": [names], "ignore": 255}} there') from None
+    except ValidationError as error:
+        raise FrancaError("\n".join(f"{path}: {line}" for line in fault_lines(error))) from None
+    except ValueError as error:
+        raise FrancaError(f"{path}: not valid JSON: {error}") from None
+
+
+@contextmanager
+def _open_part(path: Path) -> Iterator[dict[str, Callable[[], bytes]]]:
+    """Readers of the files in a folder or tar, by their relative names."""
+    if path.is_dir():
+        yield {name: (path / name).read_bytes for name in list_files(path, "prepare.dense_source")}
+        return
+    with open_tar(path) as tar:
+        yield {
+            member_name(member): lambda member=member: tar.read(member)  # type: ignore[misc]
+            for member in tar.members
+            if not member_problem(member)
+        }
+
+
+def _by_stem(readers: dict[str, Callable[[], bytes]], folder: str, suffixes: frozenset[str]) -> dict[str, str]:
+    """Names under `folder` by their path below it without suffix."""
+    found = {}
+    for name in readers:
+        path = PurePosixPath(name)
+        if path.parts[0] == folder and suffix(name) in suffixes and not path.name.startswith("."):
+            found[path.relative_to(folder).with_suffix("").as_posix()] = name
+    return found

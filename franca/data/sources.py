@@ -1,0 +1,196 @@
+"""Where images come from: a folder of images, one tar a class, or webdataset tars, read as one stream.
+
+The layout is found out by looking (docs/data.md has the rules). Order and names depend on nothing but the source.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from franca.data.images import SUFFIXES
+from franca.data.store import SHARD_BYTES, SPLITS, SplitName
+from franca.data.tars import member_name, member_problem, open_tar
+from franca.errors import FrancaError
+
+Layout = Literal["images", "class tars", "webdataset tars"]
+
+_SHARD_NAME = re.compile(r"(.*[-_.])?\d{4,}")
+_SIDECARS = frozenset({"json", "cls"})
+_PEEK = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image as found, or why it cannot be read."""
+
+    name: str
+    """Path inside the source; for a member of a tar, the tar's path and the member's, joined by a slash."""
+    content: bytes
+    class_name: str | None = None
+    split: SplitName | None = None
+    """The split folder it lies in, or None where the source has none."""
+    problem: str | None = None
+    mask: bytes | None = None
+    """Bytes of the segmentation mask, in a dense set."""
+    scene: str | None = None
+    """What must not be torn apart by a split, in a dense set."""
+
+
+class Source:
+    """A folder, listed and its layout recognized; iterate to read it.
+
+    Raises FrancaError where the folder is missing, holds no image, or mixes layouts.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        """`key` is the parameter that named the folder, for messages."""
+        self.folder = folder
+        self.ignored: Counter[str] = Counter()
+        self.bytes_read = 0
+        files = list_files(folder, key)
+        self._tars = [name for name in files if suffix(name) == ".tar"]
+        self._images = [name for name in files if suffix(name) in SUFFIXES]
+        self._count_ignored(name for name in files if suffix(name) != ".tar" and suffix(name) not in SUFFIXES)
+        if not self._tars and not self._images:
+            found = ", ".join(f"{count} {name}" for name, count in self.ignored.most_common(3)) or "no file at all"
+            raise FrancaError(f"{folder}: no image and no tar of images ({found}); put images there or change {key}")
+        if self._tars and self._images:
+            raise FrancaError(f"{folder}: both tars ({self._tars[0]}) and images ({self._images[0]}); keep one kind")
+        used = self._tars or self._images
+        self._has_splits = any(PurePosixPath(name).parts[0] in SPLITS for name in used if "/" in name)
+        if self._has_splits:
+            stray = [name for name in used if "/" not in name or PurePosixPath(name).parts[0] not in SPLITS]
+            if stray:
+                raise FrancaError(
+                    f"{folder}: {stray[0]} lies beside the split folders; all images belong in train, val or test"
+                )
+        self.layout: Layout = "images" if self._images else self._tar_layout()
+        self.total_bytes = sum((folder / name).stat().st_size for name in used)
+
+    def __iter__(self) -> Iterator[Sample]:
+        labelled: str | None = None
+        unlabelled: str | None = None
+        for sample in self._samples_of_tars() if self._tars else self._samples_of_folder():
+            if not sample.problem:
+                labelled, unlabelled = (
+                    (labelled, unlabelled or sample.name)
+                    if sample.class_name is None
+                    else (labelled or sample.name, unlabelled)
+                )
+                if labelled and unlabelled:
+                    raise FrancaError(
+                        f"{self.folder}: {labelled} has a class and {unlabelled} has none; give all a class or none"
+                    )
+            yield sample
+
+    def _samples_of_folder(self) -> Iterator[Sample]:
+        for name in self._images:
+            path = self.folder / name
+            size = path.stat().st_size
+            split, inner = self._split(name)
+            class_name = inner.parts[0] if len(inner.parts) > 1 else None
+            if size > SHARD_BYTES:
+                yield Sample(printable(name), b"", class_name, split, problem=_TOO_LARGE)
+            else:
+                yield Sample(printable(name), path.read_bytes(), class_name and printable(class_name), split)
+            self.bytes_read += size
+
+    def _samples_of_tars(self) -> Iterator[Sample]:
+        before = 0
+        for tar_name in self._tars:
+            split, inner = self._split(tar_name)
+            path = self.folder / tar_name
+            with open_tar(path) as tar:
+                names = [member_name(member) for member in tar.members]
+                labels = {
+                    _key(name): member
+                    for name, member in zip(names, tar.members, strict=True)
+                    if self.layout == "webdataset tars" and suffix(name) == ".cls" and not member_problem(member)
+                }
+                self._count_ignored(name for name in names if suffix(name) not in SUFFIXES)
+                for name, member in zip(names, tar.members, strict=True):
+                    if suffix(name) not in SUFFIXES or _hidden(name):
+                        continue
+                    class_name = inner.stem if self.layout == "class tars" else None
+                    if _key(name) in labels:
+                        class_name = tar.read(labels[_key(name)]).decode("utf-8", "replace").strip()
+                    problem = member_problem(member) or (_TOO_LARGE if member.size > SHARD_BYTES else None)
+                    yield Sample(
+                        printable(f"{tar_name}/{name}"),
+                        b"" if problem else tar.read(member),
+                        class_name and printable(class_name),
+                        split,
+                        problem,
+                    )
+                    self.bytes_read = before + member.offset_data + member.size
+            before += path.stat().st_size
+            self.bytes_read = before
+
+    def _tar_layout(self) -> Layout:
+        if all(_SHARD_NAME.fullmatch(PurePosixPath(name).stem) for name in self._tars):
+            return "webdataset tars"
+        with open_tar(self.folder / self._tars[0]) as tar:
+            names = [member_name(member) for member in tar.members[:_PEEK]]
+        keys = {_key(name) for name in names if suffix(name) in SUFFIXES}
+        sidecars = {_key(name) for name in names if name.rpartition(".")[2].lower() in _SIDECARS}
+        return "webdataset tars" if keys & sidecars else "class tars"
+
+    def _split(self, name: str) -> tuple[SplitName | None, PurePosixPath]:
+        """The split folder that `name` lies in and its path from there."""
+        path = PurePosixPath(name)
+        for split in SPLITS:
+            if self._has_splits and path.parts[0] == split:
+                return split, path.relative_to(split)
+        return None, path
+
+    def _count_ignored(self, names: Iterator[str]) -> None:
+        self.ignored.update(suffix(name) or "without suffix" for name in names if not _hidden(name))
+
+
+_TOO_LARGE = f"larger than {SHARD_BYTES >> 30} GiB"
+
+
+def list_files(folder: Path, key: str) -> list[str]:
+    """Relative paths of all files under `folder`, sorted, hidden ones left out; links to folders are followed once."""
+    if not folder.is_dir():
+        what = "not a folder" if folder.exists() else "no such folder"
+        raise FrancaError(f"{folder}: {what}; run `dvc pull data.dvc` or change {key}")
+    files: list[str] = []
+    seen: set[str] = set()
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        here = Path(root).relative_to(folder)
+        files += [(here / name).as_posix() for name in names]
+    return sorted(name for name in files if not _hidden(name))
+
+
+def suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
+
+
+def printable(name: str) -> str:
+    """The name with every byte and character that cannot stand in a line of UTF-8 text escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts if part != "..")
+
+
+def _key(name: str) -> str:
+    """What the files of one webdataset sample share: the path up to the first dot of the last part."""
+    head, slash, last = name.rpartition("/")
+    return head + slash + last.partition(".")[0]
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,58 @@
+"""Which split an image belongs to: its own folder's, or one drawn by a hash of its content."""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from franca.data.store import SPLITS, SplitName
+
+TRAIN, VAL, TEST = range(len(SPLITS))
+NONE = -1
+
+
+def assign_splits(
+    duplicates: NDArray[np.int64],
+    units: NDArray[np.int64],
+    keys: NDArray[np.uint64],
+    given: NDArray[np.int64],
+    fractions: dict[SplitName, float],
+) -> NDArray[np.int64]:
+    """Split number of each image, shape (N,); NONE for an image that must be dropped.
+
+    `duplicates` numbers groups of images that look the same, `units` what a draw may not tear apart (the same groups,
+    or larger ones), `keys` are the first 64 bits of each content's SHA-256, `given` is the split that the source
+    dictates or NONE.
+
+    No group of duplicates straddles two splits: where a source dictates more than one, test goes before val before
+    train, and the images of the lesser splits are dropped. Where the source has no test or no val, that share of the
+    train units is drawn by a hash of the unit's smallest key (at least one unit of two), so that no image moves when
+    others are added, unless they join its unit.
+    """
+    highest = _reduce(np.maximum, given, duplicates, NONE)
+    split = np.where((given != NONE) & (given < highest[duplicates]), NONE, np.maximum(given, TRAIN))
+    for name in ("test", "val"):
+        if SPLITS.index(name) in given:
+            continue
+        free = split == TRAIN
+        smallest = _reduce(np.minimum, keys[free], units[free], np.iinfo(np.uint64).max)
+        numbers = np.unique(units[free])
+        places = _places(smallest[numbers], name)
+        drawn = places < fractions[name]
+        if not drawn.any() and len(numbers) > 1:
+            drawn[np.argmin(places)] = True
+        split[free & np.isin(units, numbers[drawn])] = SPLITS.index(name)
+    return split
+
+
+def _reduce(function: np.ufunc, values: NDArray, groups: NDArray[np.int64], start: int) -> NDArray:
+    """`function` over the values of each group; `start` where a group has none."""
+    result = np.full(int(groups.max(initial=-1)) + 1, start, dtype=values.dtype)
+    function.at(result, groups, values)
+    return result
+
+
+def _places(keys: NDArray[np.uint64], salt: str) -> NDArray[np.float64]:
+    """A place in [0, 1) for each key. The smallest of many hashes is a small number: hashing it again evens it out."""
+    digests = b"".join(hashlib.sha256(salt.encode() + key.tobytes()).digest()[:8] for key in keys.astype(">u8"))
+    return np.frombuffer(digests, dtype=">u8").astype(np.float64) / 2.0**64
