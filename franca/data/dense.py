@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from franca.data.images import SUFFIXES
 from franca.data.sources import Sample, list_files, printable, suffix
@@ -26,6 +27,12 @@ class DenseClasses(BaseModel):
 
     classes: list[str] = Field(min_length=2, max_length=255)
     ignore: int = Field(ge=0, le=255)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if self.ignore < len(self.classes):
+            raise ValueError(f"ignore {self.ignore} is the index of class {self.classes[self.ignore]}")
+        return self
 
 
 class DenseSource:
@@ -59,6 +66,8 @@ class DenseSource:
             with _open_part(path) as readers:
                 images = _by_stem(readers, "images", SUFFIXES)
                 masks = _by_stem(readers, "masks", frozenset({".png"}))
+                used = {*images.values(), *masks.values(), "classes.json"}
+                self.ignored.update(suffix(name) or "without suffix" for name in readers.keys() - used)
                 for stem in sorted(images.keys() | masks.keys()):
                     name = images.get(stem) or masks[stem]
                     where = name if path == self.folder else f"{path.name}/{name}"
@@ -122,9 +131,12 @@ def _open_part(path: Path) -> Iterator[dict[str, Callable[[], bytes]]]:
 
 def _by_stem(readers: dict[str, Callable[[], bytes]], folder: str, suffixes: frozenset[str]) -> dict[str, str]:
     """Names under `folder` by their path below it without suffix."""
-    found = {}
+    found: dict[str, str] = {}
     for name in readers:
         path = PurePosixPath(name)
         if path.parts[0] == folder and suffix(name) in suffixes and not path.name.startswith("."):
-            found[path.relative_to(folder).with_suffix("").as_posix()] = name
+            stem = path.relative_to(folder).with_suffix("").as_posix()
+            if stem in found:
+                raise FrancaError(f"{name}: {found[stem]} has the same stem; a mask would belong to both")
+            found[stem] = name
     return found

@@ -11,6 +11,9 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp",
 # Named one by one: other readers of Pillow start foreign programs (EPS) or read formats that are no pictures.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
 HASH_BITS = 64
+MAX_BYTES = 1 << 30
+"""Longest file taken for an image."""
+_LUMA = np.array([0.299, 0.587, 0.114])
 
 
 class ImageFacts(NamedTuple):
@@ -52,10 +55,21 @@ def examine(content: bytes) -> ImageFacts:
     histogram = np.array(image.histogram(), dtype=np.int64).reshape(3, 256)
     values = np.arange(256, dtype=np.int64)
     sums = np.stack([histogram @ values, histogram @ values**2])
-    return ImageFacts(image.height, image.width, sums, perceptual_hash(image))
+    mean_color = sums[0] / (image.height * image.width)
+    return ImageFacts(image.height, image.width, sums, perceptual_hash(image, mean_color))
 
 
-def perceptual_hash(image: Image.Image) -> int:
-    """Signs of horizontal brightness steps on an 8 x 9 grid (dHash)."""
-    gray = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX))
-    return int.from_bytes(np.packbits(gray[:, 1:] > gray[:, :-1]).tobytes(), "big")
+def perceptual_hash(image: Image.Image, mean_color: NDArray[np.float64]) -> int:
+    """64 bits: where brightness rises along the rows of a 7 x 8 grid (49), and the mean color (15).
+
+    Brightness is not rounded to bytes first: in flat pictures (water, snow) all that tells two of them apart is less
+    than one gray level, and rounded they would all be the same. Mean brightness, blue and red are counted in steps
+    of 8, 4 and 4 levels and written in Gray code, where neighboring counts differ in one bit.
+    """
+    brightness = np.asarray(image.convert("F").resize((8, 7), Image.Resampling.BOX))
+    bits = (brightness[:, 1:] > brightness[:, :-1]).ravel()
+    luma = float(mean_color @ _LUMA)
+    counts = (luma / 8, (mean_color[2] - luma) / 4 + 16, (mean_color[0] - luma) / 4 + 16)
+    clipped = [min(max(int(count), 0), 31) for count in counts]
+    gray_code = np.array([[(number ^ number >> 1) >> bit & 1 for bit in range(5)] for number in clipped], dtype=bool)
+    return int.from_bytes(np.packbits(np.concatenate([bits, gray_code.ravel()])).tobytes(), "big")

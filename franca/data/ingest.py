@@ -118,6 +118,9 @@ def ingest(
             bar.update(source.bytes_read - bar.n)
             if stop():
                 raise FrancaError("stopped while preparing; nothing was written")
+    if not table.names and not table.refused:
+        found = ", ".join(f"{count} {name}" for name, count in source.ignored.most_common(3)) or "nothing"
+        raise FrancaError(f"{source.folder}: no image in its tars ({found} found); tars inside tars are not opened")
     table.source_digest = digest.hexdigest()
     return table
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from franca.data.images import SUFFIXES
-from franca.data.store import SHARD_BYTES, SPLITS, SplitName
-from franca.data.tars import member_name, member_problem, open_tar
+from franca.data.images import MAX_BYTES, SUFFIXES
+from franca.data.store import SPLITS, SplitName
+from franca.data.tars import TOO_LARGE, member_name, member_problem, open_tar
 from franca.errors import FrancaError
 
 Layout = Literal["images", "class tars", "webdataset tars"]
@@ -70,34 +70,35 @@ class Source:
                 )
         self.layout: Layout = "images" if self._images else self._tar_layout()
         self.total_bytes = sum((folder / name).stat().st_size for name in used)
+        self._first: dict[bool, str] = {}
+        for name in self._images:
+            self._require_alike(name, self._folder_class(name))
 
     def __iter__(self) -> Iterator[Sample]:
-        labelled: str | None = None
-        unlabelled: str | None = None
-        for sample in self._samples_of_tars() if self._tars else self._samples_of_folder():
-            if not sample.problem:
-                labelled, unlabelled = (
-                    (labelled, unlabelled or sample.name)
-                    if sample.class_name is None
-                    else (labelled or sample.name, unlabelled)
-                )
-                if labelled and unlabelled:
-                    raise FrancaError(
-                        f"{self.folder}: {labelled} has a class and {unlabelled} has none; give all a class or none"
-                    )
-            yield sample
+        return self._samples_of_tars() if self._tars else self._samples_of_folder()
 
     def _samples_of_folder(self) -> Iterator[Sample]:
         for name in self._images:
             path = self.folder / name
             size = path.stat().st_size
-            split, inner = self._split(name)
-            class_name = inner.parts[0] if len(inner.parts) > 1 else None
-            if size > SHARD_BYTES:
-                yield Sample(printable(name), b"", class_name, split, problem=_TOO_LARGE)
-            else:
-                yield Sample(printable(name), path.read_bytes(), class_name and printable(class_name), split)
+            problem = TOO_LARGE if size > MAX_BYTES else None
+            content = b"" if problem else path.read_bytes()
+            yield Sample(printable(name), content, self._folder_class(name), self._split(name)[0], problem)
             self.bytes_read += size
+
+    def _folder_class(self, name: str) -> str | None:
+        """The name of the folder that the image lies in, below the split folder."""
+        inner = self._split(name)[1]
+        return printable(inner.parts[0]) if len(inner.parts) > 1 else None
+
+    def _require_alike(self, name: str, class_name: str | None) -> None:
+        """Either all images have a class or none: half a labelling would count as wrong answers later."""
+        self._first.setdefault(class_name is not None, name)
+        if len(self._first) == 2:
+            raise FrancaError(
+                f"{self.folder}: {self._first[True]} has a class and {self._first[False]} has none; "
+                "give a class to all images or to none"
+            )
 
     def _samples_of_tars(self) -> Iterator[Sample]:
         before = 0
@@ -111,21 +112,20 @@ class Source:
                     for name, member in zip(names, tar.members, strict=True)
                     if self.layout == "webdataset tars" and suffix(name) == ".cls" and not member_problem(member)
                 }
-                self._count_ignored(name for name in names if suffix(name) not in SUFFIXES)
+                self._count_ignored(
+                    name for name in names if suffix(name) not in SUFFIXES and _key(name) not in labels
+                )
                 for name, member in zip(names, tar.members, strict=True):
                     if suffix(name) not in SUFFIXES or _hidden(name):
                         continue
                     class_name = inner.stem if self.layout == "class tars" else None
                     if _key(name) in labels:
                         class_name = tar.read(labels[_key(name)]).decode("utf-8", "replace").strip()
-                    problem = member_problem(member) or (_TOO_LARGE if member.size > SHARD_BYTES else None)
-                    yield Sample(
-                        printable(f"{tar_name}/{name}"),
-                        b"" if problem else tar.read(member),
-                        class_name and printable(class_name),
-                        split,
-                        problem,
-                    )
+                    class_name = class_name and printable(class_name)
+                    where = printable(f"{tar_name}/{name}")
+                    self._require_alike(where, class_name)
+                    problem = member_problem(member)
+                    yield Sample(where, b"" if problem else tar.read(member), class_name, split, problem)
                     self.bytes_read = before + member.offset_data + member.size
             before += path.stat().st_size
             self.bytes_read = before
@@ -149,9 +149,6 @@ class Source:
 
     def _count_ignored(self, names: Iterator[str]) -> None:
         self.ignored.update(suffix(name) or "without suffix" for name in names if not _hidden(name))
-
-
-_TOO_LARGE = f"larger than {SHARD_BYTES >> 30} GiB"
 
 
 def list_files(folder: Path, key: str) -> list[str]:

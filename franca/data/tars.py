@@ -6,8 +6,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from franca.data.images import MAX_BYTES
 from franca.errors import FrancaError
 
+TOO_LARGE = f"longer than {MAX_BYTES >> 30} GiB"
 _CHUNK = 1 << 20
 
 
@@ -51,7 +53,9 @@ def member_problem(member: tarfile.TarInfo) -> str | None:
     if path.is_absolute() or ".." in path.parts:
         return "its name leads out of the archive"
     if not member.isreg() or member.issparse():
-        return "a link or special file, not an image"
+        return "a link or special file"
+    if member.size > MAX_BYTES:
+        return TOO_LARGE
     return None
 
 
