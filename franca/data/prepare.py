@@ -3,7 +3,6 @@
 import errno
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from franca.data.dense import DenseSource
 from franca.data.duplicates import group_duplicates, join
 from franca.data.ingest import Refused, Table, ingest
+from franca.data.manifest import describe, describe_duplicates, headline
 from franca.data.sources import Source
 from franca.data.splits import NONE, TRAIN, assign_splits
 from franca.data.store import SPLITS, PackWriter, SplitName
@@ -29,28 +29,30 @@ def run(params: Params) -> None:
     """Fill `prepared/` from the sources that `params.prepare` names; on any fault it stays as it was."""
     stop = listen_for_stop()
     partial = PREPARED.with_name(f"{PREPARED.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
+        shutil.rmtree(partial, ignore_errors=True)
         manifest = prepare(params.prepare, partial, params.runtime.threads, lambda: bool(stop))
         if PREPARED.exists():
             shutil.rmtree(PREPARED)
         partial.rename(PREPARED)
-        metrics = {"images": _metrics(manifest)}
-        if manifest["dense"]:
-            metrics["dense"] = _metrics(manifest["dense"])
+        metrics = {name: headline(part) for name, part in (("images", manifest), ("dense", manifest["dense"])) if part}
         write_json(RESULTS / "prepare/metrics.json", metrics)
     except OSError as error:
         raise FrancaError(_fault(error)) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    for name, counts in metrics.items():
-        print(f"{name}: " + ", ".join(f"{value} {key.replace('_', ' ')}" for key, value in counts.items()))
+    for name, numbers in metrics.items():
+        print(f"{name}: " + ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in numbers.items()))
 
 
 def prepare(
     params: Prepare, folder: Path, threads: int = 1, stop: Callable[[], bool] = lambda: False
 ) -> dict[str, Any]:
-    """Write the store into `folder`, its manifest last; returns the manifest."""
+    """Write the store into the new `folder`, its manifest last; returns the manifest.
+
+    `threads` decode images. Raises FrancaError for what is wrong with the source or when `stop` turns true, OSError
+    where the disk fails.
+    """
     source = Source(Path(params.source), "prepare.source")
     dense = DenseSource(Path(params.dense_source), "prepare.dense_source") if params.dense_source else None
 
@@ -60,11 +62,9 @@ def prepare(
 
     manifest["dense"] = None
     if dense:
-        packs = {
-            "dense/images": PackWriter(folder / "dense/images"),
-            "dense/masks": PackWriter(folder / "dense/masks"),
-        }
-        table = ingest(dense, packs["dense/images"], packs["dense/masks"], threads, stop)
+        images, masks = PackWriter(folder / "dense/images"), PackWriter(folder / "dense/masks")
+        table = ingest(dense, images, masks, threads, stop)
+        packs = {"dense/images": images, "dense/masks": masks}
         manifest["dense"] = _finish(dense, table, params, packs) | dense.about.model_dump()
     write_json(folder / "manifest.json", manifest)
     return manifest
@@ -74,53 +74,63 @@ def _finish(
     source: Source | DenseSource, table: Table, params: Prepare, packs: dict[str, PackWriter]
 ) -> dict[str, Any]:
     """Split what was packed, close the packs, and describe it all."""
+    images = len(table) + len(table.refused)
+    _check_refused(source, table.refused, images, params.max_refused)
     groups = group_duplicates(table.hashes, params.duplicate_bits)
+    split = _split(source, table, groups, params)
+    duplicates = describe_duplicates(table, groups, split, params.duplicate_bits)
+    refused = table.refused + _refuse_untaught(table, split)
+    _check_refused(source, refused, images, params.max_refused)
+    _check_splits(source, split)
+
+    classes = sorted({name for name, part in zip(table.class_names, split, strict=True) if name and part != NONE})
+    numbers = {name: number for number, name in enumerate(classes)}
+    label = np.array([numbers.get(name or "", -1) for name in table.class_names], dtype=np.int64)
+    manifest = describe(source, table, split, label, classes, refused, duplicates)
+
+    manifest["files"] = {}
+    heights, widths, _ = table.sizes.T
+    for pack_name, pack in packs.items():
+        files = pack.close(split != NONE, height=heights, width=widths, label=label, split=split)
+        manifest["files"] |= {f"{pack_name}/{name}": digest for name, digest in files.items()}
+    return manifest
+
+
+def _split(
+    source: Source | DenseSource, table: Table, groups: NDArray[np.int64], params: Prepare
+) -> NDArray[np.int64]:
+    """Split number of each image, shape (N,), NONE where it repeats an image of a higher split."""
     units = groups
     if isinstance(source, DenseSource):
         _, first, scene = np.unique([str(s) for s in table.scenes], return_index=True, return_inverse=True)
         units = join(groups, np.arange(len(table)), first[scene])
     fractions: dict[SplitName, float] = {"val": params.val_fraction, "test": params.test_fraction}
     split = assign_splits(groups, units, table.keys, table.given, fractions)
-    dropped = np.flatnonzero(split == NONE)
+    _check_splits(source, split)
+    return split
 
-    labels = table.class_names
-    known = {labels[row] for row in np.flatnonzero(split == TRAIN)}
-    refused = list(table.refused)
+
+def _refuse_untaught(table: Table, split: NDArray[np.int64]) -> list[Refused]:
+    """Take images out of val and test whose class has no image in train: no model could be right about them."""
+    taught = {table.class_names[row] for row in np.flatnonzero(split == TRAIN)}
+    refused = []
     for row in np.flatnonzero(split > TRAIN):
-        if labels[row] not in known:
-            refused.append(Refused(table.names[row], f"class {labels[row]} has too few images: none is in train"))
+        class_name = table.class_names[row]
+        if class_name not in taught:
             split[row] = NONE
-    _check_refused(source, refused, len(table) + len(table.refused), params.max_refused)
-    for number, name in enumerate(SPLITS):
-        if number not in split:
-            raise FrancaError(
-                f"{source.folder}: no image for {name}: {units.max() + 1} different images or scenes are too few to "
-                "split; add more, or lay them in train, val and test folders"
-            )
+            reason = f"class {class_name} has too few images to split: none is left for train"
+            refused.append(Refused(table.names[row], reason))
+    return refused
 
-    classes = sorted(name for name in known if name is not None)
-    numbers = {name: number for number, name in enumerate(classes)}
-    label = np.array([numbers.get(name or "", -1) for name in labels], dtype=np.int64)
-    heights, widths, _ = table.sizes.T
-    files: dict[str, str] = {}
-    for pack_name, pack in packs.items():
-        closed = pack.close(split != NONE, height=heights, width=widths, label=label, split=split)
-        files |= {f"{pack_name}/{name}": digest for name, digest in closed.items()}
-    return {
-        "source": {
-            "path": str(source.folder),
-            "layout": source.layout,
-            "sha256": table.source_digest,
-            "ignored": dict(sorted(source.ignored.items())),
-        },
-        "classes": classes,
-        "counts": {name: _counts(label[split == number], classes) for number, name in enumerate(SPLITS)},
-        "channels": _channels(table, split == TRAIN),
-        "sizes": _sizes(table.sizes[split != NONE]),
-        "refused": [asdict(item) for item in refused],
-        "duplicates": _duplicates(table, groups, split, dropped) | {"bits": params.duplicate_bits},
-        "files": files,
-    }
+
+def _check_splits(source: Source | DenseSource, split: NDArray[np.int64]) -> None:
+    missing = [name for number, name in enumerate(SPLITS) if number not in split]
+    if missing:
+        what = "scenes (names up to the last underscore)" if isinstance(source, DenseSource) else "different images"
+        raise FrancaError(
+            f"{source.folder}: no image for {' and '.join(missing)}: too few {what} to split; add more, or lay them "
+            "in train, val and test folders"
+        )
 
 
 def _check_refused(source: Source | DenseSource, refused: list[Refused], images: int, max_refused: float) -> None:
@@ -129,61 +139,9 @@ def _check_refused(source: Source | DenseSource, refused: list[Refused], images:
     shown = "; ".join(f"{item.path}: {item.reason}" for item in refused[:_SHOWN])
     more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
     raise FrancaError(
-        f"{source.folder}: {len(refused)} of {images} images refused, more than prepare.max_refused {max_refused:g} "
-        f"allows; mend or remove them ({shown}{more})"
+        f"{source.folder}: {len(refused)} of {images} images refused, prepare.max_refused {max_refused:g} allows "
+        f"{int(max_refused * images)}; mend or remove them ({shown}{more})"
     )
-
-
-def _counts(labels: NDArray[np.int64], classes: list[str]) -> dict[str, Any]:
-    by_class = np.bincount(labels[labels >= 0], minlength=len(classes))
-    return {"images": len(labels), "classes": dict(zip(classes, by_class.tolist(), strict=True))}
-
-
-def _channels(table: Table, train: NDArray[np.bool_]) -> dict[str, list[float]]:
-    """Mean and standard deviation of R, G and B over all pixels of the train images, bytes taken as 0 to 1."""
-    pixels = table.sizes[train, :2].prod(axis=1).sum()
-    mean, square = table.sums[train].sum(axis=0) / pixels / np.array([[255.0], [255.0**2]])
-    return {"mean": mean.round(6).tolist(), "std": np.sqrt(square - mean**2).round(6).tolist()}
-
-
-def _sizes(sizes: NDArray[np.int64]) -> dict[str, dict[str, int]]:
-    """Smallest, median and largest height and width, in pixels, and length, in bytes."""
-    return {
-        name: {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
-        for name, values in zip(("height", "width", "bytes"), sizes.T, strict=True)
-    }
-
-
-def _duplicates(
-    table: Table, groups: NDArray[np.int64], split: NDArray[np.int64], dropped: NDArray[np.int64]
-) -> dict[str, Any]:
-    """Groups of images that look the same, and the images dropped because a group straddled given splits."""
-    members: dict[int, list[int]] = {}
-    for row in np.flatnonzero(np.bincount(groups)[groups] > 1):
-        members.setdefault(int(groups[row]), []).append(int(row))
-    kept = {
-        int(row): next((other for other in members[int(groups[row])] if split[other] != NONE), None) for row in dropped
-    }
-    return {
-        "images": sum(len(rows) for rows in members.values()),
-        "largest": max((len(rows) for rows in members.values()), default=0),
-        "groups": [[table.names[row] for row in rows] for rows in members.values()],
-        "dropped": [
-            {"path": table.names[row], "same_as": table.names[other] if other is not None else None}
-            for row, other in kept.items()
-        ],
-    }
-
-
-def _metrics(part: dict[str, Any]) -> dict[str, int]:
-    """The counts that `dvc metrics diff` shows."""
-    counts = {name: part["counts"][name]["images"] for name in SPLITS}
-    return counts | {
-        "classes": len(part["classes"]),
-        "refused": len(part["refused"]),
-        "duplicate_groups": len(part["duplicates"]["groups"]),
-        "dropped": len(part["duplicates"]["dropped"]),
-    }
 
 
 def _fault(error: OSError) -> str:
