@@ -1,0 +1,35 @@
+"""What a run shows in Prefect's UI when it is through: its scores beside the baselines', and its model version."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from franca.files import read_json
+from franca.paths import RESULTS
+
+
+def publish(folder: Path) -> None:
+    results = read_json(folder / RESULTS / "evaluate/results.json")
+    receipt = read_json(folder / RESULTS / "register/receipt.json")
+    create_table_artifact(
+        key="metrics",
+        table=score_table(results["rows"]),
+        description=f"Scores with confidence intervals of {results['suite']['confidence']:.0%}.",
+    )
+    lines = [f"- **{key}**: {value}" for key, value in receipt.items()]
+    create_markdown_artifact(key="model-version", markdown="\n".join(lines), description="Receipt of the registry.")
+
+
+def score_table(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """A row a metric and a column a model, from one result a row."""
+    table: dict[tuple[str, str, str], dict[str, str]] = defaultdict(dict)
+    models = dict.fromkeys(row["model"] for row in rows)
+    for row in rows:
+        cell = f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+        table[row["benchmark"], row["split"], row["metric"]][row["model"]] = cell
+    return [
+        {"benchmark": benchmark, "split": split, "metric": metric, **{model: cells.get(model, "") for model in models}}
+        for (benchmark, split, metric), cells in table.items()
+    ]

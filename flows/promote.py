@@ -1,0 +1,24 @@
+"""The champion's alias moves, where the gates of params.yaml hold. A dry run unless it is told to apply."""
+
+import sys
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+
+from flows.process import run
+from franca.errors import FrancaError
+
+
+@flow
+def promote(apply: bool = False) -> None:
+    """Compare the challenger with the champion and say what would follow; with `apply` it follows."""
+    command = [sys.executable, "-m", "franca", "promote", *(["--apply"] if apply else [])]
+    code, lines = run(command, Path.cwd(), get_run_logger().info)
+    if code:
+        raise FrancaError(lines[-1] if lines else f"franca promote ended with exit code {code}")
+    create_markdown_artifact(key="promotion", markdown="\n".join(["```", *lines, "```"]))
+
+
+if __name__ == "__main__":
+    promote()

@@ -1,0 +1,96 @@
+"""A small DVC project with the real params.yaml, whose stages write a word each, and a Prefect server of its own."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+DVC_YAML = """
+stages:
+  prepare:
+    cmd: python stage.py prepare
+    params: [prepare]
+    deps: [data, stage.py]
+    outs: [prepared]
+  evaluate:
+    cmd: python stage.py evaluate
+    params: [evaluate]
+    deps: [prepared]
+    outs:
+      - results/evaluate/results.json: {cache: false}
+  register:
+    cmd: python stage.py register
+    params: [register]
+    deps: [results/evaluate/results.json]
+    outs:
+      - results/register/receipt.json: {cache: false, persist: true}
+"""
+
+STAGE = """
+import json, os, subprocess, sys, time
+from pathlib import Path
+from ruamel.yaml import YAML
+
+params = YAML(typ="safe").load(Path("params.yaml"))
+folder = Path("results", sys.argv[1])
+folder.mkdir(parents=True, exist_ok=True)
+if sys.argv[1] == "prepare":
+    if params["prepare"]["source"] == "endless":
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        print("pids", os.getpid(), child.pid, flush=True)
+        child.wait()
+    print("packing", Path("data/images.txt").read_text(), flush=True)
+    if params["prepare"]["source"] == "broken":
+        sys.exit("prepare: broken: no image in it can be read")
+    Path("prepared").write_text(params["prepare"]["source"])
+elif sys.argv[1] == "evaluate":
+    k = params["evaluate"]["knn_k"]
+    row = {"benchmark": "knn", "split": "val", "metric": "top1", "n": 10}
+    rows = [{"model": "franca", **row, "value": 70.0 + k, "low": 60.0, "high": 99.0},
+            {"model": "raw_pixels", **row, "value": 40.0, "low": 39.5, "high": 40.5}]
+    Path(folder, "results.json").write_text(json.dumps({"suite": {"confidence": 0.95}, "rows": rows}))
+else:
+    receipt = {"name": "franca", "version": 3, "alias": "champion", "root": os.environ["DVC_ROOT"]}
+    Path(folder, "receipt.json").write_text(json.dumps(receipt))
+"""
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("template") / "project"
+    (folder / "data").mkdir(parents=True)
+    (folder / "data/images.txt").write_text("three images")
+    (folder / "dvc.yaml").write_text(DVC_YAML)
+    (folder / "stage.py").write_text(STAGE)
+    (folder / ".gitignore").write_text("/data\n/prepared\n/results/register/\n")
+    params = (ROOT / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(f"# What the tests run with.\n{params}")
+    shell = (
+        "git init -q && {dvc} init -q && {dvc} config cache.type copy && {dvc} add -q data && git add -A && {commit}"
+    )
+    commit = "git -c user.name=tests -c user.email=tests@localhost commit -qm start"
+    dvc = f"{sys.executable} -m dvc"
+    subprocess.run(shell.format(dvc=dvc, commit=commit), shell=True, cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project as the current folder."""
+    folder = tmp_path / "project"
+    shutil.copytree(template, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield

@@ -1,0 +1,155 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psutil
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.client.schemas.objects import State
+from prefect.settings import get_current_settings
+
+from flows.pipeline import pipeline
+from flows.process import dvc
+from franca.files import read_json
+from franca.params import Params, load_params
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def params_of(project: Path) -> Params:
+    return load_params(project / "params.yaml")
+
+
+def with_source(project: Path, source: str) -> None:
+    path = project / "params.yaml"
+    path.write_text(re.sub(r"(?m)^  source: .*$", f"  source: {source}", path.read_text()))
+
+
+def run_flow(params: Params) -> State[Any]:
+    return pipeline(params, return_state=True)
+
+
+def flow_run_id(state: State[Any]) -> UUID:
+    assert state.state_details.flow_run_id is not None
+    return state.state_details.flow_run_id
+
+
+def task_states(state: State[Any]) -> dict[str, str]:
+    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id(state)]))
+    with get_client(sync_client=True) as client:
+        return {run.name: run.state_name or "" for run in client.read_task_runs(flow_run_filter=chosen)}
+
+
+def logs(state: State[Any]) -> list[str]:
+    chosen = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id(state)]))
+    with get_client(sync_client=True) as client:
+        return [log.message for log in client.read_logs(chosen)]
+
+
+def artifacts(state: State[Any]) -> dict[str, Any]:
+    chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id(state)]))
+    with get_client(sync_client=True) as client:
+        return {item.key or "": item.data for item in client.read_artifacts(artifact_filter=chosen)}
+
+
+def experiment(state: State[Any]) -> str:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(flow_run_id(state)).name
+
+
+def test_it_runs_then_finds_all_up_to_date_then_makes_an_experiment(project: Path) -> None:
+    """The experiment bears the flow run's name, leaves the project as it was, and can be applied to it."""
+    first = run_flow(params_of(project))
+    assert first.is_completed()
+    states = task_states(first)
+    assert states.pop(next(name for name in states if name.startswith("pull"))) == "Completed"
+    assert states == {"prepare": "Completed", "evaluate": "Completed", "register": "Completed"}
+    assert "packing three images" in logs(first)
+    shown = artifacts(first)
+    assert "90.0 [60.0, 99.0]" in shown["metrics"] and "40.0 [39.5, 40.5]" in shown["metrics"]
+    assert "- **version**: 3" in shown["model-version"]
+
+    second = run_flow(params_of(project))
+    assert second.is_completed()
+    assert {task_states(second)[stage] for stage in ("prepare", "evaluate", "register")} == {"Cached"}
+
+    params = params_of(project)
+    other = params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"knn_k": 5})})
+    third = run_flow(other)
+    assert third.is_completed()
+    assert {name: task_states(third)[name] for name in ("prepare", "evaluate")} == {
+        "prepare": "Cached",
+        "evaluate": "Completed",
+    }
+    assert "75.0 [60.0, 99.0]" in artifacts(third)["metrics"]
+    assert f"- **root**: {project}" in artifacts(third)["model-version"]
+    assert read_json(project / "results/evaluate/results.json")["rows"][0]["value"] == 90.0
+    assert params_of(project) == params
+
+    dvc(["exp", "apply", experiment(third)], project, print)
+    assert params_of(project) == other
+    assert read_json(project / "results/evaluate/results.json")["rows"][0]["value"] == 75.0
+
+
+def test_a_failing_stage_fails_the_run_with_its_own_line(project: Path) -> None:
+    with_source(project, "broken")
+    state = run_flow(params_of(project))
+    assert state.is_failed()
+    assert "stage prepare: prepare: broken: no image in it can be read" in (state.message or "")
+    assert "evaluate" not in task_states(state)
+
+
+def test_data_that_cannot_be_pulled_but_is_there_is_used(project: Path) -> None:
+    """The user's own change is nowhere in the cache: DVC does not overwrite it, and neither does the flow."""
+    (project / "data/images.txt").write_text("four images")
+    state = run_flow(params_of(project))
+    assert state.is_completed()
+    assert "packing four images" in logs(state)
+
+
+@pytest.fixture
+def running(project: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """The flow as a program of its own, in a stage that never ends; and the stage's processes."""
+    with_source(project, "endless")
+    environment = {**os.environ, **get_current_settings().to_environment_variables(exclude_unset=True)}
+    command = [sys.executable, "-m", "flows.pipeline"]
+    flow = subprocess.Popen(
+        command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert flow.stdout is not None
+    found = next(found for line in flow.stdout if (found := re.search(r"pids (\d+) (\d+)", line)))
+    yield flow, [int(found[1]), int(found[2])]
+    flow.kill()
+
+
+def test_a_terminated_flow_leaves_no_process(running: tuple[subprocess.Popen[str], list[int]]) -> None:
+    flow, pids = running
+    flow.send_signal(signal.SIGTERM)
+    flow.communicate(timeout=60)
+    left = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=20)[1]
+    assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_mistake_in_the_file_is_one_line(project: Path) -> None:
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(text.replace("  knn_k:", "  knn_q:"))
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.pipeline"], cwd=project, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "unknown key (value 20); did you mean knn_k?" in done.stderr
+    assert "Traceback" not in done.stderr
