@@ -122,6 +122,9 @@ class Heads(Section):
     prototypes: int = Field(ge=16, description="Prototypes K of the finest level; coarser levels have K d_l / D.")
     hidden_dim: Count = Field(description="Width of the hidden layers of each level's MLP.")
     bottleneck_dim: Count = Field(description="Width of the MLP's output, before the prototypes.")
+    init: Literal["fixed", "fan_in"] = Field(
+        description="Spread of initial weights: 0.02 as the official code, or 1 / sqrt(fan-in), which narrow heads need."
+    )
     nesting: Literal["project", "slice", "none"] = Field(
         description="Levels by a learned projection (official code), by slicing (paper), or one level (DINOv2)."
     )
@@ -173,7 +176,9 @@ class Pretrain(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         description="Autocast of backbone and heads; auto is bf16 on hardware that multiplies it natively."
     )
-    include_dense: bool = Field(description="Also train on crops of the dense set's training images.")
+    dense_share: Probability = Field(
+        description="Share of samples that are random windows of the dense set's training images; 0 leaves them out."
+    )
     crops: Crops = Field(description="Multi-crop.")
     augment: Augment = Field(description="Augmentation of each crop.")
     masks: Masks = Field(description="Masks of global crops.")

@@ -42,24 +42,21 @@ class FrancaModel(nn.Module):
         self.digest = ""
         self.backbone = Backbone(architecture, image_size)
         self.register_buffer("patch_projection", torch.eye(self.embed_dim))
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Features:
         height, width = (side // self.patch_size for side in images.shape[-2:])
-        tokens = self.backbone.forward_tokens(normalize(images, self.mean, self.std)).float()
+        tokens = self.backbone.forward_tokens(normalize(images.float() / 255)).float()
         patches = tokens[:, self.backbone.num_prefix_tokens :] @ self.patch_projection.T
         return Features(tokens[:, 0], patches.unflatten(1, (height, width)))
 
-    mean: Tensor
-    std: Tensor
     patch_projection: Tensor
 
 
-def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """uint8 images (B, 3, H, W) to float32 with the channels' mean and standard deviation taken out."""
-    return (images.float() / 255 - mean) / std
+def normalize(images: Tensor) -> Tensor:
+    """Take ImageNet's channel mean and standard deviation out of images (B, 3, H, W) in 0..1."""
+    mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (images - mean) / std
 
 
 def random_model(base: Base) -> FrancaModel:

@@ -1,0 +1,93 @@
+"""Batches of multi-crop views, each a function of (seed, step) alone: any number of workers gives the same bytes."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from franca.data.color import apply_color
+from franca.data.crops import Views, multi_crop
+from franca.data.masks import batch_masks
+from franca.data.store import DenseSet, ImageSet
+from franca.params import Base, Pretrain
+
+WINDOW = (2.0, 4.0)
+"""Side of a window of a dense image, in multiples of the global crop's side."""
+
+
+class Batch(NamedTuple):
+    """One step's input, crop-major: rows i B … (i + 1) B - 1 are crop i of the B images."""
+
+    global_views: tuple[Tensor, ...]
+    local_views: tuple[Tensor, ...]
+    masks: Tensor
+    """bool (2 B, patches of a global crop)"""
+
+    def crops(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Global crops (2 B, 3, S, S) and local crops (n B, 3, s, s), float32 in 0..1, and masks, on the device."""
+        views = [apply_color(*(part.to(device, non_blocking=True) for part in v)) for v in self[:2]]
+        return views[0], views[1], self.masks.to(device, non_blocking=True)
+
+
+def sample_rng(*key: int) -> np.random.Generator:
+    """A generator that depends on the key alone, as (seed, epoch, sample)."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
+class StepDataset(Dataset[Batch]):
+    """`dataset[step]` is the batch of a step: a shuffle an epoch without repeats, then crops of each image."""
+
+    def __init__(self, images: ImageSet, dense: DenseSet | None, base: Base, params: Pretrain) -> None:
+        self._images, self._dense = images, dense
+        self._base, self._params = base, params
+
+    def __getitem__(self, step: int) -> Batch:
+        params, seed = self._params, self._base.seed
+        views = [self._sample(step, row, index) for row, index in enumerate(self._indices(step))]
+        grid = self._base.image_size // self._base.backbone.patch_size
+        masks = batch_masks(2 * params.batch_size, grid, params.masks, sample_rng(seed, 1, step))
+        global_views, local_views = zip(*views, strict=True)
+        return Batch(_collate(global_views), _collate(local_views), torch.from_numpy(masks))
+
+    def _indices(self, step: int) -> NDArray[np.int64]:
+        """Positions of the step's images in the endless sequence of shuffles, one shuffle of the set after another."""
+        size = len(self._images)
+        places = np.arange(step * self._params.batch_size, (step + 1) * self._params.batch_size)
+        return np.array([_shuffle(self._base.seed, int(place) // size, size)[place % size] for place in places])
+
+    def _sample(self, step: int, row: int, index: int) -> tuple[Views, Views]:
+        rng = sample_rng(self._base.seed, 2, step, row)
+        size, params = self._base.image_size, self._params
+        if self._dense is not None and rng.random() < params.dense_share:
+            image = self._dense[int(rng.integers(len(self._dense)))]
+            side = min(size * rng.uniform(*WINDOW), *image.size)
+            left, upper = rng.uniform(0, image.width - side), rng.uniform(0, image.height - side)
+            image = image.crop((round(left), round(upper), round(left + side), round(upper + side)))
+        else:
+            image = self._images[index]
+        return multi_crop(image, size, params.crops, params.augment, rng)
+
+
+@functools.lru_cache(maxsize=2)
+def _shuffle(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
+    return sample_rng(seed, 0, epoch).permutation(size)
+
+
+def _collate(views: Any) -> tuple[Tensor, ...]:
+    """Views of B images to tensors with the crop axis first: (crops B, …)."""
+    return tuple(torch.from_numpy(np.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])) for parts in zip(*views))
+
+
+def step_loader(dataset: StepDataset, start: int, stop: int, workers: int, pin: bool) -> Iterator[Batch]:
+    """Batches of steps `start` … `stop` - 1 in order, made in `workers` processes (0: in this one)."""
+    loader = DataLoader(
+        dataset, batch_size=None, sampler=range(start, stop), num_workers=workers, pin_memory=pin, prefetch_factor=None
+        if workers == 0
+        else 4,
+    )
+    yield from loader

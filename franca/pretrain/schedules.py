@@ -1,0 +1,60 @@
+"""Schedules: a value an iteration for learning rate, weight decay, teacher momentum and teacher temperature."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from franca.params import Pretrain, scaled_lr
+
+Schedule = NDArray[np.float64]
+
+
+def cosine(base: float, final: float, total: int, warmup: int = 0, start: float = 0.0) -> Schedule:
+    """(total,) values: linear from `start` to `base` over `warmup`, both ends included, then half a cosine.
+
+    The cosine's i-th of n = total - warmup values is final + (base - final) (1 + cos(pi i / n)) / 2: its last one is
+    not yet `final`.
+    """
+    steps = np.arange(total - warmup)
+    curve = final + (base - final) / 2 * (1 + np.cos(np.pi * steps / max(len(steps), 1)))
+    return np.concatenate([np.linspace(start, base, warmup), curve])
+
+
+def linear(start: float, end: float, total: int, warmup: int) -> Schedule:
+    """(total,) values: linear from `start` to `end` over `warmup`, both ends included, then constant."""
+    return np.concatenate([np.linspace(start, end, warmup), np.full(total - warmup, end)])
+
+
+class Schedules(NamedTuple):
+    lr: Schedule
+    last_layer_lr: Schedule
+    """the learning rate of the prototypes: 0 while they are frozen"""
+    weight_decay: Schedule
+    teacher_momentum: Schedule
+    teacher_temperature: Schedule
+
+    @property
+    def total(self) -> int:
+        return len(self.lr)
+
+
+def make_schedules(params: Pretrain, epoch_length: int) -> Schedules:
+    """All schedules of a run of `params.epochs` epochs of `epoch_length` iterations."""
+
+    def iterations(epochs: float) -> int:
+        return min(round(epochs * epoch_length), total)
+
+    total = max(round(params.epochs * epoch_length), 1)
+    optimizer, losses = params.optimizer, params.losses
+    peak = scaled_lr(optimizer, params.batch_size)
+    lr = cosine(peak, optimizer.min_lr, total, iterations(optimizer.warmup_epochs))
+    last_layer_lr = lr.copy()
+    last_layer_lr[: iterations(optimizer.freeze_last_layer_epochs)] = 0
+    return Schedules(
+        lr,
+        last_layer_lr,
+        cosine(*optimizer.weight_decay, total),
+        cosine(*optimizer.teacher_momentum, total),
+        linear(*losses.teacher_temperature, total, iterations(losses.teacher_warmup_epochs)),
+    )

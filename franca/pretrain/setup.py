@@ -1,0 +1,46 @@
+"""What must be settled before the first step: device, precision, determinism and the two networks."""
+
+import copy
+from pathlib import Path
+
+import torch
+
+from franca.errors import FrancaError
+from franca.models import load_model
+from franca.params import Params, Runtime
+from franca.pretrain.network import Network
+
+
+def choose_device(runtime: Runtime) -> torch.device:
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise FrancaError("runtime.device: 'cuda' is asked for, but torch sees no GPU; set 'auto' or 'cpu'")
+    return torch.device("cuda" if runtime.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """ "bf16" where the hardware multiplies it natively, if `wanted` is "auto"."""
+    if wanted != "auto":
+        return wanted
+    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if native else "fp32"
+
+
+def make_deterministic(runtime: Runtime) -> None:
+    torch.set_num_threads(runtime.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def make_networks(params: Params, device: torch.device) -> tuple[Network, Network]:
+    """Student and teacher with the same weights, drawn from the seed or the backbone's read from `pretrain.init`."""
+    torch.manual_seed(params.base.seed)
+    student = Network(params.base, params.pretrain)
+    if params.pretrain.init:
+        start = load_model(Path(params.pretrain.init))
+        if start.architecture != params.base.backbone or start.image_size != params.base.image_size:
+            raise FrancaError(
+                f"pretrain.init: {params.pretrain.init} holds {start.architecture} at {start.image_size} px,"
+                " which is not base.backbone and base.image_size"
+            )
+        student.backbone.load_state_dict(start.backbone.state_dict())
+    teacher = copy.deepcopy(student).requires_grad_(False).eval()
+    return student.train().to(device), teacher.to(device)
