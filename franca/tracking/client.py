@@ -1,0 +1,102 @@
+"""Which tracking server, how to reach it, and what to say where it does not answer."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from franca.errors import FrancaError
+from franca.paths import runs_root
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+KNOCK_SECONDS = 3
+_SQLITE = "sqlite:///"
+
+# MLflow reads these when it is imported, and by its own defaults would hold a caller for minutes when nobody answers.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+
+
+def tracking_uri() -> str:
+    """`MLFLOW_TRACKING_URI`, else SQLite in the project's root.
+
+    A relative SQLite path hangs on that root too: in `dvc exp run --temp` the current folder is thrown away.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
+    if uri.startswith(_SQLITE):
+        return f"{_SQLITE}{runs_root().parent / uri.removeprefix(_SQLITE)}"
+    return uri.rstrip("/")
+
+
+def redacted(uri: str) -> str:
+    """The address without user and password, fit for files and for the screen."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
+
+
+def connect() -> "MlflowClient":
+    """A client of the tracking server, after a short knock at its door."""
+    uri = tracking_uri()
+    with server_faults():
+        import mlflow
+
+        _knock(uri)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        mlflow.set_tracking_uri(uri)
+        return mlflow.MlflowClient()
+
+
+def _knock(uri: str) -> None:
+    parts = urlsplit(uri)
+    if parts.scheme in ("http", "https"):
+        from mlflow.utils.credentials import get_default_host_creds
+        from mlflow.utils.rest_utils import http_request
+
+        http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=KNOCK_SECONDS)
+    elif parts.hostname and parts.port:
+        socket.create_connection((parts.hostname, parts.port), KNOCK_SECONDS).close()
+
+
+@contextmanager
+def server_faults() -> Iterator[None]:
+    """Turn what MLflow and the libraries below it raise into one line."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    network = (RequestException, ConnectionError, TimeoutError, socket.gaierror)
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, *network) as error:
+        raise FrancaError(f"tracking server {redacted(tracking_uri())}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()).replace(tracking_uri(), redacted(tracking_uri()))
+    for sign in ("Connection refused", "Name or service not known", "timed out", "No route to host"):
+        if sign in text:
+            return f"{sign.lower()}; start it or change MLFLOW_TRACKING_URI (nothing is lost: files wait for it)"
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def experiment_id(client: "MlflowClient", name: str) -> str:
+    """Find or create the experiment; beside a SQLite file its artifacts lie in `mlartifacts`."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        uri = tracking_uri()
+        here = Path(uri.removeprefix(_SQLITE)).parent / "mlartifacts" if uri.startswith(_SQLITE) else None
+        return str(client.create_experiment(name, artifact_location=here.as_uri() if here else None))
+    if found.lifecycle_stage != "active":
+        raise FrancaError(
+            f"experiment '{name}' was deleted on the tracking server; bring it back by "
+            f"`mlflow experiments restore --experiment-id {found.experiment_id}` or set register.experiment"
+        )
+    return str(found.experiment_id)

@@ -1,0 +1,127 @@
+"""What the project's files say of the present pipeline: the whole of what its MLflow run is to hold."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from franca.data.store import SPLITS, SplitName
+from franca.errors import FrancaError
+from franca.files import read_json, sha256_file
+from franca.params import Params
+from franca.paths import MODEL, PREPARED, RESULTS, runs_root
+from franca.tracking.lineage import stage_seconds
+
+STAGES = ("prepare", "pretrain", "disentangle", "evaluate")
+DIGITS = 36  # MLflow's limit for the digest of a data set
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A split of the prepared store, as MLflow shows it: `profile` has its counts."""
+
+    name: str
+    digest: str
+    split: SplitName
+    source: str
+    profile: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """`digest` is of the weights, `pipeline` of all that the run describes; metrics by their MLflow names."""
+
+    fingerprint: str
+    pipeline: str
+    digest: str
+    results: dict[str, Any]
+    params: dict[str, str]
+    metrics: dict[str, float]
+    scores: dict[str, float]
+    manifest: dict[str, Any]
+
+    @property
+    def run_folder(self) -> Path:
+        return runs_root() / f"pretrain-{self.fingerprint}"
+
+    def datasets(self) -> dict[SplitName, Dataset]:
+        """The store's splits by name; the same digest for all, as they are parts of one store."""
+        parts = [part for part in (self.manifest, self.manifest.get("dense")) if part]
+        name = "+".join(Path(part["source"]["path"]).name for part in parts) or "prepared"
+        source = ", ".join(part["source"]["path"] for part in parts)
+        digest = self.results["data_digest"][:DIGITS]
+        found = {}
+        for split in SPLITS:
+            profile = {"images": [part["counts"][split]["images"] for part in parts]}
+            found[split] = Dataset(f"{name}-{split}", digest, split, source, profile)
+        return found
+
+
+def read_record(params: Params) -> Record:
+    """Read it all; a FrancaError names the stage to run where a file is missing or of another model."""
+    weights, results_path = MODEL / "model.safetensors", RESULTS / "evaluate/results.json"
+    for path, stage in ((weights, "disentangle"), (results_path, "evaluate")):
+        if not path.is_file():
+            raise FrancaError(f"{path}: no such file; run `dvc repro {stage}` first")
+    digest, results = sha256_file(weights), read_json(results_path)
+    if results["model_digest"] != digest:
+        raise FrancaError(f"{results_path}: of other weights than {weights}; run `dvc repro evaluate` first")
+
+    stages = {stage: _read_metrics(stage) for stage in STAGES}
+    fingerprint = stages["pretrain"].get("fingerprint")
+    if not isinstance(fingerprint, str):
+        raise FrancaError(f"{RESULTS}/pretrain/metrics.json: names no fingerprint; run `dvc repro pretrain` first")
+    manifest = PREPARED / "manifest.json"
+    values = params.model_dump(mode="json", by_alias=True, exclude={"register_"})
+    content = {
+        "params": {section: values[section] for section in values if section != "runtime"},
+        "fingerprint": fingerprint,
+        "digest": digest,
+        "results": sha256_file(results_path),
+    }
+    metrics = {f"seconds/{name}": value for name, value in stage_seconds(runs_root() / "stages.jsonl").items()}
+    for stage in ("prepare", "pretrain", "disentangle"):
+        metrics |= {f"{stage}/{name}": value for name, value in numbers(stages[stage]).items()}
+    scores = numbers(stages["evaluate"])
+    for row in results["rows"]:
+        key = f"{row['benchmark']}/{row['split']}/{row['metric']}"
+        if row["model"] == "franca":
+            scores[key] = row["value"]
+        else:
+            metrics[f"baseline/{row['model']}/{key}"] = row["value"]
+    return Record(
+        fingerprint=fingerprint,
+        pipeline=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16],
+        digest=digest,
+        results=results,
+        params={name: _text(value) for name, value in flatten(values, ".").items()},
+        metrics=metrics,
+        scores=scores,
+        manifest=read_json(manifest) if manifest.is_file() else {},
+    )
+
+
+def flatten(tree: dict[str, Any], separator: str) -> dict[str, Any]:
+    """Leaves of nested dicts by their paths; lists are leaves."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        inner = flatten(value, separator) if isinstance(value, dict) else None
+        leaves |= {f"{name}{separator}{rest}": leaf for rest, leaf in inner.items()} if inner else {name: value}
+    return leaves
+
+
+def numbers(tree: dict[str, Any]) -> dict[str, float]:
+    """The numeric leaves, by paths with slashes."""
+    leaves = flatten(tree, "/").items()
+    return {name: float(leaf) for name, leaf in leaves if isinstance(leaf, int | float) and not isinstance(leaf, bool)}
+
+
+def _read_metrics(stage: str) -> dict[str, Any]:
+    path = RESULTS / stage / "metrics.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) < 6000 else text[:5990] + "..."

@@ -1,0 +1,121 @@
+"""A small project folder with finished results, and a SQLite tracking database that is made once and then copied."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from franca.files import sha256_file, write_json
+from franca.models import random_model, save_model
+from franca.params import Base, Params, parse_params, read_yaml
+from franca.tracking.client import connect
+
+REPOSITORY = Path(__file__).parents[2]
+FINGERPRINT = "0123456789ab"
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database with nothing in it: migrations take a second, a copy takes none."""
+    folder = tmp_path_factory.mktemp("database")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_ROOT", str(folder))
+        patch.setenv("MLFLOW_TRACKING_URI", "")
+        connect()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def root(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project folder that is the current one, on its own database."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    for name in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("franca.tracking.claim.SETTLE_SECONDS", 0.2)
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    shutil.copy(REPOSITORY / "params.yaml", tmp_path / "params.yaml")
+    return tmp_path
+
+
+@pytest.fixture
+def params() -> Params:
+    values = read_yaml(REPOSITORY / "params.yaml")
+    values["base"] = {
+        "seed": 0,
+        "image_size": 16,
+        "backbone": values["base"]["backbone"] | {"embed_dim": 16, "depth": 1, "num_heads": 1},
+    }
+    return parse_params(values, "params.yaml")
+
+
+Finish = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def finish(root: Path, params: Params) -> Finish:
+    """Write what the stages before `register` leave: another `seed` is another model, `knn` and `linear` its scores."""
+
+    def write(
+        seed: int = 0, knn: float = 70.0, linear: float = 80.0, data_digest: str = "d" * 64
+    ) -> dict[str, Any]:
+        base = Base.model_validate(params.base.model_dump() | {"seed": seed})
+        save_model(random_model(base), root / "models/franca")
+        return write_results(params, seed, knn, linear, data_digest)
+
+    return write
+
+
+def write_results(params: Params, seed: int, knn: float, linear: float, data_digest: str) -> dict[str, Any]:
+    rows = [
+        row("franca", "knn", "val", knn),
+        row("franca", "knn", "test", knn - 1),
+        row("franca", "linear", "val", linear),
+        row("random_init", "knn", "val", 40.0),
+    ]
+    results = {
+        "data_digest": data_digest,
+        "model_digest": sha256_file(Path("models/franca/model.safetensors")),
+        "suite": params.evaluate.model_dump(mode="json"),
+        "rows": rows,
+    }
+    fingerprint = f"{FINGERPRINT[:-1]}{seed:x}"
+    write_json(Path("results/evaluate/results.json"), results)
+    write_json(Path("results/evaluate/metrics.json"), {"knn": {"val": {"top1": knn}}, "linear": {"val": {"top1": linear}}})
+    write_json(Path("results/pretrain/metrics.json"), {"steps": 40, "loss": 3.5, "fingerprint": fingerprint})
+    write_json(Path("results/disentangle/metrics.json"), {"r2": {"before": 0.9, "after": 0.1}})
+    counts = {split: {"images": count} for split, count in (("train", 80), ("val", 10), ("test", 10))}
+    manifest = {"source": {"path": "data/small", "sha256": "e" * 64}, "counts": counts, "dense": None}
+    write_json(Path("prepared/manifest.json"), manifest)
+    folder = Path(f"runs/pretrain-{fingerprint}")
+    write_json(folder / "run.json", {"fingerprint": fingerprint, "host": "here", "threads": 1, "versions": {"torch": "2"}})
+    write_lines(folder, range(0, 50, 10))
+    return results
+
+
+def row(model: str, benchmark: str, split: str, value: float, half: float = 1.0) -> dict[str, Any]:
+    return {
+        "model": model,
+        "benchmark": benchmark,
+        "split": split,
+        "metric": "top1",
+        "value": value,
+        "low": value - half,
+        "high": value + half,
+        "n": 1000,
+    }
+
+
+def line(step: int, time: float | None = None) -> str:
+    metrics = {"train/loss": 10.0 - step / 100, "train/lr": 0.1}
+    return json.dumps({"step": step, "time": 1000.5 + step if time is None else time, "metrics": metrics}) + "\n"
+
+
+def write_lines(folder: Path, steps: Iterator[int] | range, time: float | None = None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.writelines(line(step, time) for step in steps)

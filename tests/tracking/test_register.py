@@ -1,0 +1,229 @@
+"""The whole register stage on a small model: files in, a complete run and one version on the server out."""
+
+import json
+import shutil
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from franca.errors import FrancaError
+from franca.files import read_json, sha256_file
+from franca.models import load_model
+from franca.params import Params, parse_params
+from franca.tracking import register
+from franca.tracking.client import connect
+from franca.tracking.flavor import Embedder
+from tests.tracking.conftest import Finish
+
+RECEIPT = Path("results/register/receipt.json")
+
+
+def versions() -> list[int]:
+    return sorted(int(version.version) for version in connect().search_model_versions("name = 'franca'"))
+
+
+def with_gates(params: Params, *gates: dict[str, object]) -> Params:
+    values = params.model_dump(by_alias=True)
+    return parse_params(values | {"register": values["register"] | {"gates": list(gates)}}, "params.yaml")
+
+
+def test_first_model_becomes_champion_with_all_there_is_to_know(
+    finish: Finish, params: Params, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "brave-owl")
+    finish()
+    Path("runs/stages.jsonl").write_text('{"stage": "pretrain", "started": 1, "seconds": 12.5, "status": "ok"}\n')
+    register.run(params)
+
+    receipt = read_json(RECEIPT)
+    assert (receipt["version"], receipt["aliases"]) == ("1", ["champion"])
+    assert "all gates hold with no champion yet" in capsys.readouterr().out
+    client = connect()
+    run = client.get_run(receipt["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["knn/val/top1"] == 70.0
+    assert run.data.metrics["disentangle/r2/after"] == 0.1
+    assert run.data.metrics["baseline/random_init/knn/val/top1"] == 40.0
+    assert run.data.metrics["seconds/pretrain"] == 12.5
+    assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 5
+    assert run.data.params["pretrain.optimizer.base_lr"] == "0.004"
+    assert run.data.tags["DVC_EXP_NAME"] == "brave-owl"
+    assert run.data.tags["franca.run.host"] == "here"
+    assert run.data.tags["franca.digest"] == receipt["digest"] == sha256_file(Path("models/franca/model.safetensors"))
+    named = {item.dataset.name: json.loads(item.dataset.profile) for item in run.inputs.dataset_inputs}
+    assert named == {"small-train": {"images": [80]}, "small-val": {"images": [10]}, "small-test": {"images": [10]}}
+    assert {item.dataset.digest for item in run.inputs.dataset_inputs} == {"d" * 36}
+    for path in ("params.yaml", "results/evaluate/results.json", "lineage/packages.txt", "lineage/manifest.json"):
+        assert Path(client.download_artifacts(run.info.run_id, path)).stat().st_size > 0
+    model = client.get_logged_model(receipt["model_id"])
+    scores = {metric.key: (metric.value, metric.dataset_name) for metric in model.metrics}
+    assert scores["knn/val/top1"] == (70.0, "small-val")
+    assert scores["knn/test/top1"] == (69.0, "small-test")
+
+
+def test_model_loads_from_the_registry_and_holds_no_code(finish: Finish, params: Params, root: Path) -> None:
+    finish()
+    register.run(params)
+    loaded = mlflow.pyfunc.load_model("models:/franca@champion")
+    images = np.random.default_rng(0).integers(0, 256, (70, 16, 16, 3), dtype=np.uint8)
+    embeddings = loaded.predict(images)
+    assert embeddings.dtype == np.float32
+    np.testing.assert_array_equal(embeddings, Embedder(load_model(Path("models/franca"))).predict(images))
+    (tensor,) = loaded.metadata.signature.inputs.inputs
+    assert (tensor.type, tensor.shape) == (np.dtype("uint8"), (-1, 16, 16, 3))
+    assert loaded.metadata.signature.outputs.inputs[0].shape == (-1, 16)
+
+    folder = Path(mlflow.artifacts.download_artifacts("models:/franca/1"))
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".yaml", ".txt", ""}
+    for path in files:
+        content = path.read_bytes()
+        assert str(root).encode() not in content, path
+        assert b"file://" not in content, path
+        assert not content.startswith(b"\x80"), f"{path} may be a pickle"
+    requirements = (folder / "requirements.txt").read_text()
+    assert "torch==" in requirements
+    assert "+cpu" not in requirements
+
+
+def test_predict_refuses_other_arrays_in_one_line(finish: Finish) -> None:
+    finish()
+    model = Embedder(load_model(Path("models/franca")))
+    good = np.zeros((2, 16, 16, 3), np.uint8)
+    assert model.predict(good[:0]).shape == (0, 16)
+    for bad in (good.astype(np.float32), good[:, :8], good[0], good.transpose(0, 3, 1, 2), [[1]]):
+        with pytest.raises(FrancaError, match=r"^images must be a uint8 array of shape \(N, 16, 16, 3\), not [^\n]*$"):
+            model.predict(bad)  # type: ignore[arg-type]
+
+
+def test_second_time_adds_nothing(finish: Finish, params: Params) -> None:
+    finish()
+    register.run(params)
+    first = read_json(RECEIPT)
+    client = connect()
+    client.set_registered_model_alias("franca", "challenger", "1")
+    client.delete_registered_model_alias("franca", "champion")
+    register.run(params)
+    assert versions() == [1]
+    assert read_json(RECEIPT) == first | {"aliases": ["challenger"]}, "what people did to the aliases stands"
+    history = client.get_metric_history(first["run_id"], "knn/val/top1")
+    assert len(history) == 1
+
+
+def test_same_weights_measured_otherwise_are_no_second_version(finish: Finish, params: Params) -> None:
+    finish(knn=70)
+    register.run(params)
+    first = read_json(RECEIPT)
+    finish(knn=71)
+    register.run(params)
+    second = read_json(RECEIPT)
+    assert versions() == [1]
+    assert second["run_id"] != first["run_id"]
+    assert connect().get_run(second["run_id"]).data.metrics["knn/val/top1"] == 71.0
+    assert len(connect().get_metric_history(second["run_id"], "train/loss")) == 5
+
+
+def test_worse_model_stays_challenger_and_better_one_takes_over(finish: Finish, params: Params) -> None:
+    finish(seed=0, knn=70, linear=80)
+    register.run(params)
+    finish(seed=1, knn=75, linear=60)
+    register.run(params)
+    receipt = read_json(RECEIPT)
+    assert (receipt["version"], receipt["aliases"]) == ("2", ["challenger"])
+    assert receipt["decision"][0] == "stays challenger: linear/val/top1 failed against champion version 1"
+    finish(seed=2, knn=75, linear=80)
+    register.run(params)
+    receipt = read_json(RECEIPT)
+    assert (receipt["version"], receipt["aliases"]) == ("3", ["champion"])
+    client = connect()
+    assert list(client.get_registered_model("franca").aliases) == ["champion"], "the challenger's alias is used up"
+    assert client.get_model_version("franca", "3").tags["franca.decision"].splitlines() == receipt["decision"]
+
+
+def test_floor_keeps_a_first_model_from_the_throne(finish: Finish, params: Params) -> None:
+    finish(knn=70)
+    register.run(with_gates(params, {"metric": "knn/val/top1", "min_improvement": 0.0, "floor": 90.0}))
+    assert read_json(RECEIPT)["aliases"] == ["challenger"]
+    register.run(params)
+    assert read_json(RECEIPT)["aliases"] == ["champion"], "other gates judge anew"
+
+
+def test_emptied_server_is_filled_again(finish: Finish, params: Params, empty_database: Path) -> None:
+    finish()
+    register.run(params)
+    shutil.copy(empty_database, "mlflow.db")
+    shutil.rmtree("mlartifacts")
+    from mlflow.tracking._tracking_service import utils
+
+    utils._tracking_store_registry._get_store_with_resolved_uri.cache_clear()
+    register.run(params)
+    receipt = read_json(RECEIPT)
+    assert versions() == [1]
+    assert receipt["aliases"] == ["champion"]
+    assert len(connect().get_metric_history(receipt["run_id"], "train/loss")) == 5
+
+
+def test_lost_artifacts_are_sent_again_into_the_same_version(finish: Finish, params: Params) -> None:
+    finish()
+    register.run(params)
+    shutil.rmtree("mlartifacts")
+    register.run(params)
+    assert versions() == [1]
+    assert mlflow.pyfunc.load_model("models:/franca@champion").predict(np.zeros((1, 16, 16, 3), np.uint8)).shape == (1, 16)
+
+
+def test_mirror_and_register_share_one_run(finish: Finish, params: Params) -> None:
+    finish()
+    from franca.tracking.curves import attach
+
+    curves = attach(connect(), next(Path("runs").glob("pretrain-*")).resolve(), "franca")
+    curves.send()
+    register.run(params)
+    receipt = read_json(RECEIPT)
+    assert receipt["run_id"] == curves.run_id
+    assert len(connect().get_metric_history(curves.run_id, "train/loss")) == 5
+
+
+def test_dead_server_is_one_line_and_loses_nothing(
+    finish: Finish, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(FrancaError, match="connection refused"):
+        register.run(params)
+    assert not RECEIPT.exists()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    register.run(params)
+    assert versions() == [1]
+
+
+def test_results_of_other_weights_are_refused(finish: Finish, params: Params) -> None:
+    finish(seed=0)
+    results = Path("results/evaluate/results.json").read_bytes()
+    finish(seed=1)
+    Path("results/evaluate/results.json").write_bytes(results)
+    with pytest.raises(FrancaError, match="of other weights than models/franca/model.safetensors; run `dvc repro"):
+        register.run(params)
+
+
+@pytest.mark.parametrize("missing", ["models/franca/model.safetensors", "results/evaluate/results.json"])
+def test_missing_stage_is_named(finish: Finish, params: Params, missing: str) -> None:
+    finish()
+    Path(missing).unlink()
+    with pytest.raises(FrancaError, match=f"{missing}: no such file; run `dvc repro"):
+        register.run(params)
+
+
+def test_unknown_metric_in_a_gate_names_the_known_ones(finish: Finish, params: Params) -> None:
+    finish()
+    with pytest.raises(FrancaError, match="no metric 'knn/val/top2'; known: knn/val/top1, linear/val/top1"):
+        register.run(with_gates(params, {"metric": "knn/val/top2", "min_improvement": 0.0, "floor": None}))
+
+
+def test_links_lead_to_the_pages_of_a_server() -> None:
+    links = register.links("http://host:5000", "1", "abc", "franca", "3")
+    assert links["run"] == "http://host:5000/#/experiments/1/runs/abc?workflowType=machine_learning"
+    assert links["version"] == "http://host:5000/#/models/franca/versions/3?workflowType=machine_learning"
+    assert register.links("sqlite:////x/mlflow.db", "1", "abc", "franca", "3") == {}
