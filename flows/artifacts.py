@@ -18,8 +18,16 @@ def publish(folder: Path) -> None:
         table=score_table(results["rows"]),
         description=f"Scores with confidence intervals of {results['suite']['confidence']:.0%}.",
     )
-    lines = [f"- **{key}**: {value}" for key, value in receipt.items()]
-    create_markdown_artifact(key="model-version", markdown="\n".join(lines), description="Receipt of the registry.")
+    create_markdown_artifact(key="model-version", markdown=receipt_page(receipt), description="Entry in the registry.")
+
+
+def receipt_page(receipt: dict[str, Any]) -> str:
+    """Version, aliases, why it has them, and links to MLflow's pages, as Markdown."""
+    aliases = ", ".join(receipt["aliases"]) or "no alias"
+    lines = [f"**{receipt['model']} version {receipt['version']}** ({aliases}) on {receipt['tracking_uri']}", ""]
+    lines += [f"- {sentence}" for sentence in receipt["decision"]]
+    lines += [f"- [{what} in MLflow]({link})" for what, link in receipt["links"].items()]
+    return "\n".join(lines)
 
 
 def score_table(rows: list[dict[str, Any]]) -> list[dict[str, str]]:

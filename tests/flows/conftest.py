@@ -55,7 +55,8 @@ elif sys.argv[1] == "evaluate":
             {"model": "raw_pixels", **row, "value": 40.0, "low": 39.5, "high": 40.5}]
     Path(folder, "results.json").write_text(json.dumps({"suite": {"confidence": 0.95}, "rows": rows}))
 else:
-    receipt = {"name": "franca", "version": 3, "alias": "champion", "root": os.environ["DVC_ROOT"]}
+    receipt = {"tracking_uri": os.environ["DVC_ROOT"], "model": "franca", "version": "3", "aliases": ["champion"],
+               "decision": ["all gates hold"], "links": {"run": "http://127.0.0.1/run"}}
     Path(folder, "receipt.json").write_text(json.dumps(receipt))
 """
 

@@ -81,7 +81,9 @@ def test_it_runs_then_finds_all_up_to_date_then_makes_an_experiment(project: Pat
     assert "packing three images" in logs(first)
     shown = artifacts(first)
     assert "90.0 [60.0, 99.0]" in shown["metrics"] and "40.0 [39.5, 40.5]" in shown["metrics"]
-    assert "- **version**: 3" in shown["model-version"]
+    assert shown["model-version"] == (
+        f"**franca version 3** (champion) on {project}\n\n- all gates hold\n- [run in MLflow](http://127.0.0.1/run)"
+    )
 
     second = run_flow(params_of(project))
     assert second.is_completed()
@@ -96,7 +98,7 @@ def test_it_runs_then_finds_all_up_to_date_then_makes_an_experiment(project: Pat
         "evaluate": "Completed",
     }
     assert "75.0 [60.0, 99.0]" in artifacts(third)["metrics"]
-    assert f"- **root**: {project}" in artifacts(third)["model-version"]
+    assert f"on {project}\n" in artifacts(third)["model-version"]
     assert read_json(project / "results/evaluate/results.json")["rows"][0]["value"] == 90.0
     assert params_of(project) == params
 

@@ -1,0 +1,90 @@
+# `make demo` goes from a fresh clone to a registered model, `make test` runs the fast tests; both set up .venv first.
+PYTHON ?= python3
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+export OMP_WAIT_POLICY := passive
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+MLFLOW_PORT ?= 5000
+PREFECT_PORT ?= 4200
+
+# A set-up is named by the digest of what it was made from, and is done once.
+digest = $(shell cat $(1) pyproject.toml | git hash-object --stdin)
+RUNTIME := .venv/.runtime-$(call digest,requirements.lock)
+DEV := .venv/.dev-$(call digest,requirements-dev.lock)
+
+.PHONY: help
+help: ## What there is to make.
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+
+.PHONY: demo
+demo: $(RUNTIME) ## Set up, get the data, run the pipeline, tell what came out.
+	dvc pull data.dvc
+	dvc repro
+	@python -m franca summary
+
+.PHONY: test
+test: $(DEV) ## Set up and run the fast tests; `make test ARGS="-m slow"` runs others.
+	dvc pull --quiet data.dvc
+	pytest $(ARGS)
+
+.PHONY: lint
+lint: $(DEV) ## Style, types, Dockerfile and compose file.
+	ruff check .
+	ruff format --check .
+	mypy
+	hadolint docker/Dockerfile
+	docker-compose --env-file docker/.env.example -f docker/compose.yaml config -q
+
+.PHONY: mlflow-ui
+mlflow-ui: $(RUNTIME) ## Runs, curves and the model registry in a browser.
+	@echo "MLflow: http://127.0.0.1:$(MLFLOW_PORT)/?workflowType=machine_learning (Ctrl-C ends it)"
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --port $(MLFLOW_PORT) --backend-store-uri sqlite:///mlflow.db
+
+.PHONY: prefect-ui
+prefect-ui: $(RUNTIME) ## Flow runs, schedules and forms in a browser.
+	@echo "Prefect: http://127.0.0.1:$(PREFECT_PORT) (Ctrl-C ends it); \`make worker\` beside it runs what is started there"
+	@prefect server start --host 127.0.0.1 --port $(PREFECT_PORT)
+
+.PHONY: worker
+worker: export PREFECT_API_URL := $(or $(PREFECT_API_URL),http://127.0.0.1:$(PREFECT_PORT)/api)
+worker: $(RUNTIME) ## Deploy the flows to the Prefect server and run what it schedules.
+	prefect work-pool inspect cpu > /dev/null 2>&1 || prefect work-pool create cpu --type process
+	prefect --no-prompt deploy --all
+	prefect worker start --pool cpu
+
+.PHONY: lock
+lock: ## Solve the dependencies anew (needs uv).
+	uv pip compile pyproject.toml --constraint constraints.txt $(SOLVE) -o requirements.lock
+	uv pip compile pyproject.toml --extra dev --constraint requirements.lock $(SOLVE) -o requirements-dev.lock
+	uv pip compile pyproject.toml --extra server --constraint requirements.lock $(SOLVE) -o requirements-server.lock
+
+SOLVE := --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet
+
+.PHONY: clean
+clean: ## Remove .venv, caches of tools and worktrees of killed runs; data, models and results stay.
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info dvc_plots .dvc/tmp/flows
+	git worktree prune
+
+define install
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.11 ...")'
+	@test -x .venv/bin/pip || { echo "Making .venv"; $(PYTHON) -m venv .venv; }
+	@rm -f .venv/.runtime-* .venv/.dev-*
+	@echo "Installing $(1): on Linux that is 5.5 GB with PyTorch's CUDA libraries, some minutes"
+	@pip install --no-deps --require-hashes -r $(1) \
+	  | sed -u -n 's/^ *\(Downloading .*[0-9][0-9.]* [MG]B\).*/  \1/p; s/^ *Installing collected packages.*/  Unpacking/p'
+	@pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $(2)
+endef
+
+$(RUNTIME):
+	$(call install,requirements.lock,$@)
+
+$(DEV):
+	$(call install,requirements-dev.lock,$@ $(RUNTIME))
