@@ -1,5 +1,13 @@
-"""The one exception that stands for a user's mistake or a fault outside the program."""
+"""The exceptions that stand for a user's mistake, a fault outside the program, or a wish to stop."""
 
 
 class FrancaError(Exception):
-    """A fault told in one line: the thing, the place and the mend. The command line exits with code 2."""
+    """A fault told in one line: the thing, the place and the mend. The command line exits with `exit_code`."""
+
+    exit_code = 2
+
+
+class Stopped(FrancaError):
+    """A command was asked to stop, has saved its state and can be run again (75: EX_TEMPFAIL of sysexits.h)."""
+
+    exit_code = 75

@@ -34,9 +34,7 @@ class Backbone(Section):
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.embed_dim % 16 or self.embed_dim % self.num_heads:
-            raise ValueError(
-                f"embed_dim {self.embed_dim} must be a multiple of 16 and of num_heads {self.num_heads}"
-            )
+            raise ValueError(f"embed_dim {self.embed_dim} must be a multiple of 16 and of num_heads {self.num_heads}")
         return self
 
 
@@ -55,9 +53,7 @@ class Base(Section):
 
 
 class Prepare(Section):
-    source: str = Field(
-        min_length=1, description="Folder of images, tars of images (one a class) or webdataset tars."
-    )
+    source: str = Field(min_length=1, description="Folder of images, tars of images (one a class) or webdataset tars.")
     dense_source: str | None = Field(
         description="Folder of images with segmentation masks for dense evaluation, or null."
     )
@@ -123,7 +119,7 @@ class Heads(Section):
     hidden_dim: Count = Field(description="Width of the hidden layers of each level's MLP.")
     bottleneck_dim: Count = Field(description="Width of the MLP's output, before the prototypes.")
     init: Literal["fixed", "fan_in"] = Field(
-        description="Spread of initial weights: 0.02 as the official code, or 1 / sqrt(fan-in), which narrow heads need."
+        description="Initial spread: 0.02 as the official code, or 1 / sqrt(fan-in), which narrow heads need."
     )
     nesting: Literal["project", "slice", "none"] = Field(
         description="Levels by a learned projection (official code), by slicing (paper), or one level (DINOv2)."
@@ -167,7 +163,7 @@ class Optimizer(Section):
 
 class Pretrain(Section):
     init: str | None = Field(
-        description="Folder or safetensors file of backbone weights to start from, heads fresh; null for random."
+        description="Model folder whose backbone to start from, heads fresh, positions resized; null for random."
     )
     batch_size: int = Field(ge=2, description="Images a step, over all processes.")
     epochs: Positive = Field(description="Length of the run, in epochs; may be a fraction.")

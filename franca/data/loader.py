@@ -80,14 +80,17 @@ def _shuffle(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
 
 def _collate(views: Any) -> tuple[Tensor, ...]:
     """Views of B images to tensors with the crop axis first: (crops B, …)."""
-    return tuple(torch.from_numpy(np.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])) for parts in zip(*views))
+    return tuple(torch.from_numpy(np.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])) for parts in zip(*views, strict=True))
 
 
 def step_loader(dataset: StepDataset, start: int, stop: int, workers: int, pin: bool) -> Iterator[Batch]:
     """Batches of steps `start` … `stop` - 1 in order, made in `workers` processes (0: in this one)."""
     loader = DataLoader(
-        dataset, batch_size=None, sampler=range(start, stop), num_workers=workers, pin_memory=pin, prefetch_factor=None
-        if workers == 0
-        else 4,
+        dataset,
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=workers,
+        pin_memory=pin,
+        prefetch_factor=None if workers == 0 else 4,
     )
     yield from loader

@@ -29,9 +29,7 @@ def mask(grid: int, masked: int, params: Masks, rng: np.random.Generator) -> NDA
     """One mask (grid, grid) with exactly `masked` patches."""
     match params.kind:
         case "random":
-            chosen = np.zeros(grid * grid, dtype=bool)
-            chosen[rng.permutation(grid * grid)[:masked]] = True
-            chosen = chosen.reshape(grid, grid)
+            chosen = (rng.permutation(grid * grid) < masked).reshape(grid, grid)
         case "block":
             chosen = block(grid, masked, rng)
         case "inverse_block":

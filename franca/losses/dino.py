@@ -20,5 +20,5 @@ def dino_local_loss(student: Tensor, teacher: Tensor, temperature: float) -> Ten
 
 
 def dino_global_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Row r against row r, averaged over rows (2 B, K): the teacher's halves come swapped, each crop meets the other."""
+    """Row r against row r, averaged over rows (2 B, K); the teacher's halves come swapped."""
     return cross_entropy(student, teacher, temperature).mean()

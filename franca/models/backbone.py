@@ -1,5 +1,6 @@
 """The vision transformer: timm's, with a mask token, the official position interpolation and stochastic depth."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -51,7 +52,7 @@ class Backbone(VisionTransformer):
             **timm_arguments(params, image_size),
             dynamic_img_size=True,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
-            mlp_layer=SwiGLUPacked if swiglu else Mlp,
+            mlp_layer=SwiGLUPacked if swiglu else Mlp,  # type: ignore[arg-type]
             act_layer=nn.SiLU if swiglu else nn.GELU,
             weight_init="skip",
         )
@@ -91,7 +92,8 @@ class Backbone(VisionTransformer):
         # On a CPU plain matrix products beat the fused kernel for the few tokens that a crop has.
         fused = x.is_cuda or x.shape[1] > 256
         for block in self.blocks:
-            block.attn.fused_attn = fused
+            assert isinstance(block, Block)
+            block.attn.fused_attn = fused  # type: ignore[assignment]
             x = self._block(block, x)
         return self.norm(x)
 
@@ -110,6 +112,14 @@ class Backbone(VisionTransformer):
         scale = ((height + 0.1) / side, (width + 0.1) / side)
         grid = F.interpolate(grid, scale_factor=scale, mode="bicubic", align_corners=False)
         return torch.cat([self.pos_embed[:, :1], grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+
+
+def resize_positions(pos_embed: Tensor, side: int) -> Tensor:
+    """Positions (1, 1 + s s, D) of a grid of `side`, to go on training there: bicubic, antialiased."""
+    old = math.isqrt(pos_embed.shape[1] - 1)
+    grid = pos_embed[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False, antialias=True)
+    return torch.cat([pos_embed[:, :1], grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
 
 
 def residual(x: Tensor, branch: Callable[[Tensor], Tensor], rate: float) -> Tensor:

@@ -24,7 +24,12 @@ class Prototypes(nn.Module):
 
 def _mlp(width: int, hidden: int, bottleneck: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck), nn.GELU()
+        nn.Linear(width, hidden),
+        nn.GELU(),
+        nn.Linear(hidden, hidden),
+        nn.GELU(),
+        nn.Linear(hidden, bottleneck),
+        nn.GELU(),
     )
 
 

@@ -23,7 +23,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
         if isinstance(error, OSError) and error.errno != errno.ENOSPC:
             raise
         raise FrancaError(
-            f"{folder}: checkpoint of step {step} not written, no space left on the device ({error.__class__.__name__});"
+            f"{folder}: checkpoint of step {step} not written, no space left on the device;"
             " older checkpoints are kept: free space and run again"
         ) from None
     for old in checkpoints(folder)[:-keep]:

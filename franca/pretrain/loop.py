@@ -2,14 +2,13 @@
 
 import sys
 import time
-from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from franca.data.loader import StepDataset, step_loader
 from franca.data.store import Store
-from franca.errors import FrancaError
+from franca.errors import FrancaError, Stopped
 from franca.models.model import normalize
 from franca.params import Params
 from franca.paths import PREPARED
@@ -20,7 +19,7 @@ from franca.pretrain.objective import student_terms, teacher_targets, total_loss
 from franca.pretrain.optimizer import clip_gradients, make_optimizer, set_rates
 from franca.pretrain.outputs import write_outputs
 from franca.pretrain.run_folder import RunFolder, fingerprint, machine_facts
-from franca.pretrain.schedules import Schedules, make_schedules
+from franca.pretrain.schedules import make_schedules
 from franca.pretrain.setup import choose_device, choose_precision, make_deterministic, make_networks
 from franca.process import StopRequest, listen_for_stop, sole_owner
 
@@ -121,7 +120,7 @@ def train(params: Params, store: Store, folder: RunFolder, mark: str, stop: Stop
             }
             save_checkpoint(folder.checkpoints, done, state, params.runtime.keep_checkpoints)
             if stop and not last:
-                raise FrancaError(f"stopped at step {done} of {schedules.total}; run again to go on from there")
+                raise Stopped(f"stopped at step {done} of {schedules.total}; run again to go on from there")
     progress.close()
     folder.finish()
     return teacher
@@ -135,7 +134,12 @@ class Progress:
 
     def __init__(self, start: int, total: int, batch_size: int) -> None:
         self._bar = tqdm(
-            total=total, initial=start, unit="step", desc="pretrain", dynamic_ncols=True, disable=not sys.stderr.isatty()
+            total=total,
+            initial=start,
+            unit="step",
+            desc="pretrain",
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
         )
         self._batch_size, self._total = batch_size, total
         self._done = 0

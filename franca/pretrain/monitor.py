@@ -66,7 +66,9 @@ def collapse_warning(metrics: dict[str, float]) -> str | None:
     if not worst:
         return None
     key, value = min(worst.items(), key=lambda item: item[1])
-    return f"signs of collapse: {key} is {100 * value:.1f} % (try more batch, fewer prototypes or a higher temperature)"
+    return (
+        f"signs of collapse: {key} is {100 * value:.1f} % (try more batch, fewer prototypes or a higher temperature)"
+    )
 
 
 class OnlineKnn:

@@ -41,9 +41,7 @@ def make_optimizer(network: Network, params: Optimizer) -> AdamW:
     groups: dict[GroupKey, list[nn.Parameter]] = defaultdict(list)
     for name, parameter in network.named_parameters():
         groups[group_key(name, len(network.backbone.blocks), params)].append(parameter)
-    return AdamW(
-        [{"params": parameters, **key._asdict()} for key, parameters in groups.items()], lr=0.0, fused=True
-    )
+    return AdamW([{"params": parameters, **key._asdict()} for key, parameters in groups.items()], lr=0.0, fused=True)
 
 
 def set_rates(optimizer: AdamW, lr: float, last_layer_lr: float, weight_decay: float) -> None:

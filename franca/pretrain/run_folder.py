@@ -1,9 +1,9 @@
 """The folder of one pretraining run, found again by what determines its result: plain files that are never an out.
 
-    runs/pretrain-<fingerprint>/run.json        facts: fingerprint, host, versions, threads, precision
-    runs/pretrain-<fingerprint>/metrics.jsonl   a line a reading: step, time, metrics
-    runs/pretrain-<fingerprint>/checkpoints/
-    runs/pretrain-<fingerprint>/finished        there once the last step is done
+runs/pretrain-<fingerprint>/run.json        facts: fingerprint, host, versions, threads, precision
+runs/pretrain-<fingerprint>/metrics.jsonl   a line a reading: step, time, metrics
+runs/pretrain-<fingerprint>/checkpoints/
+runs/pretrain-<fingerprint>/finished        there once the last step is done
 """
 
 import hashlib

@@ -7,6 +7,7 @@ import torch
 
 from franca.errors import FrancaError
 from franca.models import load_model
+from franca.models.backbone import resize_positions
 from franca.params import Params, Runtime
 from franca.pretrain.network import Network
 
@@ -36,11 +37,13 @@ def make_networks(params: Params, device: torch.device) -> tuple[Network, Networ
     student = Network(params.base, params.pretrain)
     if params.pretrain.init:
         start = load_model(Path(params.pretrain.init))
-        if start.architecture != params.base.backbone or start.image_size != params.base.image_size:
+        if start.architecture != params.base.backbone:
             raise FrancaError(
-                f"pretrain.init: {params.pretrain.init} holds {start.architecture} at {start.image_size} px,"
-                " which is not base.backbone and base.image_size"
+                f"pretrain.init: {params.pretrain.init} holds another architecture than base.backbone:"
+                f" {start.architecture}"
             )
-        student.backbone.load_state_dict(start.backbone.state_dict())
+        weights = start.backbone.state_dict()
+        weights["pos_embed"] = resize_positions(weights["pos_embed"], student.backbone.patch_embed.grid_size[0])
+        student.backbone.load_state_dict(weights)
     teacher = copy.deepcopy(student).requires_grad_(False).eval()
     return student.train().to(device), teacher.to(device)

@@ -1,0 +1,126 @@
+"""The `franca` command: a thin face over the library. Heavy imports wait until a command needs them."""
+
+import argparse
+import errno
+import importlib
+import json
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from franca import __version__, presets
+from franca.errors import FrancaError
+from franca.params import Params, load_params
+from franca.paths import PARAMS, runs_root
+
+STAGES = {
+    "prepare": ("franca.data.prepare", "verify, split and pack the images"),
+    "pretrain": ("franca.pretrain.loop", "train a vision transformer without labels"),
+    "disentangle": ("franca.rasa", "remove position from patch features (RASA)"),
+    "evaluate": ("franca.evaluation.suite", "measure the model beside its baselines"),
+    "register": ("franca.tracking.register", "track the run in MLflow and register the model"),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    main = argparse.ArgumentParser(prog="franca", description="Pretrain, measure and ship vision foundation models.")
+    main.add_argument("--version", action="version", version=__version__)
+    main.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    main.add_argument("--params", type=Path, default=PARAMS, metavar="FILE", help="parameters (default: params.yaml)")
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, text) in STAGES.items():
+        commands.add_parser(name, help=text, description=f"Pipeline stage: {text}.")
+    promote = commands.add_parser("promote", help="move the champion alias where the gates hold")
+    promote.add_argument("--apply", action="store_true", help="move it; without this, only say what would happen")
+    commands.add_parser("summary", help="what was trained, how good it is, where it is registered")
+    params = commands.add_parser("params", help="presets and schema of params.yaml")
+    actions = params.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="list the presets")
+    actions.add_parser("check", help="validate the file")
+    actions.add_parser("schema", help="print the JSON schema for editors")
+    use = actions.add_parser("use", help="write a preset, with every value and its meaning, into params.yaml")
+    use.add_argument("preset", choices=presets.names(), metavar="PRESET", help=", ".join(presets.names()))
+    return main
+
+
+def run(arguments: argparse.Namespace) -> None:
+    if arguments.command == "params":
+        return _params(arguments)
+    params = load_params(arguments.params)
+    if arguments.command in STAGES:
+        with _recorded(arguments.command):
+            importlib.import_module(STAGES[arguments.command][0]).run(params)
+    elif arguments.command == "promote":
+        from franca.tracking import promote
+
+        promote.run(params, apply=arguments.apply)
+    else:
+        from franca import summary
+
+        summary.run(params)
+
+
+def _params(arguments: argparse.Namespace) -> None:
+    match arguments.action:
+        case "list":
+            for name in presets.names():
+                print(f"{name:24}{presets.about(name)}")
+        case "check":
+            load_params(arguments.params)
+            print(f"{arguments.params}: valid")
+        case "schema":
+            print(json.dumps(Params.model_json_schema(), indent=2))
+        case "use":
+            presets.use(arguments.preset, arguments.params)
+            print(f"{arguments.params}: written from preset {arguments.preset}")
+
+
+@contextmanager
+def _recorded(stage: str) -> Iterator[None]:
+    """Note in `runs/stages.jsonl` when a stage ran, how long, and whether it finished."""
+    started, status = time.time(), "failed"
+    try:
+        yield
+        status = "done"
+    finally:
+        line = {
+            "stage": stage,
+            "started": round(started, 3),
+            "seconds": round(time.time() - started, 3),
+            "status": status,
+        }
+        path = runs_root() / "stages.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    try:
+        run(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if arguments.debug:
+            traceback.print_exc()
+        if isinstance(error, FrancaError):
+            print(f"franca: {error}", file=sys.stderr)
+            return error.exit_code
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            print(f"franca: no space left on the device{_at(error)}; free space and run again", file=sys.stderr)
+            return 2
+        if isinstance(error, OSError) and error.filename:
+            print(f"franca: {error.filename}: {error.strerror}", file=sys.stderr)
+            return 2
+        reason = " ".join(str(error).split())
+        print(f"franca: {type(error).__name__}: {reason} (franca --debug shows the traceback)", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _at(error: OSError) -> str:
+    return f" writing {error.filename}" if error.filename else ""

@@ -1,0 +1,127 @@
+"""RASA: positional disentanglement of patch features (Franca, arXiv 2507.14137, section on RASA).
+
+Each round learns a bias-free linear map D -> 2 that reads a patch's place from its feature, then projects the plane
+of its two rows out. All rounds together are one linear map, kept in the model as `patch_projection`.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from torchmetrics.functional import r2_score
+from tqdm import tqdm
+
+from franca.data.store import ImageSet, Store
+from franca.data.transform import load_images
+from franca.evaluation.probes import fit_ridge
+from franca.files import write_json
+from franca.models import FrancaModel, load_model, save_model
+from franca.params import Disentangle, Params
+from franca.paths import MODEL, PREPARED, PRETRAINED, RESULTS
+
+VAL_IMAGES = 1000
+BATCH = 256
+
+
+def plane(weight: Tensor) -> Tensor:
+    """Orthonormal rows (2, D) that span the rows of `weight` (2, D), by Gram-Schmidt from the first."""
+    first = F.normalize(weight[0], dim=0)
+    second = weight[1] - (weight[1] @ first) * first
+    return torch.stack([first, F.normalize(second, dim=0)])
+
+
+def decompose(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Split features (…, D) into their part within the plane of `weight` (2, D) and the rest."""
+    axes = plane(weight)
+    position = (x @ axes.T) @ axes
+    return position, x - position
+
+
+def grid_places(height: int, width: int) -> Tensor:
+    """Targets (height width, 2): row and column of each patch, row-major, from 0 for the first to 1 for the last."""
+    rows, columns = torch.linspace(0, 1, height), torch.linspace(0, 1, width)
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).flatten(0, 1)
+
+
+def position_loss(x: Tensor, weight: Tensor, places: Tensor) -> Tensor:
+    """Mean squared error of sigmoid(x W^T) against `places` (patches, 2); x (B, patches, D), W (2, D)."""
+    return F.mse_loss(torch.sigmoid(x @ weight.T), places.expand(len(x), -1, -1))
+
+
+def learn_plane(x: Tensor, places: Tensor, params: Disentangle, generator: torch.Generator) -> Tensor:
+    """Train one round's map (2, D) on frozen features x (N, patches, D): AdamW without decay, cosine to 0."""
+    bound = x.shape[-1] ** -0.5
+    weight = torch.empty(2, x.shape[-1]).uniform_(-bound, bound, generator=generator).requires_grad_()
+    optimizer = AdamW([weight], lr=params.learning_rate, weight_decay=0)
+    batches = [
+        rows
+        for _ in range(params.epochs)
+        for rows in torch.randperm(len(x), generator=generator).split(params.batch_size)
+    ]
+    schedule = CosineAnnealingLR(optimizer, T_max=len(batches))
+    for rows in batches:
+        optimizer.zero_grad()
+        position_loss(x[rows], weight, places).backward()
+        optimizer.step()
+        schedule.step()
+    return weight.detach()
+
+
+def learn_projection(x: Tensor, places: Tensor, params: Disentangle, seed: int) -> Tensor:
+    """The linear map P (D, D) of all rounds, x -> x P^T, learned on features x (N, patches, D)."""
+    generator = torch.Generator().manual_seed(seed)
+    projection = torch.eye(x.shape[-1])
+    for _ in tqdm(range(params.rounds), desc="RASA", unit="round", disable=None):
+        weight = learn_plane(x, places, params, generator)
+        x = decompose(x, weight)[1]
+        projection = decompose(projection.T, weight)[1].T
+    return projection
+
+
+def predictability(train: Tensor, val: Tensor, places: Tensor) -> float:
+    """R^2 in percent, at least 0, of a ridge probe for place; both feature sets (N, patches, D)."""
+    probe = fit_ridge(train.flatten(0, 1), places.repeat(len(train), 1))
+    score = r2_score(probe(val.flatten(0, 1)), places.repeat(len(val), 1))
+    return 100 * max(float(score), 0.0)
+
+
+def run(params: Params) -> None:
+    """The disentangle stage: `models/pretrained` in, `models/franca` and `results/disentangle/metrics.json` out."""
+    torch.set_num_threads(params.runtime.threads)
+    store, model = Store(PREPARED), load_model(PRETRAINED)
+    train = _spread(store.images("train"), model.image_size, params.disentangle.images)
+    val = _spread(store.images("val"), model.image_size, VAL_IMAGES)
+    train_x, val_x = patch_features(model, train), patch_features(model, val)
+    side = model.image_size // model.patch_size
+    places = grid_places(side, side)
+
+    projection = learn_projection(train_x, places, params.disentangle, params.base.seed)
+    model.patch_projection.copy_(projection)
+    save_model(model, MODEL)
+
+    r2 = {
+        "before": predictability(train_x, val_x, places),
+        "after": predictability(train_x @ projection.T, val_x @ projection.T, places),
+        "raw_pixels": predictability(pixels(train, model), pixels(val, model), places),
+    }
+    removed = int(torch.linalg.matrix_rank(torch.eye(model.embed_dim) - projection, atol=1e-3))
+    rounded = {name: round(value, 2) for name, value in r2.items()}
+    write_json(RESULTS / "disentangle/metrics.json", {"position_r2": rounded, "removed_dimensions": removed})
+    print(f"position read from patches (R^2, %): {', '.join(f'{name} {value}' for name, value in rounded.items())}")
+
+
+def pixels(images: Tensor, model: FrancaModel) -> Tensor:
+    """Raw pixels of each patch (N, patches, 3 p p), the feature that has seen nothing beyond its patch."""
+    return F.unfold(images.float(), model.patch_size, stride=model.patch_size).transpose(1, 2)
+
+
+def _spread(images: ImageSet, size: int, count: int) -> Tensor:
+    """At most `count` images (N, 3, size, size), evenly spaced over the set, so that classes in order are all met."""
+    return load_images(images, size, torch.linspace(0, len(images) - 1, min(count, len(images))).long().tolist())
+
+
+@torch.inference_mode()
+def patch_features(model: FrancaModel, images: Tensor) -> Tensor:
+    """Patch features (N, patches, D) of uint8 images (N, 3, H, W)."""
+    return torch.cat([model(part).patches.flatten(1, 2) for part in images.split(BATCH)]).clone()

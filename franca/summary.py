@@ -1,0 +1,114 @@
+"""What a person wants to read after a run: what was trained, how good it is, where it is registered, what it took."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from franca.errors import FrancaError
+from franca.files import read_json
+from franca.params import Params
+from franca.paths import MODEL, PREPARED, RESULTS, runs_root
+
+NAMES = {
+    "franca": "this model",
+    "color_histogram": "color histogram",
+    "raw_pixels": "raw pixels",
+    "random_init": "same ViT, random weights",
+}
+COLUMNS = (
+    ("knn", "top1", "k-NN"),
+    ("linear", "top1", "linear probe"),
+    ("segmentation", "miou", "segmentation mIoU"),
+    ("position", "r2", "position R2"),
+)
+STAGES = ("prepare", "pretrain", "disentangle", "evaluate", "register")
+
+
+def run(params: Params) -> None:
+    """Print the summary of what the last `dvc repro` left; a FrancaError names the first file that is missing."""
+    try:
+        print("\n".join(lines(params)))
+    except FileNotFoundError as error:
+        raise FrancaError(f"{error.filename}: no such file; run `dvc repro` first") from None
+
+
+def lines(params: Params) -> list[str]:
+    manifest, results = read_json(PREPARED / "manifest.json"), read_json(RESULTS / "evaluate/results.json")
+    pretrain, receipt = read_json(RESULTS / "pretrain/metrics.json"), read_json(RESULTS / "register/receipt.json")
+    backbone = params.base.backbone
+    counts = {split: sum(part.values()) if isinstance(part, dict) else part for split, part in _counts(manifest)}
+    return [
+        "",
+        f"Franca  ViT {backbone.embed_dim} wide, {backbone.depth} blocks, patch {backbone.patch_size},"
+        f" {params.base.image_size} px; pretrained without labels on {counts['train']:,} images of"
+        f" {params.prepare.source} for {pretrain['steps']:,} steps of {params.pretrain.batch_size} ({MODEL})",
+        "",
+        *_table(results),
+        "",
+        *_registry(receipt),
+        "",
+        _durations(),
+        "",
+        "Look at it:",
+        *_commands(),
+        "",
+    ]
+
+
+def _counts(manifest: dict[str, Any]) -> Any:
+    return manifest["counts"].items()
+
+
+def _table(results: dict[str, Any]) -> list[str]:
+    """A row a model, a column a benchmark, test scores with their intervals."""
+    scores = {
+        (row["model"], row["benchmark"], row["metric"]): row for row in results["rows"] if row["split"] == "test"
+    }
+    present = [c for c in COLUMNS if ("franca", c[0], c[1]) in scores]
+    confidence = results["suite"]["confidence"]
+    head = f"{f'On test, {100 * confidence:g} % intervals':28}" + "".join(f"{title:>24}" for *_, title in present)
+    rows = [head]
+    for model, title in NAMES.items():
+        cells = [_cell(scores.get((model, benchmark, metric))) for benchmark, metric, _ in present]
+        rows.append(f"{title:28}" + "".join(f"{cell:>24}" for cell in cells))
+    return rows
+
+
+def _cell(score: dict[str, Any] | None) -> str:
+    return "-" if score is None else f"{score['value']:.1f} [{score['low']:.1f}, {score['high']:.1f}]"
+
+
+def _registry(receipt: dict[str, Any]) -> list[str]:
+    aliases = ", ".join(receipt["aliases"]) if receipt.get("aliases") else receipt.get("alias") or "no alias"
+    name = f"Registered as {receipt['model_name']} version {receipt['version']} ({aliases})"
+    reasons = receipt.get("reasons", receipt.get("reason", []))
+    return [name, *(f"  {line}" for line in ([reasons] if isinstance(reasons, str) else reasons))]
+
+
+def _durations() -> str:
+    """The latest finished run of each stage."""
+    latest: dict[str, float] = {}
+    path = runs_root() / "stages.jsonl"
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        entry = json.loads(line)
+        if entry["status"] == "done":
+            latest[entry["stage"]] = entry["seconds"]
+    parts = [f"{stage} {_duration(latest[stage])}" for stage in STAGES if stage in latest]
+    return "Time: " + ", ".join(parts) if parts else "Time: not recorded"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _commands() -> list[str]:
+    mlflow = os.environ.get("MLFLOW_TRACKING_URI")
+    pictures = Path(RESULTS / "evaluate/plots")
+    return [
+        f"  pictures      {pictures}/",
+        f"  MLflow        {mlflow}" if mlflow else "  MLflow        make mlflow-ui",
+        "  Prefect       make prefect-ui",
+        "  next          franca params list; dvc exp run -S pretrain.epochs=2; franca promote",
+    ]
