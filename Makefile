@@ -55,17 +55,15 @@ prefect-ui: $(RUNTIME) ## Flow runs, schedules and forms in a browser.
 .PHONY: worker
 worker: export PREFECT_API_URL := $(or $(PREFECT_API_URL),http://127.0.0.1:$(PREFECT_PORT)/api)
 worker: $(RUNTIME) ## Deploy the flows to the Prefect server and run what it schedules.
-	prefect work-pool inspect cpu > /dev/null 2>&1 || prefect work-pool create cpu --type process
-	prefect --no-prompt deploy --all
-	prefect worker start --pool cpu
+	@flows/worker.sh
+
+SOLVE := --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet
 
 .PHONY: lock
 lock: ## Solve the dependencies anew (needs uv).
 	uv pip compile pyproject.toml --constraint constraints.txt $(SOLVE) -o requirements.lock
 	uv pip compile pyproject.toml --extra dev --constraint requirements.lock $(SOLVE) -o requirements-dev.lock
-	uv pip compile pyproject.toml --extra server --constraint requirements.lock $(SOLVE) -o requirements-server.lock
-
-SOLVE := --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet
+	uv pip compile docker/server.in --constraint requirements.lock $(SOLVE) -o docker/server.lock
 
 .PHONY: clean
 clean: ## Remove .venv, caches of tools and worktrees of killed runs; data, models and results stay.
