@@ -52,7 +52,13 @@ def run(arguments: argparse.Namespace) -> None:
     params = load_params(arguments.params)
     if arguments.command in STAGES:
         with _recorded(arguments.command):
-            importlib.import_module(STAGES[arguments.command][0]).run(params)
+            stage = importlib.import_module(STAGES[arguments.command][0])
+            if arguments.command == "pretrain":
+                from franca.tracking import mirror
+
+                stage.run(params, on_start=mirror.start)
+            else:
+                stage.run(params)
     elif arguments.command == "promote":
         from franca.tracking import promote
 

@@ -80,10 +80,9 @@ def _cell(score: dict[str, Any] | None) -> str:
 
 
 def _registry(receipt: dict[str, Any]) -> list[str]:
-    aliases = ", ".join(receipt["aliases"]) if receipt.get("aliases") else receipt.get("alias") or "no alias"
-    name = f"Registered as {receipt['model_name']} version {receipt['version']} ({aliases})"
-    reasons = receipt.get("reasons", receipt.get("reason", []))
-    return [name, *(f"  {line}" for line in ([reasons] if isinstance(reasons, str) else reasons))]
+    aliases = ", ".join(receipt["aliases"]) or "no alias"
+    name = f"Registered as {receipt['model']} version {receipt['version']} ({aliases})"
+    return [name, *(f"  {sentence}" for sentence in receipt["decision"])]
 
 
 def _durations() -> str:

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -24,13 +26,18 @@ from franca.pretrain.setup import choose_device, choose_precision, make_determin
 from franca.process import StopRequest, listen_for_stop, sole_owner
 
 
-def run(params: Params) -> None:
-    """The pretrain stage: prepared images in, `models/pretrained` and `results/pretrain` out; resumes its own run."""
+def run(params: Params, on_start: Callable[[Path], object] | None = None) -> None:
+    """The pretrain stage: prepared images in, `models/pretrained` and `results/pretrain` out; resumes its own run.
+
+    `on_start` is told the run's folder before the first step.
+    """
     stop = listen_for_stop()
     store = Store(PREPARED)
     mark = fingerprint(params, store.digest)
     folder = RunFolder(mark)
     with sole_owner(folder.path):
+        if on_start:
+            on_start(folder.path)
         teacher = train(params, store, folder, mark, stop)
         write_outputs(params, teacher, folder, mark)
 
