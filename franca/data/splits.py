@@ -26,22 +26,22 @@ def assign_splits(
 
     No group of duplicates straddles two splits: where a source dictates more than one, test goes before val before
     train, and the images of the lesser splits are dropped. Where the source has no test or no val, that share of the
-    train units is drawn by a hash of the unit's smallest key (at least one unit of two), so that no image moves when
+    train units is drawn by a hash of the unit's smallest key (at least one unit, and never the last that another split needs), so that no image moves when
     others are added, unless they join its unit.
     """
     highest = _reduce(np.maximum, given, duplicates, NONE)
     split = np.where((given != NONE) & (given < highest[duplicates]), NONE, np.maximum(given, TRAIN))
-    for name in ("test", "val"):
-        if SPLITS.index(name) in given:
-            continue
+    names: tuple[SplitName, ...] = ("test", "val")
+    to_draw = [name for name in names if SPLITS.index(name) not in given]
+    for position, name in enumerate(to_draw):
         free = split == TRAIN
         smallest = _reduce(np.minimum, keys[free], units[free], np.iinfo(np.uint64).max)
         numbers = np.unique(units[free])
         places = _places(smallest[numbers], name)
-        drawn = places < fractions[name]
-        if not drawn.any() and len(numbers) > 1:
-            drawn[np.argmin(places)] = True
-        split[free & np.isin(units, numbers[drawn])] = SPLITS.index(name)
+        most = len(numbers) - (len(to_draw) - position)
+        count = min(max(np.count_nonzero(places < fractions[name]), 1), max(most, 0))
+        drawn = numbers[np.argsort(places, kind="stable")[:count]]
+        split[free & np.isin(units, drawn)] = SPLITS.index(name)
     return split
 
 

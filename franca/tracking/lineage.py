@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def raw_data_hash() -> str | None:
     return next((dep.get("md5") for dep in deps if dep["path"] == "data"), None)
 
 
+@cache
 def packages() -> str:
     """Installed packages with their versions, one a line, in the form of a requirements file."""
     names = {(dist.metadata["Name"], dist.version) for dist in metadata.distributions() if dist.metadata["Name"]}

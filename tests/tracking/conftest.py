@@ -61,11 +61,15 @@ def finish(root: Path, params: Params) -> Finish:
     """Write what the stages before `register` leave: another `seed` is another model, `knn` and `linear` its scores."""
 
     def write(
-        seed: int = 0, knn: float = 70.0, linear: float = 80.0, data_digest: str = "d" * 64
+        seed: int = 0,
+        knn: float = 70.0,
+        linear: float = 80.0,
+        suite: Params = params,
+        data_digest: str = "d" * 64,
     ) -> dict[str, Any]:
         base = Base.model_validate(params.base.model_dump() | {"seed": seed})
         save_model(random_model(base), root / "models/franca")
-        return write_results(params, seed, knn, linear, data_digest)
+        return write_results(suite, seed, knn, linear, data_digest)
 
     return write
 
@@ -85,14 +89,18 @@ def write_results(params: Params, seed: int, knn: float, linear: float, data_dig
     }
     fingerprint = f"{FINGERPRINT[:-1]}{seed:x}"
     write_json(Path("results/evaluate/results.json"), results)
-    write_json(Path("results/evaluate/metrics.json"), {"knn": {"val": {"top1": knn}}, "linear": {"val": {"top1": linear}}})
+    write_json(
+        Path("results/evaluate/metrics.json"), {"knn": {"val": {"top1": knn}}, "linear": {"val": {"top1": linear}}}
+    )
     write_json(Path("results/pretrain/metrics.json"), {"steps": 40, "loss": 3.5, "fingerprint": fingerprint})
     write_json(Path("results/disentangle/metrics.json"), {"r2": {"before": 0.9, "after": 0.1}})
     counts = {split: {"images": count} for split, count in (("train", 80), ("val", 10), ("test", 10))}
     manifest = {"source": {"path": "data/small", "sha256": "e" * 64}, "counts": counts, "dense": None}
     write_json(Path("prepared/manifest.json"), manifest)
     folder = Path(f"runs/pretrain-{fingerprint}")
-    write_json(folder / "run.json", {"fingerprint": fingerprint, "host": "here", "threads": 1, "versions": {"torch": "2"}})
+    write_json(
+        folder / "run.json", {"fingerprint": fingerprint, "host": "here", "threads": 1, "versions": {"torch": "2"}}
+    )
     write_lines(folder, range(0, 50, 10))
     return results
 

@@ -21,9 +21,7 @@ def test_default_database_hangs_on_dvc_root(monkeypatch: pytest.MonkeyPatch, tmp
         ("http://127.0.0.1:5000/", "http://127.0.0.1:5000"),
     ],
 )
-def test_address_from_environment(
-    given: str, meant: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_address_from_environment(given: str, meant: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
     assert tracking_uri() == meant.format(root=tmp_path)

@@ -171,7 +171,10 @@ def test_lost_artifacts_are_sent_again_into_the_same_version(finish: Finish, par
     shutil.rmtree("mlartifacts")
     register.run(params)
     assert versions() == [1]
-    assert mlflow.pyfunc.load_model("models:/franca@champion").predict(np.zeros((1, 16, 16, 3), np.uint8)).shape == (1, 16)
+    assert mlflow.pyfunc.load_model("models:/franca@champion").predict(np.zeros((1, 16, 16, 3), np.uint8)).shape == (
+        1,
+        16,
+    )
 
 
 def test_mirror_and_register_share_one_run(finish: Finish, params: Params) -> None:

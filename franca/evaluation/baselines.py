@@ -1,0 +1,65 @@
+"""What a trained model is measured against, in the shape of backbones: pixels, colors, and its own random weights."""
+
+import torch
+from torch import Tensor
+
+from franca.evaluation.features import Backbone
+from franca.models import Features, FrancaModel
+
+BINS = 8
+RAW_SIDE = 32
+
+
+def model_backbone(name: str, model: FrancaModel, device: torch.device) -> Backbone:
+    """A Franca model as a backbone; it moves to `device`."""
+    model = model.to(device)
+    return Backbone(
+        name, lambda images: model(images.to(device)), model.image_size, model.patch_size, levels=model.levels
+    )
+
+
+def raw_pixels(mean: list[float], std: list[float], image_size: int, patch_size: int, device: torch.device) -> Backbone:
+    """The pixels themselves, standardized by the channels' mean and spread (of values in [0, 1]).
+
+    Pooled features are the image at no more than `RAW_SIDE` pixels a side; a patch's are all of its pixels.
+    """
+    center, spread = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (mean, std))
+
+    def embed(images: Tensor) -> Features:
+        pixels = (images.to(device).float() / 255 - center) / spread
+        small = pixels
+        if max(pixels.shape[-2:]) > RAW_SIDE:
+            sides = [min(side, RAW_SIDE) for side in pixels.shape[-2:]]
+            small = torch.nn.functional.interpolate(pixels, size=sides, mode="area")
+        return Features(small.flatten(1), _patches(pixels, patch_size).flatten(3))
+
+    return Backbone("raw_pixels", embed, image_size, patch_size)
+
+
+def color_histogram(image_size: int, patch_size: int, device: torch.device) -> Backbone:
+    """Square root of the share of pixels in each of 8 x 8 x 8 RGB bins; a patch's mean and spread of each color."""
+
+    def embed(images: Tensor) -> Features:
+        images = images.to(device)
+        patches = _patches(images.float() / 255, patch_size).flatten(4)
+        return Features(
+            _histogram(images).sqrt(), torch.cat([patches.mean(4), patches.std(4, unbiased=False)], dim=3)
+        )
+
+    return Backbone("color_histogram", embed, image_size, patch_size, native=True)
+
+
+def _histogram(images: Tensor) -> Tensor:
+    """Share of pixels in each RGB bin, (B, BINS^3)."""
+    bins = (images.long() * BINS) // 256
+    index = (bins[:, 0] * BINS + bins[:, 1]) * BINS + bins[:, 2]
+    size = BINS**3
+    offset = size * torch.arange(len(images), device=images.device).view(-1, 1, 1)
+    counts = torch.bincount((index + offset).flatten(), minlength=size * len(images)).view(-1, size)
+    return counts.float() / index[0].numel()
+
+
+def _patches(pixels: Tensor, patch_size: int) -> Tensor:
+    """(B, h, w, 3, P, P) of pixels (B, 3, H, W); what is over at the right and at the bottom is left out."""
+    parts = pixels.unfold(2, patch_size, patch_size).unfold(3, patch_size, patch_size)
+    return parts.permute(0, 2, 3, 1, 4, 5)

@@ -1,0 +1,23 @@
+"""Logistic regression on frozen pooled features; its regularization is chosen on val."""
+
+from collections.abc import Iterator
+
+from torch.nn.functional import one_hot
+
+from franca.evaluation.features import Backbone, Dataset
+from franca.evaluation.intervals import Score, accuracy_score
+from franca.evaluation.probes import fit_logistic
+from franca.params import Params
+
+
+def run(backbone: Backbone, data: Dataset, params: Params) -> Iterator[Score]:
+    """top1 of benchmark `linear`."""
+    train, labels = data.labeled("train")
+    queries, truth = data.labeled("val")
+    targets = one_hot(labels, len(data.classes)).to(train.dtype)
+    probes = fit_logistic(train, targets, params.evaluate.linear_c)
+    hits = [int((probe(queries).argmax(1) == truth).sum()) for probe in probes]
+    best = probes[hits.index(max(hits))]
+    for split in data.splits(labeled=True):
+        queries, truth = data.labeled(split)
+        yield accuracy_score("linear", split, "top1", best(queries).argmax(1) == truth, params)

@@ -1,0 +1,122 @@
+"""Linear segmentation: logistic regression on each patch feature, upsampled to the pixels of the mask."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from franca.data.store import DenseSet, SplitName, Store
+from franca.evaluation.features import Backbone, Skipped, to_tensor
+from franca.evaluation.intervals import Score, resampled_score
+from franca.evaluation.probes import LinearMap, fit_logistic
+from franca.params import Params
+
+TRAIN_TOKENS = 1 << 18
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """A backbone with a linear head, on images whose short side is brought to about `side` pixels."""
+
+    backbone: Backbone
+    side: int
+    head: LinearMap
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Class indices (H, W) of an image of that size."""
+        return upsample(self.head(patch_features(self.backbone, image, self.side)), image)
+
+
+def run(backbone: Backbone, store: Store, params: Params) -> tuple[Segmenter, list[Score]]:
+    """miou and pixel_accuracy of benchmark `segmentation`; the regularization is chosen on val."""
+    train, val, test = (_dense(store, split) for split in ("train", "val", "test"))
+    for split, images in (("train", train), ("val", val)):
+        if not len(images):
+            raise Skipped(f"the dense set has no {split} images")
+    side = params.evaluate.dense_size
+    heads = fit_logistic(*_train_tokens(backbone, train, side), params.evaluate.linear_c)
+    trials = _confusions(backbone, val, side, heads)
+    best = int(mean_iou(trials.sum(1)).argmax())
+    scores = list(_scores("val", trials[best], params))
+    if len(test):
+        scores += _scores("test", _confusions(backbone, test, side, [heads[best]])[0], params)
+    return Segmenter(backbone, side, heads[best]), scores
+
+
+@torch.inference_mode()
+def patch_features(backbone: Backbone, image: Image.Image, side: int) -> Tensor:
+    """Features (h, w, D) of an image brought to a whole number of patches, about `side` pixels on its short side."""
+    scale = side / min(image.size) / backbone.patch_size
+    columns, rows = (max(1, round(length * scale)) for length in image.size)
+    size = (columns * backbone.patch_size, rows * backbone.patch_size)
+    return backbone.embed(to_tensor(image.resize(size, Image.Resampling.BICUBIC))[None]).patches[0]
+
+
+def upsample(logits: Tensor, image: Image.Image) -> Tensor:
+    """The most likely class of each pixel, (H, W), from logits (h, w, K)."""
+    grown = F.interpolate(logits.permute(2, 0, 1)[None], size=(image.height, image.width), mode="bilinear")
+    return grown[0].argmax(0)
+
+
+def mean_iou(confusion: Tensor) -> Tensor:
+    """Mean intersection over union, 0 to 100, over the classes that occur, of matrices (…, K, K) of pixels."""
+    hits = confusion.diagonal(dim1=-2, dim2=-1)
+    union = confusion.sum(-1) + confusion.sum(-2) - hits
+    return 100 * (hits / union).nanmean(-1)
+
+
+def pixel_accuracy(confusion: Tensor) -> Tensor:
+    """Share of the pixels that are right, 0 to 100."""
+    return 100 * confusion.diagonal(dim1=-2, dim2=-1).sum(-1) / confusion.sum((-2, -1))
+
+
+def _dense(store: Store, split: SplitName) -> DenseSet:
+    images = store.dense(split)
+    if images is None:
+        raise Skipped("the data have no dense set")
+    return images
+
+
+def _train_tokens(backbone: Backbone, images: DenseSet, side: int) -> tuple[Tensor, Tensor]:
+    """Features (N, D) of labeled patches and the share of each class in them (N, K), at most `TRAIN_TOKENS`."""
+    features, targets = [], []
+    for index in tqdm(range(len(images)), desc=f"patches of {backbone.name}", unit="image", disable=None):
+        tokens = patch_features(backbone, images[index], side)
+        mask, classes = images.mask(index), len(images.classes)
+        pixels = torch.from_numpy(np.eye(classes + 1, dtype=np.float32)[np.where(mask == images.ignore, classes, mask)])
+        shares = F.adaptive_avg_pool2d(pixels[..., :classes].permute(2, 0, 1)[None], tokens.shape[:2])[0]
+        shares = shares.flatten(1).T.to(tokens.device)
+        stride = -(-len(images) * len(shares) // TRAIN_TOKENS)
+        labeled = (shares.sum(1) > 0).nonzero()[::stride, 0]
+        features.append(tokens.flatten(0, 1)[labeled])
+        targets.append(shares[labeled])
+    return torch.cat(features), torch.cat(targets)
+
+
+@torch.inference_mode()
+def _confusions(backbone: Backbone, images: DenseSet, side: int, heads: list[LinearMap]) -> Tensor:
+    """Pixels by true and predicted class, float64 (heads, images, K, K)."""
+    classes = len(images.classes)
+    result = torch.zeros(len(heads), len(images), classes, classes, dtype=torch.float64)
+    for index in range(len(images)):
+        image = images[index]
+        features = patch_features(backbone, image, side)
+        truth = torch.from_numpy(images.mask(index).astype(np.int64)).to(features.device)
+        counted = truth != images.ignore
+        for number, head in enumerate(heads):
+            pairs = truth[counted] * classes + upsample(head(features), image)[counted]
+            result[number, index] = torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+    return result
+
+
+def _scores(split: SplitName, confusions: Tensor, params: Params) -> Iterator[Score]:
+    shape = confusions.shape[1:]
+    for metric, statistic in (("miou", mean_iou), ("pixel_accuracy", pixel_accuracy)):
+        yield resampled_score(
+            "segmentation", split, metric, confusions.flatten(1), lambda s: statistic(s.unflatten(-1, shape)), params
+        )

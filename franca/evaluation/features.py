@@ -1,0 +1,137 @@
+"""What every benchmark stands on: a backbone is one function from images to features; a dataset holds its features."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from franca.data.store import SPLITS, ImageSet, SplitName, Store
+from franca.models import Features
+
+BATCH = 128
+KEPT_TOKENS = 1 << 15
+
+
+class Skipped(Exception):
+    """The data do not allow a benchmark; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """`embed` maps uint8 images (B, 3, H, W), H and W multiples of `patch_size`, to `Features` on its own device.
+
+    `image_size` is the side to which whole images are brought. Where `native` is true, the pooled features are of
+    each image at its own size instead. `levels` are the Matryoshka widths of the pooled features, if they nest.
+    """
+
+    name: str
+    embed: Callable[[Tensor], Features]
+    image_size: int
+    patch_size: int
+    levels: tuple[int, ...] = ()
+    native: bool = False
+
+
+class Part(NamedTuple):
+    """Features of a split: `pooled` (N, D), `labels` int64 (N,) with -1 for none, `patches` (P, h, w, D).
+
+    The patches are those of P <= N evenly spaced images, `KEPT_TOKENS` in all at most.
+    """
+
+    pooled: Tensor
+    labels: Tensor
+    patches: Tensor
+
+    def labeled(self) -> tuple[Tensor, Tensor]:
+        """Features and labels of the images that have one."""
+        known = self.labels >= 0
+        return self.pooled[known], self.labels[known]
+
+
+class Dataset(NamedTuple):
+    """Features of all images by one backbone."""
+
+    classes: list[str]
+    parts: dict[SplitName, Part]
+
+    def splits(self, *, labeled: bool) -> list[SplitName]:
+        """Those of val and test that have images, or images with labels."""
+        return [s for s in SPLITS[1:] if len(self.parts[s].labeled()[1] if labeled else self.parts[s].labels)]
+
+    def labeled(self, split: SplitName) -> tuple[Tensor, Tensor]:
+        """Features and labels of a split, or `Skipped`."""
+        features, labels = self.parts[split].labeled()
+        if not len(labels):
+            raise Skipped(f"the {split} images have no labels" if len(self.parts[split].labels) else f"no {split} images")
+        return features, labels
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """uint8 (3, H, W)."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """The short side brought to `size` (bicubic), the middle of the long side kept."""
+    scale = size / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
+
+
+def extract_all(backbones: list[Backbone], store: Store) -> dict[str, Dataset]:
+    """Features of all splits by each backbone, every image decoded once."""
+    parts: dict[str, dict[SplitName, Part]] = {backbone.name: {} for backbone in backbones}
+    for split in SPLITS:
+        for name, part in _extract(backbones, store.images(split), f"features of {split}").items():
+            parts[name][split] = part
+    classes = store.images("train").classes
+    return {name: Dataset(classes, by_split) for name, by_split in parts.items()}
+
+
+@torch.inference_mode()
+def _extract(backbones: list[Backbone], images: ImageSet, title: str) -> dict[str, Part]:
+    pooled: dict[str, list[Tensor]] = {backbone.name: [] for backbone in backbones}
+    patches: dict[str, list[Tensor]] = {backbone.name: [] for backbone in backbones}
+    sides = {backbone.image_size for backbone in backbones}
+    kept = {backbone.name: _rows_with_patches(backbone, len(images)) for backbone in backbones}
+    for rows, batch in _batches(images, title):
+        squares = {side: torch.stack([to_tensor(square(image, side)) for image in batch]) for side in sides}
+        for backbone in backbones:
+            features = backbone.embed(squares[backbone.image_size])
+            whole = _embed_native(backbone, batch) if backbone.native else features.pooled.clone()
+            pooled[backbone.name].append(whole)
+            patches[backbone.name].append(features.patches[np.isin(rows, kept[backbone.name])])
+    labels = torch.from_numpy(images.labels)
+    if not len(images):
+        return {name: Part(torch.empty(0, 0), labels, torch.empty(0, 0, 0, 0)) for name in pooled}
+    parts = {name: (torch.cat(pooled[name]), torch.cat(patches[name])) for name in pooled}
+    return {name: Part(whole, labels.to(whole.device), local) for name, (whole, local) in parts.items()}
+
+
+def _embed_native(backbone: Backbone, batch: list[Image.Image]) -> Tensor:
+    tensors = [to_tensor(image) for image in batch]
+    alike = len({image.size for image in batch}) == 1
+    groups = [torch.stack(tensors)] if alike else [tensor[None] for tensor in tensors]
+    return torch.cat([backbone.embed(group).pooled for group in groups])
+
+
+def _rows_with_patches(backbone: Backbone, count: int) -> np.ndarray:
+    tokens = (backbone.image_size // backbone.patch_size) ** 2
+    return evenly_spaced(count, max(1, KEPT_TOKENS // tokens))
+
+
+def _batches(images: ImageSet, title: str) -> Iterator[tuple[np.ndarray, list[Image.Image]]]:
+    for start in tqdm(range(0, len(images), BATCH), desc=title, unit="batch", disable=None):
+        rows = np.arange(start, min(start + BATCH, len(images)))
+        yield rows, [images[row] for row in rows]
+
+
+def evenly_spaced(count: int, wanted: int) -> np.ndarray:
+    """At most `wanted` of the indices 0 to `count` - 1, spread over all of them."""
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(np.int64))

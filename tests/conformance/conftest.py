@@ -1,0 +1,121 @@
+"""Official numbers: a test marked `case(NAME)` gets that case's tensors, and a table of errors ends the run.
+
+`FRANCA_CONFORMANCE_DIR` may name another folder of the same format; tests of cases that it lacks are left out.
+"""
+
+import functools
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+VECTORS = Path(os.environ.get("FRANCA_CONFORMANCE_DIR") or Path(__file__).parent / "vectors")
+MARKER = "case(name): the case of the conformance vectors that the test needs"
+
+_worst: dict[str, tuple[float, str]] = {}
+"""Largest error of each case as a share of its tolerance, and the tensor that has it."""
+
+_RENAMES = (
+    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),
+    (r"mlp\.w12\.", "mlp.fc1."),
+    (r"mlp\.w3\.", "mlp.fc2."),
+    (r"^register_tokens$", "reg_token"),
+    (r"matryoshka_projections\.", "projections."),
+)
+
+
+class Case:
+    """One case: `case["input/x"]` reads a tensor, `case.check(name, got)` compares with an expected one."""
+
+    def __init__(self, about: dict[str, Any]) -> None:
+        self.name: str = about["name"]
+        self.parameters: dict[str, Any] = about.get("parameters") or {}
+        self._tolerance = about.get("tolerance")
+        self._about = {entry["tensor"]: entry for entry in about["expected"]} if "expected" in about else {}
+        self._tensors = load_file(VECTORS / about["file"]) if about.get("file") else {}
+        self._json = [entry["file"] for entry in about.get("json", [])]
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def json(self) -> dict[str, Any]:
+        values: dict[str, Any] = json.loads((VECTORS / self._json[0]).read_text())
+        return values
+
+    def names(self, prefix: str) -> list[str]:
+        """What follows `prefix` in the names of the tensors that start with it."""
+        return [name.removeprefix(prefix) for name in self._tensors if name.startswith(prefix)]
+
+    def levels(self, prefix: str) -> list[Tensor]:
+        """Tensors `prefix.0`, `prefix.1`, …, narrowest level first."""
+        return [self[f"{prefix}.{level}"] for level in range(len(self.names(f"{prefix}.")))]
+
+    def weights(self, prefix: str = "weight/") -> dict[str, Tensor]:
+        """Weights by our names."""
+        return {self.rename(name): self[prefix + name] for name in self.names(prefix)}
+
+    def rename(self, key: str) -> str:
+        """Our name of an official parameter, within a backbone or a head."""
+        for pattern, replacement in _RENAMES:
+            key = re.sub(pattern, replacement, key)
+        return key
+
+    def check(self, name: str, got: Tensor, *, rows: int | None = None) -> None:
+        """Compare with `expected/name`, or its first `rows` rows, where its `compare_where` is true."""
+        about = self._about[f"expected/{name}"]
+        expected = self[f"expected/{name}"][:rows]
+        where = self[about["compare_where"]][:rows] if "compare_where" in about else None
+        self.compare(name, got, expected, about.get("tolerance", self._tolerance), where)
+
+    def compare(
+        self,
+        name: str,
+        got: Tensor,
+        expected: Tensor,
+        tolerance: dict[str, float] | None = None,
+        where: Tensor | None = None,
+    ) -> None:
+        """Fail where |got - expected| is more than atol + rtol |expected|; remember the worst share."""
+        limits = tolerance or self._tolerance
+        assert limits is not None
+        assert got.shape == expected.shape, f"{self.name} {name}: shape {tuple(got.shape)}, not {tuple(expected.shape)}"
+        allowed = limits["atol"] + limits["rtol"] * expected.double().abs()
+        shares = (got.detach().double() - expected.double()).abs() / allowed
+        shares = shares[where] if where is not None else shares
+        worst = float(shares.nan_to_num(nan=torch.inf).max()) if shares.numel() else 0.0
+        _worst[self.name] = max(_worst.get(self.name, (-1.0, "")), (worst, name))
+        assert worst <= 1, f"{self.name} {name}: {worst:.3g} times the tolerance {limits}"
+
+
+@functools.cache
+def _manifest() -> dict[str, dict[str, Any]]:
+    return {case["name"]: case for case in json.loads((VECTORS / "manifest.json").read_text())["cases"]}
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest) -> Case:
+    return Case(_manifest()[request.node.get_closest_marker("case").args[0]])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", MARKER)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    lacking = [item for item in items if (mark := item.get_closest_marker("case")) and mark.args[0] not in _manifest()]
+    if lacking:
+        config.hook.pytest_deselected(items=lacking)
+        items[:] = [item for item in items if item not in lacking]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if _worst:
+        terminalreporter.section("official numbers: worst error as a share of its tolerance")
+        for name, (share, tensor) in sorted(_worst.items()):
+            terminalreporter.line(f"{name:24}{share:8.4f}  {tensor}")

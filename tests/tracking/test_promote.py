@@ -1,0 +1,133 @@
+"""Promotion moves one alias, by the gates, on equal data and suite, and only once."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from franca.errors import FrancaError
+from franca.files import sha256_file
+from franca.params import Params, parse_params
+from franca.tracking import promote, register
+from franca.tracking.client import connect
+from tests.tracking.conftest import REPOSITORY, Finish, row
+
+SETTLE = """
+import sys, time, pathlib
+from franca.params import load_params
+from franca.tracking import claim, promote, registry
+from franca.tracking.client import connect
+claim.SETTLE_SECONDS = 0.3
+client, params = connect(), load_params(pathlib.Path("params.yaml"))
+version = client.get_model_version("franca", sys.argv[1])
+results = registry.results_of(client, version)
+print("ready", flush=True)
+sys.stdin.readline()
+print(promote.settle(client, params, version, results).promote)
+"""
+
+
+def aliases() -> dict[str, str]:
+    found = connect().get_registered_model("franca").aliases
+    return {alias: str(version) for alias, version in found.items()}
+
+
+def unreachable(params: Params) -> Params:
+    """The same params with a floor that nothing reaches, so that `register` leaves a challenger."""
+    values = params.model_dump(by_alias=True)
+    gates = [{"metric": "knn/val/top1", "min_improvement": 0.0, "floor": 1000.0}]
+    return parse_params(values | {"register": values["register"] | {"gates": gates}}, "params.yaml")
+
+
+@pytest.fixture
+def two_versions(finish: Finish, params: Params) -> None:
+    """Version 1 is champion; version 2, better on k-NN, is challenger."""
+    finish(seed=1, knn=70)
+    register.run(params)
+    finish(seed=2, knn=75)
+    register.run(unreachable(params))
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_dry_run_shows_the_verdicts_and_changes_nothing(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
+    promote.run(params, apply=False)
+    shown = capsys.readouterr().out
+    assert "franca version 2: all gates hold against champion version 1" in shown
+    assert "pass  knn/val/top1 75.00 holds: 5.00 above the champion's 70.00" in shown
+    assert "dry run" in shown
+    assert aliases() == {"champion": "1", "challenger": "2"}
+
+    promote.run(params, apply=True)
+    assert aliases() == {"champion": "2"}
+    promote.run(params, apply=True)
+    assert "nothing to promote; champion is version 2" in capsys.readouterr().out
+    assert aliases() == {"champion": "2"}
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_a_gate_that_fails_keeps_the_champion(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
+    promote.run(unreachable(params), apply=True)
+    assert "FAIL  knn/val/top1 75.00 fails: the floor is 1000" in capsys.readouterr().out
+    assert aliases() == {"champion": "1", "challenger": "2"}
+
+
+def test_two_promotions_at_once_have_one_winner(
+    two_versions: None, finish: Finish, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are better than the champion, neither is better than the other, so the second must see the first's win."""
+    finish(seed=3, knn=75.2)
+    register.run(unreachable(params))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    command = [sys.executable, "-c", SETTLE]
+    pipe = subprocess.PIPE
+    rivals = [subprocess.Popen([*command, number], stdin=pipe, stdout=pipe, text=True) for number in ("2", "3")]
+    for rival in rivals:
+        assert rival.stdout
+        assert rival.stdout.readline() == "ready\n"
+    for rival in rivals:
+        assert rival.stdin
+        rival.stdin.write("\n")
+        rival.stdin.flush()
+    won = [rival.communicate(timeout=120)[0] == "True\n" for rival in rivals]
+    assert sorted(won) == [False, True]
+    assert aliases()["champion"] == ("2" if won[0] else "3")
+
+
+def test_champion_of_another_suite_is_measured_anew(
+    two_versions: None, finish: Finish, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = connect().get_model_version("franca", "1").tags["franca.digest"]
+    values = params.model_dump(by_alias=True)
+    params = parse_params(values | {"evaluate": values["evaluate"] | {"knn_k": 5}}, "params.yaml")
+    results = finish(seed=3, knn=72, suite=params, data_digest=sha256_file(Path("prepared/manifest.json")))
+    measured: list[str] = []
+
+    def measure(folder: Path, store: Any, with_params: Params) -> dict[str, Any]:
+        measured.append(sha256_file(folder / "model.safetensors"))
+        return results | {"rows": [row("franca", "knn", "val", 73), row("franca", "linear", "val", 80)]}
+
+    monkeypatch.setattr("franca.evaluation.suite.evaluate_model", measure)
+    register.run(params)
+    assert measured == [first]
+    assert aliases() == {"champion": "1", "challenger": "3"}
+    decision = connect().get_model_version("franca", "3").tags["franca.decision"]
+    assert "1.00 below the champion's 73.00" in decision
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_present_data_that_are_not_the_challengers_are_told(params: Params) -> None:
+    values = params.model_dump(by_alias=True)
+    register.run(unreachable(params))
+    client = connect()
+    client.delete_model_version_tag("franca", "1", "franca.run")
+    run = client.get_model_version("franca", "1").run_id
+    client.log_text(run, "{}", "results/evaluate/results.json")
+    with pytest.raises(FrancaError, match="are not what the challenger was measured with"):
+        promote.run(parse_params(values, "params.yaml"), apply=True)
+
+
+def test_empty_registry_has_nothing_to_promote(root: Path, params: Params, capsys: pytest.CaptureFixture[str]) -> None:
+    promote.run(params, apply=True)
+    assert "nothing to promote; it has no champion either" in capsys.readouterr().out
