@@ -26,8 +26,8 @@ def assign_splits(
 
     No group of duplicates straddles two splits: where a source dictates more than one, test goes before val before
     train, and the images of the lesser splits are dropped. Where the source has no test or no val, that share of the
-    train units is drawn by a hash of the unit's smallest key (at least one unit, and never the last that another split needs), so that no image moves when
-    others are added, unless they join its unit.
+    train units is drawn by a hash of the unit's smallest key, so that no image moves when others are added, unless
+    they join its unit. At least one unit is drawn, and never the last one that another split needs.
     """
     highest = _reduce(np.maximum, given, duplicates, NONE)
     split = np.where((given != NONE) & (given < highest[duplicates]), NONE, np.maximum(given, TRAIN))

@@ -205,7 +205,7 @@ def test_class_without_train_images_is_refused(
 
 def test_too_few_images_to_split(tmp_path: Path, picture: Picture, make_tree: Build, make_params: MakeParams) -> None:
     source = make_tree(tmp_path / "source", {"1.png": picture(1), "2.png": picture(1), "3.png": picture(2)})
-    with pytest.raises(FrancaError, match="no image for val: too few different images to split"):
+    with pytest.raises(FrancaError, match="no image for test: too few different images to split"):
         prepare(make_params(source), tmp_path / "prepared")
 
 
