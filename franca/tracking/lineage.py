@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -73,9 +74,10 @@ def stage_seconds(path: Path) -> dict[str, float]:
     seconds: dict[str, float] = {}
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            if record["status"] == "ok":
-                seconds[record["stage"]] = float(record["seconds"])
+            with suppress(ValueError):  # a line that a full disk cut short
+                record = json.loads(line)
+                if record["status"] == "done":
+                    seconds[record["stage"]] = float(record["seconds"])
     return seconds
 
 

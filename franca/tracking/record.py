@@ -66,7 +66,7 @@ def read_record(params: Params) -> Record:
             raise FrancaError(f"{path}: no such file; run `dvc repro {stage}` first")
     digest, results = sha256_file(weights), read_json(results_path)
     if results["model_digest"] != digest:
-        raise FrancaError(f"{results_path}: of other weights than {weights}; run `dvc repro evaluate` first")
+        raise FrancaError(f"{results_path}: of other weights than {MODEL}; run `dvc repro evaluate` first")
 
     stages = {stage: _read_metrics(stage) for stage in STAGES}
     fingerprint = stages["pretrain"].get("fingerprint")

@@ -73,6 +73,8 @@ def summary(receipt: dict[str, Any]) -> str:
     lines = [f"{receipt['model']} version {receipt['version']} ({alias}) on {receipt['tracking_uri']}"]
     lines += [f"  {sentence}" for sentence in receipt["decision"]]
     lines += [f"  {what}: {link}" for what, link in receipt["links"].items()]
+    if not receipt["links"]:
+        lines.append(f"  to look at it: mlflow ui --backend-store-uri {receipt['tracking_uri']}")
     return "\n".join(lines)
 
 

@@ -1,7 +1,14 @@
 """A small project folder with finished results, and a SQLite tracking database that is made once and then copied."""
 
 import json
+import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -58,7 +65,7 @@ Finish = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def finish(root: Path, params: Params) -> Finish:
-    """Write what the stages before `register` leave: another `seed` is another model, `knn` and `linear` its scores."""
+    """Write what the stages before `register` leave: a model made by `seed`, with scores `knn` and `linear`."""
 
     def write(
         seed: int = 0,
@@ -127,3 +134,49 @@ def write_lines(folder: Path, steps: Iterator[int] | range, time: float | None =
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "metrics.jsonl").open("a") as file:
         file.writelines(line(step, time) for step in steps)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+class Server:
+    """`mlflow server` on a free port, over a database in the current folder."""
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--workers", "1", "--backend-store-uri", "sqlite:///mlflow.db"]
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_TRACKING_URI": ""}
+        quiet = subprocess.DEVNULL
+        self._process = subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet, start_new_session=True)
+        wait_for(self._answers)
+
+    def kill(self) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=5):
+                return True
+        except OSError:
+            return False
+
+
+@pytest.fixture
+def server(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A running server, which is the tracking server of the test."""
+    running = Server()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", running.uri)
+    running.start()
+    yield running
+    running.kill()

@@ -33,6 +33,7 @@ def client(root: Path) -> MlflowClient:
     return client
 
 
+@pytest.mark.slow
 def test_two_processes_never_write_at_once(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     writers = [subprocess.Popen([sys.executable, "-c", COUNT]) for _ in range(2)]

@@ -78,8 +78,9 @@ def test_stage_seconds_are_of_the_last_good_run(root: Path) -> None:
     path = root / "stages.jsonl"
     assert lineage.stage_seconds(path) == {}
     path.write_text(
-        '{"stage": "pretrain", "started": 1, "seconds": 5, "status": "ok"}\n'
-        '{"stage": "pretrain", "started": 9, "seconds": 7, "status": "ok"}\n'
+        '{"stage": "pretrain", "started": 1, "seconds": 5, "status": "done"}\n'
+        '{"stage": "pretrain", "started": 9, "seconds": 7, "status": "done"}\n'
         '{"stage": "pretrain", "started": 20, "seconds": 1, "status": "failed"}\n'
+        '{"stage": "pretr\n'
     )
     assert lineage.stage_seconds(path) == {"pretrain": 7.0}

@@ -15,7 +15,7 @@ from franca.params import Params, parse_params
 from franca.tracking import register
 from franca.tracking.client import connect
 from franca.tracking.flavor import Embedder
-from tests.tracking.conftest import Finish
+from tests.tracking.conftest import Finish, Server
 
 RECEIPT = Path("results/register/receipt.json")
 
@@ -34,7 +34,7 @@ def test_first_model_becomes_champion_with_all_there_is_to_know(
 ) -> None:
     monkeypatch.setenv("DVC_EXP_NAME", "brave-owl")
     finish()
-    Path("runs/stages.jsonl").write_text('{"stage": "pretrain", "started": 1, "seconds": 12.5, "status": "ok"}\n')
+    Path("runs/stages.jsonl").write_text('{"stage": "pretrain", "started": 1, "seconds": 12.5, "status": "done"}\n')
     register.run(params)
 
     receipt = read_json(RECEIPT)
@@ -52,13 +52,15 @@ def test_first_model_becomes_champion_with_all_there_is_to_know(
     assert run.data.tags["DVC_EXP_NAME"] == "brave-owl"
     assert run.data.tags["franca.run.host"] == "here"
     assert run.data.tags["franca.digest"] == receipt["digest"] == sha256_file(Path("models/franca/model.safetensors"))
-    named = {item.dataset.name: json.loads(item.dataset.profile) for item in run.inputs.dataset_inputs}
+    assert run.inputs
+    datasets = [item.dataset for item in run.inputs.dataset_inputs]
+    named = {dataset.name: json.loads(dataset.profile or "") for dataset in datasets}
     assert named == {"small-train": {"images": [80]}, "small-val": {"images": [10]}, "small-test": {"images": [10]}}
-    assert {item.dataset.digest for item in run.inputs.dataset_inputs} == {"d" * 36}
+    assert {dataset.digest for dataset in datasets} == {"d" * 36}
     for path in ("params.yaml", "results/evaluate/results.json", "lineage/packages.txt", "lineage/manifest.json"):
         assert Path(client.download_artifacts(run.info.run_id, path)).stat().st_size > 0
     model = client.get_logged_model(receipt["model_id"])
-    scores = {metric.key: (metric.value, metric.dataset_name) for metric in model.metrics}
+    scores = {metric.key: (metric.value, metric.dataset_name) for metric in model.metrics or []}
     assert scores["knn/val/top1"] == (70.0, "small-val")
     assert scores["knn/test/top1"] == (69.0, "small-test")
 
@@ -202,12 +204,43 @@ def test_dead_server_is_one_line_and_loses_nothing(
     assert versions() == [1]
 
 
+@pytest.mark.slow
+def test_real_server_dies_is_emptied_and_filled_again(
+    finish: Finish, params: Params, server: Server, empty_database: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish()
+    register.run(params)
+    first = read_json(RECEIPT)
+    link = f"{server.uri}/#/models/franca/versions/1?workflowType=machine_learning"
+    assert first["links"]["version"] == link
+    assert link in capsys.readouterr().out
+    scores = {
+        metric.key: metric.dataset_name for metric in connect().get_logged_model(first["model_id"]).metrics or []
+    }
+    assert scores["knn/val/top1"] == "small-val"
+
+    server.kill()
+    finish(seed=1, knn=80)
+    with pytest.raises(FrancaError, match="connection refused"):
+        register.run(params)
+    assert read_json(RECEIPT) == first
+    shutil.copy(empty_database, "mlflow.db")
+    server.start()
+    register.run(params)
+    assert versions() == [1]
+    assert read_json(RECEIPT)["aliases"] == ["champion"]
+    embeddings = mlflow.pyfunc.load_model("models:/franca@champion").predict(np.zeros((1, 16, 16, 3), np.uint8))
+    np.testing.assert_array_equal(
+        embeddings, Embedder(load_model(Path("models/franca"))).predict(np.zeros((1, 16, 16, 3), np.uint8))
+    )
+
+
 def test_results_of_other_weights_are_refused(finish: Finish, params: Params) -> None:
     finish(seed=0)
     results = Path("results/evaluate/results.json").read_bytes()
     finish(seed=1)
     Path("results/evaluate/results.json").write_bytes(results)
-    with pytest.raises(FrancaError, match="of other weights than models/franca/model.safetensors; run `dvc repro"):
+    with pytest.raises(FrancaError, match="of other weights than models/franca; run `dvc repro evaluate`"):
         register.run(params)
 
 
