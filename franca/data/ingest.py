@@ -19,7 +19,7 @@ from franca.data.images import FORMATS, ImageFacts, examine
 from franca.data.sources import Sample, Source
 from franca.data.splits import NONE
 from franca.data.store import SPLITS, PackWriter
-from franca.errors import FrancaError
+from franca.errors import FrancaError, Stopped
 
 _BATCH = 256
 
@@ -91,7 +91,7 @@ def ingest(
     threads: int,
     stop: Callable[[], bool],
 ) -> Table:
-    """Read the whole source into the packs; FrancaError when `stop` turns true."""
+    """Read the whole source into the packs; Stopped when `stop` turns true."""
     table = Table()
     digest = hashlib.sha256()
 
@@ -117,7 +117,7 @@ def ingest(
                     masks.add(sample.mask or b"")
             bar.update(source.bytes_read - bar.n)
             if stop():
-                raise FrancaError("stopped while preparing; nothing was written")
+                raise Stopped("stopped while preparing; the store of before still stands; run the stage again")
     if not table.names and not table.refused:
         found = ", ".join(f"{count} {name}" for name, count in source.ignored.most_common(3)) or "nothing"
         raise FrancaError(f"{source.folder}: no image in its tars ({found} found); tars inside tars are not opened")

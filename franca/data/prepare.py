@@ -56,16 +56,16 @@ def prepare(
     source = Source(Path(params.source), "prepare.source")
     dense = DenseSource(Path(params.dense_source), "prepare.dense_source") if params.dense_source else None
 
-    images = PackWriter(folder / "images")
-    table = ingest(source, images, None, threads, stop)
-    manifest = _finish(source, table, params, {"images": images})
+    with PackWriter(folder / "images") as images:
+        table = ingest(source, images, None, threads, stop)
+        manifest = _finish(source, table, params, {"images": images})
 
     manifest["dense"] = None
     if dense:
-        images, masks = PackWriter(folder / "dense/images"), PackWriter(folder / "dense/masks")
-        table = ingest(dense, images, masks, threads, stop)
-        packs = {"dense/images": images, "dense/masks": masks}
-        manifest["dense"] = _finish(dense, table, params, packs) | dense.about.model_dump()
+        with PackWriter(folder / "dense/images") as images, PackWriter(folder / "dense/masks") as masks:
+            table = ingest(dense, images, masks, threads, stop)
+            packs = {"dense/images": images, "dense/masks": masks}
+            manifest["dense"] = _finish(dense, table, params, packs) | dense.about.model_dump()
     write_json(folder / "manifest.json", manifest)
     return manifest
 
@@ -149,7 +149,7 @@ def _fault(error: OSError) -> str:
     where = error.filename or PREPARED
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-            return f"{where}: no space left ({error.strerror}); free some and run the stage again"
+            return f"{where}: {error.strerror}; make room and run the stage again"
         case errno.EACCES | errno.EPERM:
             return f"{where}: permission denied; make it readable (chmod u+r), its folder too (chmod u+rx)"
         case _:

@@ -11,9 +11,11 @@ import io
 import os
 from array import array
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +31,10 @@ SHARD_BYTES = 1 << 30
 
 
 class PackWriter:
-    """Append records of bytes with integer columns; `close` writes the index, without which nothing is readable."""
+    """Append records of bytes with integer columns; `close` writes the index, without which nothing is readable.
+
+    As a context it lets go of its file on the way out, also from a fault, so that a full disk can be emptied again.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -38,6 +43,14 @@ class PackWriter:
         self._digests: dict[str, str] = {}
         self._file: io.BufferedWriter | None = None
         self._digest = hashlib.sha256()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        if self._file:
+            with suppress(OSError):
+                self._file.close()
 
     def add(self, content: bytes, **columns: int) -> None:
         """Append one record; every record has the same columns."""
@@ -82,7 +95,7 @@ class Pack:
         try:
             with np.load(folder / "index.npz", allow_pickle=False) as index:
                 self.columns: dict[str, NDArray[np.int64]] = {name: index[name] for name in index.files}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, BadZipFile) as error:
             raise FrancaError(f"{folder}: no readable prepared store ({error}); run `dvc repro prepare`") from None
         self._maps: dict[int, NDArray[np.uint8]] = {}
 

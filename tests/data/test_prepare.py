@@ -258,7 +258,7 @@ def test_a_fault_leaves_the_old_store_alone(project: Params, monkeypatch: pytest
     fail(project, "source/sea/gone.png: No such file")
     Path("source/sea/gone.png").unlink()
     monkeypatch.setattr(stage, "listen_for_stop", lambda: True)
-    fail(project, "stopped while preparing; nothing was written")
+    fail(project, "stopped while preparing")
 
 
 CHILD = """
@@ -280,7 +280,8 @@ source = params.prepare.model_copy(update={"source": "source", "dense_source": N
 try:
     stage.run(params.model_copy(update={"prepare": source}))
 except FrancaError as error:
-    print(error)
+    held = [os.readlink(file) for file in Path("/proc/self/fd").iterdir() if file.exists()]
+    print(error, *(name for name in held if "prepared" in name))
     raise SystemExit(2)
 """
 
@@ -314,7 +315,7 @@ def test_disk_full(project: Params) -> None:
     digest = Store(Path("prepared")).digest
     done = run_child("full", lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)))
     assert (done.returncode, done.stderr) == (2, "")
-    assert done.stdout == "prepared: no space left (File too large); free some and run the stage again\n"
+    assert done.stdout == "prepared: File too large; make room and run the stage again\n"
     assert Store(Path("prepared")).digest == digest
     assert not Path("prepared.partial").exists()
 
