@@ -66,12 +66,11 @@ class Case:
             key = re.sub(pattern, replacement, key)
         return key
 
-    def check(self, name: str, got: Tensor, *, rows: int | None = None) -> None:
-        """Compare with `expected/name`, or its first `rows` rows, where its `compare_where` is true."""
+    def check(self, name: str, got: Tensor) -> None:
+        """Compare with `expected/name`, where its `compare_where` is true."""
         about = self._about[f"expected/{name}"]
-        expected = self[f"expected/{name}"][:rows]
-        where = self[about["compare_where"]][:rows] if "compare_where" in about else None
-        self.compare(name, got, expected, about.get("tolerance", self._tolerance), where)
+        where = self[about["compare_where"]] if "compare_where" in about else None
+        self.compare(name, got, self[f"expected/{name}"], about.get("tolerance"), where)
 
     def compare(
         self,
@@ -84,13 +83,19 @@ class Case:
         """Fail where |got - expected| is more than atol + rtol |expected|; remember the worst share."""
         limits = tolerance or self._tolerance
         assert limits is not None
-        assert got.shape == expected.shape, f"{self.name} {name}: shape {tuple(got.shape)}, not {tuple(expected.shape)}"
+        assert got.shape == expected.shape, (
+            f"{self.name} {name}: shape {tuple(got.shape)}, not {tuple(expected.shape)}"
+        )
         allowed = limits["atol"] + limits["rtol"] * expected.double().abs()
         shares = (got.detach().double() - expected.double()).abs() / allowed
         shares = shares[where] if where is not None else shares
         worst = float(shares.nan_to_num(nan=torch.inf).max()) if shares.numel() else 0.0
-        _worst[self.name] = max(_worst.get(self.name, (-1.0, "")), (worst, name))
+        self.note(worst, name)
         assert worst <= 1, f"{self.name} {name}: {worst:.3g} times the tolerance {limits}"
+
+    def note(self, share: float, name: str) -> None:
+        """Remember an error, as a share of what is allowed, for the table."""
+        _worst[self.name] = max(_worst.get(self.name, (-1.0, "")), (share, name))
 
 
 @functools.cache

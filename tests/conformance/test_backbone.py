@@ -1,0 +1,107 @@
+"""Cases 09a, 09b, 09c, 15 and 16: the vision transformer.
+
+Not here, since the product has no such feature: the official `get_intermediate_layers` of 09a and 09b, and the forward
+pass of 09c that resamples positions with antialias and no offset (its other options are checked on given positions),
+and reading the released checkpoints that 14 describes.
+"""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from franca.models.backbone import Backbone, resize_positions
+from franca.params import Backbone as BackboneParams
+from tests.conformance.conftest import Case
+
+
+def make_backbone(about: dict[str, Any], drop_path: float = 0.0) -> Backbone:
+    params = BackboneParams.model_construct(
+        patch_size=about["patch_size"],
+        embed_dim=about["embed_dim"],
+        depth=about["depth"],
+        num_heads=about["num_heads"],
+        ffn="mlp" if about["ffn_layer"] == "mlp" else "swiglu",
+        registers=about.get("num_register_tokens", 0),
+        layer_scale=1.0,
+    )
+    return Backbone(params, about["img_size"], drop_path)
+
+
+def official_backbone(case: Case) -> Backbone:
+    """The case's backbone with its weights; LayerScale of 1 where it has none."""
+    backbone = make_backbone(case.parameters)
+    gammas = {key: torch.ones_like(value) for key, value in backbone.state_dict().items() if key.endswith("gamma")}
+    backbone.load_state_dict(({} if case.parameters.get("layerscale", True) else gammas) | case.weights())
+    return backbone.eval()
+
+
+def check_tokens(case: Case, prefix: str, tokens: Tensor, registers: int = 0) -> None:
+    case.check(f"{prefix}x_norm_clstoken", tokens[:, 0])
+    case.check(f"{prefix}x_norm_patchtokens", tokens[:, 1 + registers :])
+    if registers:
+        case.check(f"{prefix}x_norm_regtokens", tokens[:, 1 : 1 + registers])
+
+
+@pytest.mark.case("09a_vit")
+def test_native_size_with_and_without_masks(case: Case) -> None:
+    backbone = official_backbone(case)
+    prenorm: list[Tensor] = []
+    backbone.norm.register_forward_pre_hook(lambda _, arguments: prenorm.append(arguments[0]))
+    check_tokens(case, "native.", backbone.forward_tokens(case["input/native"]))
+    case.check("native.x_prenorm", prenorm[0])
+    check_tokens(case, "native_masked.", backbone.forward_tokens(case["input/native"], case["input/native_masks"]))
+
+
+@pytest.mark.case("09a_vit")
+def test_interpolated_positions_of_other_sizes(case: Case) -> None:
+    backbone = official_backbone(case)
+    sizes = [match.group(1) for name in case.names("input/img_") if (match := re.fullmatch(r"(\d+x\d+)", name))]
+    assert sizes
+    for size in sizes:
+        height, width = (int(side) // case.parameters["patch_size"] for side in size.split("x"))
+        case.check(f"pos_embed_{size}", backbone.positions(height, width))
+        check_tokens(case, f"img_{size}.", backbone.forward_tokens(case[f"input/img_{size}"]))
+
+
+@pytest.mark.case("09b_vit_chunked_keys")
+def test_weights_in_chunks_and_small_tokens(case: Case) -> None:
+    backbone = official_backbone(case)
+    check_tokens(case, "", backbone.forward_tokens(case["input/img"]))
+    check_tokens(case, "masked.", backbone.forward_tokens(case["input/img"], case["input/masks"]))
+
+
+@pytest.mark.case("09c_vit_variant")
+def test_plain_mlp_and_registers(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = official_backbone(case)
+    monkeypatch.setattr(backbone, "positions", lambda height, width: case["expected/pos_embed"])
+    tokens = backbone.forward_tokens(case["input/img"])
+    check_tokens(case, "", tokens, case.parameters["num_register_tokens"])
+
+
+@pytest.mark.case("15_stochastic_depth")
+def test_block_with_the_recorded_samples_kept(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = case.parameters
+    shape = {"patch_size": 1, "img_size": 1, "embed_dim": about["dim"], "depth": 1}
+    backbone = make_backbone(about | shape, about["drop_path"]).train()
+    block = backbone.blocks[0]
+    block.load_state_dict(case.weights())
+    for index, x in enumerate(case.levels("input/x")):
+        draws = iter([case[f"input/kept_attn.{index}"], case[f"input/kept_ffn.{index}"]])
+
+        def permutation(count: int, draws: Any = draws, **_: Any) -> Tensor:
+            kept = next(draws)
+            rest = [place for place in range(count) if place not in kept.tolist()]
+            return torch.cat([kept, torch.tensor(rest, dtype=torch.int64)])
+
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "randperm", permutation)
+            case.check(f"out.{index}", backbone._block(block, x))  # type: ignore[arg-type]
+
+
+@pytest.mark.case("16_highres_pos_embed")
+def test_positions_resized_to_train_at_another_size(case: Case) -> None:
+    resized = resize_positions(case["input/pos_embed"], case.parameters["target_side"])
+    case.check("pos_embed_resized", resized)

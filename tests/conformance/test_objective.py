@@ -1,0 +1,200 @@
+"""Cases 08a and 08b: the whole objective, and whole training steps of a tiny student and teacher.
+
+The official patch assignments count the rows of padding as samples. Ours never see padding; here it is put behind the
+real patches at the door of the teacher's patch head, and cut off the assignments again, so that all the rest is the
+code that training runs.
+"""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from franca.params import Base, Losses, Params, Pretrain
+from franca.pretrain.network import Network, update_teacher
+from franca.pretrain.objective import Targets, Terms, student_terms, teacher_targets, total_loss
+from franca.pretrain.optimizer import clip_gradients, make_optimizer, set_rates
+from tests.conformance.conftest import Case
+from tests.conftest import MakeParams
+
+ITERATIONS = 3
+NORMS_WITHIN = {"rtol": 2e-3, "atol": 1e-5}
+LOSSES_WITHIN = {"rtol": 5e-4, "atol": 0.0}
+
+
+def without_padding(targets: Targets, real: int) -> Targets:
+    return targets._replace(ibot=[assignments[:real] for assignments in targets.ibot])
+
+
+def check_terms(case: Case, terms: Terms, local_count: int, losses: Losses) -> None:
+    scale = 1 / (2 + 2 * local_count)
+    case.check("dino_local_crops_loss", terms.dino_local.sum() * scale)
+    case.check("dino_global_crops_loss", terms.dino_global.sum() * 2 * scale)
+    case.check("koleo_loss_displayed", losses.koleo_weight * terms.koleo / 2)
+    case.check("ibot_loss_displayed", terms.ibot.sum() / 2)
+    case.check("total", total_loss(terms, local_count, losses))
+
+
+@pytest.mark.case("08a_total_objective")
+def test_objective_on_given_head_outputs(case: Case, tiny_params: MakeParams) -> None:
+    about, masks = case.parameters, case["input/masks"]
+    local_count, real = about["n_local_crops"], about["n_masked_patches"]
+    classes = torch.cat([case["input/student_cls_crop1"], case["input/student_cls_crop2"]])
+    dim = classes.shape[1]
+    patches = torch.zeros(*masks.shape, dim)
+    local_crops = torch.empty(len(case["input/student_local_logits.0"]), 0)
+    dino = zip(case.levels("input/student_global_logits"), case.levels("input/student_local_logits"), strict=True)
+    student = SimpleNamespace(
+        tokens=lambda images, masks=None: (torch.zeros(len(images), dim) if masks is None else classes, patches),
+        dino_head=lambda _: [torch.cat(logits) for logits in dino],
+        ibot_head=lambda _: [logits[:real] for logits in case.levels("input/student_patch_logits")],
+    )
+    teacher = SimpleNamespace(
+        tokens=lambda images: (classes, patches),
+        dino_head=lambda _: case.levels("input/teacher_cls_logits"),
+        ibot_head=lambda _: case.levels("input/teacher_patch_logits"),
+    )
+    losses = tiny_params().pretrain.losses.model_copy(
+        update={name: about[f"{name[:4]}_loss_weight"] for name in ("dino_weight", "ibot_weight")}
+        | {"koleo_weight": about["koleo_loss_weight"]}
+    )
+
+    targets = teacher_targets(cast(Network, teacher), classes, masks, about["teacher_temp"], ITERATIONS)
+    for level, (of_classes, of_patches) in enumerate(zip(targets.dino, targets.ibot, strict=True)):
+        case.check(f"teacher_cls_probs.{level}", of_classes)
+        case.check(f"teacher_patch_probs.{level}", of_patches)
+    targets = without_padding(targets, real)
+    terms = student_terms(cast(Network, student), classes, local_crops, masks, targets, about["student_temp"])
+    case.check("dino_local_raw", terms.dino_local.sum())
+    case.check("dino_global_raw", terms.dino_global.sum())
+    case.check("ibot_raw", terms.ibot.sum())
+    check_terms(case, terms, local_count, losses)
+
+
+class Trainer:
+    """Student, teacher and optimizer of case 08b."""
+
+    def __init__(self, case: Case, params: Params) -> None:
+        about, vit, head = case.parameters, case.parameters["vit"], case.parameters["head"]
+        backbone = params.base.backbone.model_copy(
+            update={name: vit[name] for name in ("patch_size", "embed_dim", "depth", "num_heads")}
+            | {"ffn": "swiglu" if "swiglu" in vit["ffn"] else "mlp"}
+        )
+        base = Base.model_construct(seed=0, image_size=vit["img_size"], backbone=backbone)
+        self.pretrain: Pretrain = params.pretrain.model_copy(
+            update={
+                "drop_path": vit["drop_path_rate"],
+                "heads": params.pretrain.heads.model_copy(
+                    update={
+                        "prototypes": head["out_dim"],
+                        "hidden_dim": head["hidden_dim"],
+                        "bottleneck_dim": head["bottleneck_dim"],
+                        "nesting": "project",
+                        "sharing": "dedicated",
+                    }
+                ),
+                "optimizer": params.pretrain.optimizer.model_copy(
+                    update={
+                        "layer_decay": about["layerwise_decay"],
+                        "patch_embed_lr": about["patch_embed_lr_mult"],
+                        "clip_norm": about["clip_grad"],
+                    }
+                ),
+                "losses": params.pretrain.losses.model_copy(
+                    update={"dino_weight": 1.0, "ibot_weight": 1.0, "koleo_weight": 0.1, "student_temperature": 0.1}
+                ),
+            }
+        )
+        self.case = case
+        self.student, self.teacher = (Network(base, self.pretrain) for _ in range(2))
+        self.student.load_state_dict(_weights(case, "weight/student."))
+        self.teacher.load_state_dict(_weights(case, "weight/teacher."))
+        self.teacher.requires_grad_(False).eval()
+        self.optimizer = make_optimizer(self.student, self.pretrain.optimizer)
+
+    def losses(self, temperature: float) -> tuple[Tensor, Terms]:
+        case, weights = self.case, self.pretrain.losses
+        global_crops, masks = case["input/collated_global_crops"], case["input/collated_masks"]
+        real, head = int(case["input/n_masked_patches"]), self.teacher.ibot_head
+        padding = torch.zeros(case.parameters["upperbound"] - real, case.parameters["vit"]["embed_dim"])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(head, "forward", lambda x: type(head).forward(head, torch.cat([x, padding])))
+            targets = teacher_targets(self.teacher, global_crops, masks, temperature, ITERATIONS)
+        terms = student_terms(
+            self.student,
+            global_crops,
+            case["input/collated_local_crops"],
+            masks,
+            without_padding(targets, real),
+            weights.student_temperature,
+        )
+        return total_loss(terms, case.parameters["n_local_crops"], weights), terms
+
+    def gradients(self) -> dict[str, Tensor]:
+        gradients = {name: parameter.grad for name, parameter in self.student.named_parameters()}
+        assert all(gradient is not None for gradient in gradients.values())
+        return cast(dict[str, Tensor], gradients)
+
+    def update(self, settings: dict[str, float]) -> None:
+        set_rates(self.optimizer, settings["lr"], settings["last_layer_lr"], settings["weight_decay"])
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        update_teacher(self.teacher, self.student, settings["momentum"])
+
+
+def _weights(case: Case, prefix: str) -> dict[str, Tensor]:
+    return {_rename(case, name): case[prefix + name] for name in case.names(prefix)}
+
+
+def _rename(case: Case, name: str) -> str:
+    owner, _, rest = name.partition(".")
+    return f"{owner}.{case.rename(rest)}"
+
+
+def check_all(case: Case, prefix: str, got: dict[str, Tensor]) -> None:
+    names = case.names(f"expected/{prefix}.")
+    assert names
+    for name in names:
+        case.check(f"{prefix}.{name}", got[_rename(case, name)])
+
+
+@pytest.mark.case("08b_training_step")
+def test_three_training_steps(case: Case, tiny_params: MakeParams) -> None:
+    trainer = Trainer(case, tiny_params())
+    story: dict[str, Any] = case.json()
+    for index, settings in enumerate(story["three_steps"]):
+        loss, terms = trainer.losses(settings["teacher_temp"])
+        expected = torch.tensor(settings["total_back_propagated"])
+        case.compare(f"step {index}: total", loss, expected, LOSSES_WITHIN)
+        if index == 0:
+            check_terms(case, terms, case.parameters["n_local_crops"], trainer.pretrain.losses)
+
+        loss.backward()
+        if index == 0:
+            check_all(case, "grad", trainer.gradients())
+        norms = clip_gradients(trainer.student, trainer.pretrain.optimizer.clip_norm)
+        for name, norm in settings["gradient_norm_before_clipping"].items():
+            case.compare(
+                f"step {index}: norm of {name}", norms[name], torch.tensor(norm), {"rtol": 2e-3, "atol": 1e-5}
+            )
+        check_all(case, f"grad_clipped_step{index}", trainer.gradients())
+
+        trainer.update(settings)
+        if index == 0:
+            check_all(case, "student_after", dict(trainer.student.named_parameters()))
+            check_all(case, "teacher_after", dict(trainer.teacher.named_parameters()))
+    check_all(case, "student_after3", dict(trainer.student.named_parameters()))
+    check_all(case, "teacher_after3", dict(trainer.teacher.named_parameters()))
+
+
+@pytest.mark.case("08b_training_step")
+def test_gradient_norm_of_each_parameter(case: Case, tiny_params: MakeParams) -> None:
+    trainer = Trainer(case, tiny_params())
+    loss, _ = trainer.losses(case.parameters["step0"]["teacher_temp"])
+    loss.backward()
+    gradients = trainer.gradients()
+    for name, norm in case.json()["gradient_norm_per_parameter"].items():
+        got = gradients[_rename(case, name)].norm()
+        case.compare(f"norm of {name}", got, torch.tensor(norm), NORMS_WITHIN)

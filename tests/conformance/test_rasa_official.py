@@ -1,0 +1,32 @@
+"""Case 10: removal of position from patch features.
+
+Its one-dimensional form is not here: the product removes planes only.
+"""
+
+import pytest
+import torch
+
+from franca.rasa import decompose, grid_places, position_loss
+from tests.conformance.conftest import Case
+
+
+@pytest.mark.case("10_rasa")
+def test_decomposition_loss_and_gradient(case: Case) -> None:
+    x, last = case["input/x"], case["weight/pos_pred.weight"].requires_grad_()
+    position, rest = decompose(x, last)
+    case.check("decompose.x_pos", position)
+    case.check("decompose.x_rest", rest)
+    case.check("forward_pos_pred_on_raw_x", torch.sigmoid(x @ last.T))
+
+    earlier = x
+    for name in sorted(case.names("weight/pre_pos_layers.")):
+        earlier = decompose(earlier, case[f"weight/pre_pos_layers.{name}"])[1]
+    case.check("forward_no_pos_pred.x_rest", earlier)
+    position, rest = decompose(earlier, last)
+    case.check("forward.x_pos_of_last_layer", position)
+    case.check("forward.x_rest", rest)
+
+    side = case.parameters["side"]
+    loss = position_loss(earlier, last, grid_places(side, side))
+    case.check("position_loss", loss)
+    case.check("grad.pos_pred.weight", torch.autograd.grad(loss, last)[0])
