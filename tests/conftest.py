@@ -1,15 +1,22 @@
-"""What many tests start from: parameters of a tiny model."""
+"""What many tests start from: parameters of a tiny model and a tiny prepared store."""
 
+import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from franca import presets
+from franca.data.store import PackWriter
+from franca.files import write_json
 from franca.params import Params, parse_params
 
 MakeValues = Callable[..., dict[str, Any]]
 MakeParams = Callable[..., Params]
+MakeStore = Callable[..., Path]
 
 TINY = {
     "base.image_size": 32,
@@ -65,3 +72,51 @@ def tiny_values() -> MakeValues:
 @pytest.fixture(scope="session")
 def tiny_params() -> MakeParams:
     return lambda changes=None: parse_params(_tiny_values(changes), "tiny")
+
+
+def _encoded(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _noise(rng: np.random.Generator, size: int, label: int) -> Image.Image:
+    """Noise whose mean color tells the label."""
+    pixels = rng.integers(0, 128, (size, size, 3))
+    pixels[..., label] += 100
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def _make_store(
+    folder: Path,
+    train: int = 24,
+    val: int = 9,
+    *,
+    images: list[Image.Image] | None = None,
+    labelled: bool = True,
+    dense: bool = False,
+) -> Path:
+    rng = np.random.default_rng(0)
+    images = images or [_noise(rng, 32, row % 3) for row in range(train + val)]
+    with PackWriter(folder / "images") as writer:
+        for row, image in enumerate(images):
+            label, split = row % 3 if labelled else -1, int(row >= train)
+            writer.add(_encoded(image), height=image.height, width=image.width, label=label, split=split)
+        writer.close()
+    if dense:
+        with PackWriter(folder / "dense/images") as pictures, PackWriter(folder / "dense/masks") as masks:
+            for split in (0, 0, 1):
+                pictures.add(_encoded(Image.new("RGB", (80, 64), "white")), height=64, width=80, split=split)
+                masks.add(_encoded(Image.new("L", (80, 64), 1)))
+            pictures.close()
+            masks.close()
+    about = {"classes": ["land", "water"], "ignore": 255} if dense else None
+    classes = ["red", "green", "blue"] if labelled else []
+    write_json(folder / "manifest.json", {"classes": classes, "dense": about})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_store() -> MakeStore:
+    """Writes a prepared store: 24 images of 32 x 32 pixels to train on, 9 as val, or those given."""
+    return _make_store

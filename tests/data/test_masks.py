@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from franca.data.masks import batch_masks, mask
+from franca.params import Masks
+
+
+def make_params(**changes: object) -> Masks:
+    return Masks.model_validate(
+        {"kind": "inverse_block", "cyclic": True, "image_share": 0.5, "ratio": (0.1, 0.65)} | changes
+    )
+
+
+@pytest.mark.parametrize("cyclic", [False, True])
+@pytest.mark.parametrize("kind", ["inverse_block", "block", "random"])
+def test_exactly_the_asked_number_of_patches(kind: str, cyclic: bool) -> None:
+    params, rng = make_params(kind=kind, cyclic=cyclic), np.random.default_rng(0)
+    for grid in (1, 2, 7):
+        for masked in range(grid * grid + 1):
+            assert mask(grid, masked, params, rng).sum() == masked
+
+
+def test_single_patches_are_masked_anywhere() -> None:
+    params, rng = make_params(kind="random", cyclic=False), np.random.default_rng(0)
+    share = np.mean([mask(4, 4, params, rng) for _ in range(1000)], axis=0)
+    np.testing.assert_allclose(share, 0.25, atol=5 * np.sqrt(0.25 * 0.75 / 1000))
+
+
+def test_a_cyclic_shift_lets_a_block_cross_the_edges() -> None:
+    rng = np.random.default_rng(0)
+    shifted = [mask(6, 9, make_params(kind="block"), rng) for _ in range(50)]
+    assert any(chosen[0].any() and chosen[-1].any() and not chosen[2:4].any() for chosen in shifted)
+
+
+@pytest.mark.parametrize(("share", "masked"), [(0.0, 0), (0.5, 4), (1.0, 8), (0.1, 0)])
+def test_the_asked_share_of_crops_is_masked(share: float, masked: int) -> None:
+    masks = batch_masks(8, 4, make_params(image_share=share), np.random.default_rng(0))
+    assert masks.shape == (8, 16) and masks.dtype == np.bool_
+    assert masks.any(axis=1).sum() == masked
+
+
+def test_ratios_rise_evenly_over_their_range() -> None:
+    params = make_params(image_share=1.0, ratio=(0.2, 0.6))
+    counts = np.sort(batch_masks(4, 20, params, np.random.default_rng(0)).sum(axis=1))
+    for count, low in zip(counts, (80, 120, 160, 200), strict=True):
+        assert low <= count <= low + 40
+    fixed = batch_masks(4, 20, make_params(image_share=1.0, ratio=(0.5, 0.5)), np.random.default_rng(0))
+    assert fixed.sum(axis=1).tolist() == [200] * 4

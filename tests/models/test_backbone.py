@@ -1,0 +1,102 @@
+from functools import partial
+
+import pytest
+import torch
+from timm.layers import Mlp, SwiGLUPacked
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from franca.models.backbone import Backbone, nesting_levels, residual, resize_positions, timm_arguments
+from tests.conftest import MakeParams
+
+
+def make_backbone(tiny_params: MakeParams, drop_path: float = 0.0, **changes: object) -> Backbone:
+    base = tiny_params({f"base.backbone.{name}": value for name, value in changes.items()}).base
+    torch.manual_seed(0)
+    backbone = Backbone(base.backbone, base.image_size, drop_path)
+    for parameter in backbone.parameters():  # away from the values at which a part of the network does nothing
+        nn.init.normal_(parameter, std=0.1)
+    return backbone.eval()
+
+
+def make_images(height: int = 32, width: int = 32, count: int = 2) -> Tensor:
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def test_levels_halve_down_to_a_sixteenth() -> None:
+    assert nesting_levels(192) == (12, 24, 48, 96, 192)
+
+
+@pytest.mark.parametrize("ffn", ["mlp", "swiglu"])
+def test_a_stock_timm_model_reads_the_weights(tiny_params: MakeParams, ffn: str) -> None:
+    backbone = make_backbone(tiny_params, ffn=ffn)
+    base = tiny_params({"base.backbone.ffn": ffn}).base
+    stock = VisionTransformer(
+        **timm_arguments(base.backbone, base.image_size),
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        mlp_layer=SwiGLUPacked if ffn == "swiglu" else Mlp,  # type: ignore[arg-type]
+        act_layer=nn.SiLU if ffn == "swiglu" else nn.GELU,
+    ).eval()
+    weights = backbone.state_dict()
+    del weights["mask_token"]
+    stock.load_state_dict(weights)
+    images = make_images()
+    torch.testing.assert_close(backbone.forward_tokens(images), stock.forward_features(images))
+
+
+def test_what_a_mask_covers_is_not_seen(tiny_params: MakeParams) -> None:
+    backbone, images = make_backbone(tiny_params), make_images()
+    masks = torch.zeros(2, 16, dtype=torch.bool)
+    masks[:, 5] = True
+    plain, masked = backbone.forward_tokens(images), backbone.forward_tokens(images, masks)
+    changed = images.clone()
+    changed[:, :, 8:16, 8:16] += 1
+    torch.testing.assert_close(backbone.forward_tokens(changed, masks), masked)
+    assert not torch.allclose(backbone.forward_tokens(changed), plain)
+    assert not torch.allclose(masked, plain)
+    torch.testing.assert_close(backbone.forward_tokens(images, torch.zeros_like(masks)), plain)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (48, 16), (8, 64), (136, 136)])
+def test_images_of_any_whole_number_of_patches(tiny_params: MakeParams, height: int, width: int) -> None:
+    backbone = make_backbone(tiny_params, registers=2)
+    tokens = backbone.forward_tokens(make_images(height, width))
+    assert tokens.shape == (2, 1 + 2 + height * width // 64, 32)
+    assert torch.isfinite(tokens).all()
+
+
+def test_images_of_one_batch_do_not_mix(tiny_params: MakeParams) -> None:
+    backbone, images = make_backbone(tiny_params), make_images(count=4)
+    alone = torch.cat([backbone.forward_tokens(image[None]) for image in images])
+    torch.testing.assert_close(backbone.forward_tokens(images), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_reach_every_parameter(tiny_params: MakeParams) -> None:
+    backbone = make_backbone(tiny_params, registers=2)
+    masks = torch.arange(16).expand(2, 16) < 4
+    backbone.forward_tokens(make_images(), masks).square().sum().backward()
+    for name, parameter in backbone.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_stochastic_depth_rests_in_evaluation(tiny_params: MakeParams) -> None:
+    backbone, images = make_backbone(tiny_params, drop_path=0.5), make_images(count=8)
+    still = make_backbone(tiny_params)
+    torch.testing.assert_close(backbone.forward_tokens(images), still.forward_tokens(images))
+    backbone.train()
+    assert not torch.allclose(backbone.forward_tokens(images), still.forward_tokens(images))
+
+
+@pytest.mark.parametrize(("batch", "rate", "kept"), [(8, 0.25, 6), (7, 0.5, 3), (2, 0.9, 1), (1, 0.9, 1)])
+def test_an_exact_number_keeps_the_branch(batch: int, rate: float, kept: int) -> None:
+    x = torch.zeros(batch, 3)
+    out = residual(x, lambda y: torch.ones_like(y), rate)
+    assert sorted(out[:, 0].tolist()) == pytest.approx([0] * (batch - kept) + [batch / kept] * kept)
+
+
+def test_positions_of_the_same_grid_stay() -> None:
+    positions = torch.randn(1, 17, 8)
+    torch.testing.assert_close(resize_positions(positions, 4), positions)
+    larger = resize_positions(positions, 7)
+    assert larger.shape == (1, 50, 8)
+    assert torch.equal(larger[:, 0], positions[:, 0])
