@@ -46,8 +46,8 @@ def make_optimizer(network: Network, params: Optimizer) -> AdamW:
 
 def set_rates(optimizer: AdamW, lr: float, last_layer_lr: float, weight_decay: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = (last_layer_lr if group["last_layer"] else lr) * group["lr_multiplier"]
-        group["weight_decay"] = weight_decay * group["wd_multiplier"]
+        group["lr"] = float((last_layer_lr if group["last_layer"] else lr) * group["lr_multiplier"])
+        group["weight_decay"] = float(weight_decay * group["wd_multiplier"])
 
 
 def clip_gradients(network: Network, clip_norm: float) -> dict[str, torch.Tensor]:
