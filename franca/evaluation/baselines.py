@@ -6,7 +6,6 @@ from torch import Tensor
 from franca.evaluation.features import Backbone
 from franca.models import Features, FrancaModel
 
-BINS = 8
 RAW_SIDE = 32
 
 
@@ -18,7 +17,9 @@ def model_backbone(name: str, model: FrancaModel, device: torch.device) -> Backb
     )
 
 
-def raw_pixels(mean: list[float], std: list[float], image_size: int, patch_size: int, device: torch.device) -> Backbone:
+def raw_pixels(
+    mean: list[float], std: list[float], image_size: int, patch_size: int, device: torch.device
+) -> Backbone:
     """The pixels themselves, standardized by the channels' mean and spread (of values in [0, 1]).
 
     Pooled features are the image at no more than `RAW_SIDE` pixels a side; a patch's are all of its pixels.
@@ -40,23 +41,18 @@ def color_histogram(image_size: int, patch_size: int, device: torch.device) -> B
     """Square root of the share of pixels in each of 8 x 8 x 8 RGB bins; a patch's mean and spread of each color."""
 
     def embed(images: Tensor) -> Features:
-        images = images.to(device)
-        patches = _patches(images.float() / 255, patch_size).flatten(4)
-        return Features(
-            _histogram(images).sqrt(), torch.cat([patches.mean(4), patches.std(4, unbiased=False)], dim=3)
-        )
+        patches = _patches(images.to(device).float() / 255, patch_size).flatten(4)
+        colors = torch.cat([patches.mean(4), patches.std(4, unbiased=False)], dim=3)
+        return Features(histogram(images), colors)
 
-    return Backbone("color_histogram", embed, image_size, patch_size, native=True)
+    def histogram(images: Tensor) -> Tensor:
+        red, green, blue = (images.to(device) >> 5).int().unbind(1)
+        bins = (red << 6) + (green << 3) + blue
+        start = 512 * torch.arange(len(bins), device=device, dtype=torch.int32).view(-1, 1, 1)
+        counts = torch.bincount((bins + start).flatten(), minlength=512 * len(bins)).view(-1, 512)
+        return (counts.float() / bins[0].numel()).sqrt()
 
-
-def _histogram(images: Tensor) -> Tensor:
-    """Share of pixels in each RGB bin, (B, BINS^3)."""
-    bins = (images.long() * BINS) // 256
-    index = (bins[:, 0] * BINS + bins[:, 1]) * BINS + bins[:, 2]
-    size = BINS**3
-    offset = size * torch.arange(len(images), device=images.device).view(-1, 1, 1)
-    counts = torch.bincount((index + offset).flatten(), minlength=size * len(images)).view(-1, size)
-    return counts.float() / index[0].numel()
+    return Backbone("color_histogram", embed, image_size, patch_size, native=histogram)
 
 
 def _patches(pixels: Tensor, patch_size: int) -> Tensor:

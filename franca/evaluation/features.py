@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from franca.data.store import SPLITS, ImageSet, SplitName, Store
+from franca.data.transform import resize_and_crop
 from franca.models import Features
 
 BATCH = 128
@@ -25,8 +27,8 @@ class Skipped(Exception):
 class Backbone:
     """`embed` maps uint8 images (B, 3, H, W), H and W multiples of `patch_size`, to `Features` on its own device.
 
-    `image_size` is the side to which whole images are brought. Where `native` is true, the pooled features are of
-    each image at its own size instead. `levels` are the Matryoshka widths of the pooled features, if they nest.
+    `image_size` is the side to which whole images are brought. `levels` are the Matryoshka widths of the pooled
+    features, if they nest. `native`, where given, maps uint8 images of any size to the pooled features instead.
     """
 
     name: str
@@ -34,7 +36,7 @@ class Backbone:
     image_size: int
     patch_size: int
     levels: tuple[int, ...] = ()
-    native: bool = False
+    native: Callable[[Tensor], Tensor] | None = None
 
 
 class Part(NamedTuple):
@@ -67,21 +69,15 @@ class Dataset(NamedTuple):
         """Features and labels of a split, or `Skipped`."""
         features, labels = self.parts[split].labeled()
         if not len(labels):
-            raise Skipped(f"the {split} images have no labels" if len(self.parts[split].labels) else f"no {split} images")
+            raise Skipped(
+                f"the {split} images have no labels" if len(self.parts[split].labels) else f"no {split} images"
+            )
         return features, labels
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """uint8 (3, H, W)."""
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
-
-
-def square(image: Image.Image, size: int) -> Image.Image:
-    """The short side brought to `size` (bicubic), the middle of the long side kept."""
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
+    """uint8 (3, H, W) of an RGB image."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def extract_all(backbones: list[Backbone], store: Store) -> dict[str, Dataset]:
@@ -101,10 +97,10 @@ def _extract(backbones: list[Backbone], images: ImageSet, title: str) -> dict[st
     sides = {backbone.image_size for backbone in backbones}
     kept = {backbone.name: _rows_with_patches(backbone, len(images)) for backbone in backbones}
     for rows, batch in _batches(images, title):
-        squares = {side: torch.stack([to_tensor(square(image, side)) for image in batch]) for side in sides}
+        squares = {side: torch.stack([to_tensor(resize_and_crop(image, side)) for image in batch]) for side in sides}
         for backbone in backbones:
             features = backbone.embed(squares[backbone.image_size])
-            whole = _embed_native(backbone, batch) if backbone.native else features.pooled.clone()
+            whole = _embed_native(backbone.native, batch) if backbone.native else features.pooled.clone()
             pooled[backbone.name].append(whole)
             patches[backbone.name].append(features.patches[np.isin(rows, kept[backbone.name])])
     labels = torch.from_numpy(images.labels)
@@ -114,24 +110,24 @@ def _extract(backbones: list[Backbone], images: ImageSet, title: str) -> dict[st
     return {name: Part(whole, labels.to(whole.device), local) for name, (whole, local) in parts.items()}
 
 
-def _embed_native(backbone: Backbone, batch: list[Image.Image]) -> Tensor:
+def _embed_native(embed: Callable[[Tensor], Tensor], batch: list[Image.Image]) -> Tensor:
     tensors = [to_tensor(image) for image in batch]
     alike = len({image.size for image in batch}) == 1
     groups = [torch.stack(tensors)] if alike else [tensor[None] for tensor in tensors]
-    return torch.cat([backbone.embed(group).pooled for group in groups])
+    return torch.cat([embed(group) for group in groups])
 
 
-def _rows_with_patches(backbone: Backbone, count: int) -> np.ndarray:
+def _rows_with_patches(backbone: Backbone, count: int) -> NDArray[np.int64]:
     tokens = (backbone.image_size // backbone.patch_size) ** 2
     return evenly_spaced(count, max(1, KEPT_TOKENS // tokens))
 
 
-def _batches(images: ImageSet, title: str) -> Iterator[tuple[np.ndarray, list[Image.Image]]]:
+def _batches(images: ImageSet, title: str) -> Iterator[tuple[NDArray[np.int64], list[Image.Image]]]:
     for start in tqdm(range(0, len(images), BATCH), desc=title, unit="batch", disable=None):
         rows = np.arange(start, min(start + BATCH, len(images)))
         yield rows, [images[row] for row in rows]
 
 
-def evenly_spaced(count: int, wanted: int) -> np.ndarray:
+def evenly_spaced(count: int, wanted: int) -> NDArray[np.int64]:
     """At most `wanted` of the indices 0 to `count` - 1, spread over all of them."""
     return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(np.int64))

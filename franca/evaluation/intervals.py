@@ -48,20 +48,21 @@ def resampled_score(
     """Score of a statistic of sums over images, for example of a confusion matrix.
 
     Args:
-        totals: (n, K), what each image adds to the sums.
-        statistic: maps sums (…, K), float64, to scores (…).
+        totals: (n, …), what each image adds to the sums.
+        statistic: maps resampled sums (R, …), float64, to scores (R,).
     """
     n = len(totals)
     totals = totals.double().cpu()
+    flat = totals.flatten(1)
     rng = np.random.default_rng(params.base.seed)
     resampled, left = [], params.evaluate.bootstrap_samples
     while left:
         draws = min(left, max(1, CHUNK // n))
         chosen = rng.integers(n, size=(draws, n)) + n * np.arange(draws)[:, None]
         counts = torch.from_numpy(np.bincount(chosen.ravel(), minlength=draws * n).reshape(draws, n))
-        resampled.append(statistic(counts.double() @ totals))
+        resampled.append(statistic((counts.double() @ flat).unflatten(1, totals.shape[1:])))
         left -= draws
-    value = statistic(totals.sum(0)).item()
+    value = statistic(totals.sum(0, keepdim=True)).item()
     return _score(benchmark, split, metric, value, torch.cat(resampled).numpy(), n, params)
 
 

@@ -1,6 +1,5 @@
 """Linear maps fitted on frozen features. Features are standardized inside, and the maps take them as they are."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -96,9 +95,8 @@ def _lbfgs(x: Tensor, targets: Tensor, penalty: Tensor, weight: Tensor, bias: Te
         # Transposed on purpose: with so few classes, x @ weight.T takes several times longer on a CPU.
         logits = (weight @ x.T).T + bias
         value = -(targets * logits.log_softmax(1)).sum() / len(x) + (penalty * weight.square()).sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    step: Callable[[Callable[[], Tensor]], Tensor] = optimizer.step  # type: ignore[assignment]
-    step(loss)
+    optimizer.step(loss)
     return weight.detach(), bias.detach()

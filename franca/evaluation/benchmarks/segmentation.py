@@ -88,8 +88,12 @@ def _train_tokens(backbone: Backbone, images: DenseSet, side: int) -> tuple[Tens
     for index in tqdm(range(len(images)), desc=f"patches of {backbone.name}", unit="image", disable=None):
         tokens = patch_features(backbone, images[index], side)
         mask, classes = images.mask(index), len(images.classes)
-        pixels = torch.from_numpy(np.eye(classes + 1, dtype=np.float32)[np.where(mask == images.ignore, classes, mask)])
-        shares = F.adaptive_avg_pool2d(pixels[..., :classes].permute(2, 0, 1)[None], tokens.shape[:2])[0]
+        pixels = torch.from_numpy(
+            np.eye(classes + 1, dtype=np.float32)[np.where(mask == images.ignore, classes, mask)]
+        )
+        shares = F.adaptive_avg_pool2d(
+            pixels[..., :classes].permute(2, 0, 1)[None], (tokens.shape[0], tokens.shape[1])
+        )[0]
         shares = shares.flatten(1).T.to(tokens.device)
         stride = -(-len(images) * len(shares) // TRAIN_TOKENS)
         labeled = (shares.sum(1) > 0).nonzero()[::stride, 0]
@@ -115,8 +119,5 @@ def _confusions(backbone: Backbone, images: DenseSet, side: int, heads: list[Lin
 
 
 def _scores(split: SplitName, confusions: Tensor, params: Params) -> Iterator[Score]:
-    shape = confusions.shape[1:]
-    for metric, statistic in (("miou", mean_iou), ("pixel_accuracy", pixel_accuracy)):
-        yield resampled_score(
-            "segmentation", split, metric, confusions.flatten(1), lambda s: statistic(s.unflatten(-1, shape)), params
-        )
+    yield resampled_score("segmentation", split, "miou", confusions, mean_iou, params)
+    yield resampled_score("segmentation", split, "pixel_accuracy", confusions, pixel_accuracy, params)

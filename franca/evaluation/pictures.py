@@ -1,0 +1,226 @@
+"""Pictures and tables of an evaluation, the same bytes for the same results."""
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from franca.data.store import DenseSet, Store
+from franca.evaluation import report
+from franca.evaluation.benchmarks import knn
+from franca.evaluation.benchmarks.segmentation import Segmenter, patch_features
+from franca.evaluation.features import Dataset, evenly_spaced
+from franca.files import write_bytes
+from franca.params import Params
+
+STYLES = {
+    "franca": ("Franca", "#1d4e89"),
+    "random_init": ("random weights", "#7d8597"),
+    "raw_pixels": ("raw pixels", "#b08968"),
+    "color_histogram": ("color histogram", "#e07a3f"),
+}
+CLASS_COLORS = ("#d1495b", "#e9c46a", "#6c757d", "#5a9367", "#2e86ab", "#8e5572", "#f4a261", "#264653", "#b5c99a")
+UNLABELED = "#ffffff"
+TILES_A_ROW = 6
+
+
+def write(
+    folder: Path,
+    results: dict[str, Any],
+    data: Dataset,
+    segmenters: dict[str, Segmenter],
+    store: Store,
+    params: Params,
+) -> None:
+    """Fill `folder` anew with what the results allow: k-NN by level, confusion on val, patch maps and masks."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    if report.by_level(results, "franca", "val"):
+        _write_lines(folder / "knn_by_level.csv", "dim,val,test", _level_lines(results))
+        _save(_knn_by_level(results), folder / "knn_by_level.png")
+        predicted, truth = (classes.tolist() for classes in knn.predict(data, "val", params))
+        names = [(data.classes[true], data.classes[seen]) for true, seen in zip(truth, predicted, strict=True)]
+        _write_lines(folder / "confusion.csv", "actual,predicted", [f"{true},{seen}" for true, seen in names])
+        _save(_confusion(truth, predicted, data.classes), folder / "confusion.png")
+    if segmenters:
+        images = store.dense("test") or store.dense("val")
+        assert images is not None
+        rows = evenly_spaced(len(images), params.evaluate.sample_images).tolist()
+        _save(_patch_maps(images, rows, segmenters), folder / "patch_maps.png")
+        _save(_masks(images, rows, segmenters), folder / "masks.png")
+
+
+def _level_lines(results: dict[str, Any]) -> Iterator[str]:
+    test = report.by_level(results, "franca", "test")
+    for width, row in report.by_level(results, "franca", "val").items():
+        yield f"{width},{row['value']},{test[width]['value'] if width in test else ''}"
+
+
+def _write_lines(path: Path, header: str, lines: Iterator[str] | list[str]) -> None:
+    write_bytes(path, "".join(f"{line}\n" for line in [header, *lines]).encode())
+
+
+def _save(figure: Figure, path: Path) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    write_bytes(path, buffer.getvalue())
+
+
+def _knn_by_level(results: dict[str, Any]) -> Figure:
+    """Accuracy of truncated embeddings with intervals, the baselines as lines across."""
+    split = "test" if report.by_level(results, "franca", "test") else "val"
+    levels = report.by_level(results, "franca", split)
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    labels = []
+    for row in results["rows"]:
+        if (row["benchmark"], row["split"]) == ("knn", split) and row["model"] != "franca":
+            name, color = STYLES[row["model"]]
+            axes.axhspan(row["low"], row["high"], color=color, alpha=0.15, linewidth=0)
+            axes.axhline(row["value"], color=color, linewidth=1.2)
+            labels.append((row["value"], name, color))
+    values = [row["value"] for row in levels.values()]
+    errors = [
+        [row["value"] - row["low"] for row in levels.values()],
+        [row["high"] - row["value"] for row in levels.values()],
+    ]
+    name, color = STYLES["franca"]
+    axes.errorbar(list(levels), values, yerr=errors, color=color, marker="o", linewidth=2, capsize=3)
+    labels.append((values[-1], name, color))
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(list(levels), [str(width) for width in levels])
+    axes.minorticks_off()
+    axes.set_xlabel("first dimensions of the embedding that are kept")
+    axes.set_ylabel(f"k-NN accuracy on {split}, %")
+    _bare(axes)
+    _label_lines(axes, labels)
+    return figure
+
+
+def _label_lines(axes: Any, labels: list[tuple[float, str, str]]) -> None:
+    """Names beside the right edge at the height of their lines, pushed apart where they would overlap."""
+    low, high = axes.get_ylim()
+    gap, floor = (high - low) / 18, low
+    for value, name, color in sorted(labels):
+        floor = max(value, floor)
+        axes.annotate(
+            f"{name} {value:.1f}", (1.02, floor), xycoords=("axes fraction", "data"), color=color, va="center"
+        )
+        floor += gap
+
+
+def _bare(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e5e5e5", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _confusion(truth: list[int], predicted: list[int], classes: list[str]) -> Figure:
+    """Share of each true class that is taken for each class, in percent."""
+    counts = np.zeros((len(classes), len(classes)))
+    np.add.at(counts, (truth, predicted), 1)
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 2.2 + 0.48 * min(len(classes), 40)
+    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    if len(classes) <= 40:
+        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(classes)), classes)
+        for (row, column), share in np.ndenumerate(shares):
+            if share >= 0.5:
+                color = "white" if share > 55 else "#333333"
+                axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=8, color=color)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("actual")
+    axes.set_title("k-NN on val, % of the actual class", fontsize=11)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def _patch_maps(images: DenseSet, rows: list[int], segmenters: dict[str, Segmenter]) -> Figure:
+    """Images above the first three principal components of their patch features as red, green and blue."""
+    bands = {"image": [np.asarray(images[row]) for row in rows]}
+    for name in _shown(segmenters):
+        segmenter = segmenters[name]
+        features = [patch_features(segmenter.backbone, images[row], segmenter.side) for row in rows]
+        bands[STYLES[name][0]] = principal_colors(features)
+    return _tiles(bands)
+
+
+def principal_colors(features: list[Tensor]) -> list[NDArray[np.float64]]:
+    """(h, w, 3) in [0, 1] for each feature map (h, w, D): three principal components, common to all maps."""
+    tokens = torch.cat([part.flatten(0, 1) for part in features]).double()
+    center = tokens.mean(0)
+    axes = torch.linalg.eigh((tokens - center).T @ (tokens - center))[1].flip(1)[:, :3]
+    # An eigenvector's sign is free: let its largest entry be positive, so that colors do not flip.
+    axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
+    colors = [(part.double() - center) @ axes for part in features]
+    flat = torch.cat([part.flatten(0, 1) for part in colors])
+    low, high = (flat.quantile(share, dim=0) for share in (0.01, 0.99))
+    return [((part - low) / (high - low).clamp_min(1e-12)).clamp(0, 1).cpu().numpy() for part in colors]
+
+
+def _masks(images: DenseSet, rows: list[int], segmenters: dict[str, Segmenter]) -> Figure:
+    """Images above their true and their predicted masks."""
+    palette = np.array([_rgb(CLASS_COLORS[i % len(CLASS_COLORS)]) for i in range(len(images.classes))])
+    truth = []
+    for row in rows:
+        mask = images.mask(row)
+        known = mask != images.ignore
+        truth.append(np.where(known[..., None], palette[np.where(known, mask, 0)], _rgb(UNLABELED)))
+    bands = {"image": [np.asarray(images[row]) for row in rows], "ground truth": truth}
+    for name in _shown(segmenters):
+        bands[STYLES[name][0]] = [palette[segmenters[name](images[row]).cpu().numpy()] for row in rows]
+    names = images.classes if len(images.classes) <= len(CLASS_COLORS) else []
+    return _tiles(bands, dict(zip(names, CLASS_COLORS, strict=False)))
+
+
+def _shown(segmenters: dict[str, Segmenter]) -> list[str]:
+    return [name for name in ("franca", "random_init") if name in segmenters]
+
+
+def _rgb(color: str) -> list[float]:
+    return [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+
+
+def _tiles(bands: dict[str, list[NDArray[Any]]], legend: dict[str, str] | None = None) -> Figure:
+    """A column an image, a row a band; after `TILES_A_ROW` columns the rows start again below."""
+    count = len(next(iter(bands.values())))
+    columns = min(count, TILES_A_ROW)
+    blocks = -(-count // columns)
+    figure = Figure(
+        figsize=(0.4 + 1.55 * columns, 1.55 * len(bands) * blocks + (0.4 if legend else 0.1)),
+        layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0),
+    )
+    grid = figure.subplots(len(bands) * blocks, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    for index in range(count):
+        block, column = divmod(index, columns)
+        for row, (name, pictures) in enumerate(bands.items()):
+            axes = grid[block * len(bands) + row, column]
+            axes.imshow(_center(pictures[index]), interpolation="nearest")
+            if column == 0:
+                axes.set_ylabel(name, fontsize=10)
+    if legend:
+        handles = [Patch(facecolor=color, label=name) for name, color in legend.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=10)
+    return figure
+
+
+def _center(picture: NDArray[Any]) -> NDArray[Any]:
+    """The middle square."""
+    side = min(picture.shape[:2])
+    top, left = ((length - side) // 2 for length in picture.shape[:2])
+    return picture[top : top + side, left : left + side]
