@@ -80,7 +80,7 @@ def reason(lines: Sequence[str], code: int) -> str:
         if line.startswith("ERROR: "):
             said = lines[position - 1] if position else "> "
             of_stage = "failed to run:" in line and not said.startswith("> ")
-            return said if of_stage else line.removeprefix("ERROR: ")
+            return said.removeprefix("franca: ") if of_stage else line.removeprefix("ERROR: ")
     return lines[-1] if lines else f"ended with exit code {code} and without a word"
 
 

@@ -16,6 +16,13 @@ from franca.errors import FrancaError
 from franca.params import Params, load_params
 from franca.paths import PARAMS, RESULTS
 
+# The experiment's commit is the flow's own; a machine that runs flows may have no name in its git configuration.
+_SIGNATURE = {
+    f"GIT_{role}_{part}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for part, value in (("NAME", "Franca flow"), ("EMAIL", "franca@localhost"))
+}
+
 
 class Workspace(NamedTuple):
     folder: Path
@@ -45,7 +52,8 @@ def workspace(params: Params, name: str, log: Log) -> Iterator[Workspace]:
         log(f"these parameters are not those of {PARAMS}: the run becomes the DVC experiment {experiment}")
         commit = _git(["rev-parse", "HEAD"], root).decode().strip()
         yield Workspace(folder, {"DVC_ROOT": str(root), "DVC_EXP_NAME": experiment, "DVC_EXP_BASELINE_REV": commit})
-        dvc(["exp", "save", "--force", "--include-untracked", str(RESULTS), "--name", experiment], folder, log)
+        save = ["exp", "save", "--force", "--include-untracked", str(RESULTS), "--name", experiment]
+        dvc(save, folder, log, _SIGNATURE)
 
 
 @contextmanager
