@@ -21,7 +21,7 @@ _LINE_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Progress:
-    """`offset` bytes of the file are on the server `tracking_uri` in run `run_id`; the last line sent is `step`'s."""
+    """`offset` bytes of the file are in run `run_id` of the server `tracking_uri`; the last line sent is `step`'s."""
 
     tracking_uri: str
     run_id: str
@@ -49,15 +49,14 @@ class Curves:
         path = self._folder / METRICS
         if not path.is_file():
             return
-        first = -1
-        if not _ends_at(path, self._progress.offset, self._progress.step):
-            # A resumed training cut the file and wrote steps anew: read it again, but send only from where it stood.
-            first = self._progress.step
+        sent = self._progress.step
+        if not _ends_at(path, self._progress.offset, sent):
+            # A resumed training cut the file and wrote steps anew: read it again, and pass over the steps sent.
             self._progress = replace(self._progress, offset=0)
         batch: list[Metric] = []
         position = self._progress
         for record, end in _records(path, self._progress.offset):
-            metrics = _metrics(record) if record["step"] >= first else []
+            metrics = _metrics(record) if record["step"] > sent else []
             if len(batch) + len(metrics) > BATCH:
                 self._flush(batch, position)
                 batch = []

@@ -18,7 +18,7 @@ LOCK = Path("dvc.lock")
 
 def tags(facts: dict[str, Any]) -> dict[str, str]:
     """Tags of a run: commit, dirty paths, raw data's hash, DVC's experiment, and `facts` of the machine."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"mlflow.source.name": "franca", "mlflow.source.type": "LOCAL"}
     if commit := _git("rev-parse", "HEAD"):
         dirty = dirty_paths()
         found["mlflow.source.git.commit"] = commit.strip()
@@ -28,7 +28,7 @@ def tags(facts: dict[str, Any]) -> dict[str, str]:
     for name in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
         found[name] = os.environ.get(name)
     for name, value in facts.items():
-        if not isinstance(value, dict | list):
+        if not isinstance(value, dict | list) and name != "fingerprint":
             found[f"franca.run.{name}"] = value
     return {name: str(value) for name, value in found.items() if value is not None}
 

@@ -152,7 +152,7 @@ def _log_model(
         path = Path(place) / "model"
         save_model(
             str(path),
-            mlflow_model=Model(artifact_path=folder.name, run_id=run.info.run_id, model_id=logged.model_id),
+            mlflow_model=Model(folder.name, run.info.run_id, model_uuid=logged.model_id, model_id=logged.model_id),
             loader_module="franca.tracking.flavor",
             data_path=str(folder),
             signature=signature,

@@ -90,7 +90,7 @@ def test_resumed_training_rewrites_its_last_steps(folder: Path, ahead: int) -> N
         again.send()
     write_lines(folder, range(3 + ahead, 13), time=987654321.125)
     curves.send()
-    assert [step for step, _, _ in sent(client, curves.run_id) if step != 5] == [*range(5), *range(6, 13)]
+    assert [step for step, _, _ in sent(client, curves.run_id)] == list(range(13))
 
 
 def test_another_server_gets_everything(folder: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:

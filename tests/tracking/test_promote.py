@@ -73,6 +73,27 @@ def test_a_gate_that_fails_keeps_the_champion(params: Params, capsys: pytest.Cap
     assert aliases() == {"champion": "1", "challenger": "2"}
 
 
+@pytest.mark.usefixtures("two_versions")
+def test_champion_that_changed_while_judging_is_judged_against_again(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the verdict and the write, somebody crowns version 2 by hand, so version 2 has nobody left to beat."""
+    client, judged = connect(), promote.assess
+    challenger = client.get_model_version("franca", "2")
+
+    def assess(*arguments: Any) -> promote.Decision:
+        decision = judged(*arguments)
+        client.set_registered_model_alias("franca", "champion", "2")
+        return decision
+
+    monkeypatch.setattr(promote, "assess", assess)
+    results = promote.results_of(client, challenger)
+    assert results
+    decision = promote.settle(client, params, challenger, results)
+    assert (decision.promote, decision.champion, decision.reason) == (False, "2", "it is the champion already")
+
+
+@pytest.mark.slow
 def test_two_promotions_at_once_have_one_winner(
     two_versions: None, finish: Finish, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -152,19 +152,20 @@ def test_floor_keeps_a_first_model_from_the_throne(finish: Finish, params: Param
     assert read_json(RECEIPT)["aliases"] == ["champion"], "other gates judge anew"
 
 
-def test_emptied_server_is_filled_again(finish: Finish, params: Params, empty_database: Path) -> None:
+def test_another_server_is_filled_too(
+    finish: Finish, params: Params, empty_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     finish()
     register.run(params)
-    shutil.copy(empty_database, "mlflow.db")
-    shutil.rmtree("mlartifacts")
-    from mlflow.tracking._tracking_service import utils
-
-    utils._tracking_store_registry._get_store_with_resolved_uri.cache_clear()
+    Path("other").mkdir()
+    shutil.copy(empty_database, "other/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other/mlflow.db")
     register.run(params)
     receipt = read_json(RECEIPT)
     assert versions() == [1]
-    assert receipt["aliases"] == ["champion"]
+    assert (receipt["version"], receipt["aliases"]) == ("1", ["champion"])
     assert len(connect().get_metric_history(receipt["run_id"], "train/loss")) == 5
+    assert Path("other/mlartifacts").is_dir()
 
 
 def test_lost_artifacts_are_sent_again_into_the_same_version(finish: Finish, params: Params) -> None:
