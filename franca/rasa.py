@@ -19,6 +19,7 @@ from franca.files import write_json
 from franca.models import FrancaModel, load_model, save_model
 from franca.params import Disentangle, Params
 from franca.paths import MODEL, PREPARED, PRETRAINED, RESULTS
+from franca.runtime import choose_device, make_deterministic
 
 VAL_IMAGES = 1000
 BATCH = 256
@@ -88,8 +89,8 @@ def predictability(train: Tensor, val: Tensor, places: Tensor) -> float:
 
 def run(params: Params) -> None:
     """The disentangle stage: `models/pretrained` in, `models/franca` and `results/disentangle/metrics.json` out."""
-    torch.set_num_threads(params.runtime.threads)
-    store, model = Store(PREPARED), load_model(PRETRAINED)
+    make_deterministic(params.runtime)
+    store, model = Store(PREPARED), load_model(PRETRAINED).to(choose_device(params.runtime))
     train = _spread(store.images("train"), model.image_size, params.disentangle.images)
     val = _spread(store.images("val"), model.image_size, VAL_IMAGES)
     train_x, val_x = patch_features(model, train), patch_features(model, val)
@@ -98,7 +99,7 @@ def run(params: Params) -> None:
 
     projection = learn_projection(train_x, places, params.disentangle, params.base.seed)
     model.patch_projection.copy_(projection)
-    save_model(model, MODEL)
+    save_model(model.cpu(), MODEL)
 
     r2 = {
         "before": predictability(train_x, val_x, places),
@@ -121,7 +122,8 @@ def _spread(images: ImageSet, size: int, count: int) -> Tensor:
     return load_images(images, size, torch.linspace(0, len(images) - 1, min(count, len(images))).long().tolist())
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def patch_features(model: FrancaModel, images: Tensor) -> Tensor:
-    """Patch features (N, patches, D) of uint8 images (N, 3, H, W)."""
-    return torch.cat([model(part).patches.flatten(1, 2) for part in images.split(BATCH)]).clone()
+    """Patch features (N, patches, D) of uint8 images (N, 3, H, W), computed where the model lies, kept on the CPU."""
+    device = model.patch_projection.device
+    return torch.cat([model(part.to(device)).patches.flatten(1, 2).cpu() for part in images.split(BATCH)])

@@ -22,8 +22,9 @@ from franca.pretrain.optimizer import clip_gradients, make_optimizer, set_rates
 from franca.pretrain.outputs import write_outputs
 from franca.pretrain.run_folder import RunFolder, fingerprint, machine_facts
 from franca.pretrain.schedules import make_schedules
-from franca.pretrain.setup import choose_device, choose_precision, make_deterministic, make_networks
+from franca.pretrain.setup import choose_precision, make_networks
 from franca.process import StopRequest, listen_for_stop, sole_owner
+from franca.runtime import choose_device, make_deterministic
 
 
 def run(params: Params, on_start: Callable[[Path], object] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What must be settled before the first step: device, precision, determinism and the two networks."""
+"""What must be settled before the first step: precision and the two networks."""
 
 import copy
 from pathlib import Path
@@ -8,14 +8,8 @@ import torch
 from franca.errors import FrancaError
 from franca.models import load_model
 from franca.models.backbone import resize_positions
-from franca.params import Params, Runtime
+from franca.params import Params
 from franca.pretrain.network import Network
-
-
-def choose_device(runtime: Runtime) -> torch.device:
-    if runtime.device == "cuda" and not torch.cuda.is_available():
-        raise FrancaError("runtime.device: 'cuda' is asked for, but torch sees no GPU; set 'auto' or 'cpu'")
-    return torch.device("cuda" if runtime.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
@@ -24,11 +18,6 @@ def choose_precision(wanted: str, device: torch.device) -> str:
         return wanted
     native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
     return "bf16" if native else "fp32"
-
-
-def make_deterministic(runtime: Runtime) -> None:
-    torch.set_num_threads(runtime.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def make_networks(params: Params, device: torch.device) -> tuple[Network, Network]:
