@@ -37,12 +37,12 @@ def lines(params: Params) -> list[str]:
     manifest, results = read_json(PREPARED / "manifest.json"), read_json(RESULTS / "evaluate/results.json")
     pretrain, receipt = read_json(RESULTS / "pretrain/metrics.json"), read_json(RESULTS / "register/receipt.json")
     backbone = params.base.backbone
-    counts = {split: sum(part.values()) if isinstance(part, dict) else part for split, part in _counts(manifest)}
     return [
         "",
         f"Franca  ViT {backbone.embed_dim} wide, {backbone.depth} blocks, patch {backbone.patch_size},"
-        f" {params.base.image_size} px; pretrained without labels on {counts['train']:,} images of"
-        f" {params.prepare.source} for {pretrain['steps']:,} steps of {params.pretrain.batch_size} ({MODEL})",
+        f" {params.base.image_size} px, in {MODEL}; pretrained without labels on"
+        f" {manifest['counts']['train']['images']:,} images of {params.prepare.source}"
+        f" for {pretrain['steps']:,} steps of {params.pretrain.batch_size}",
         "",
         *_table(results),
         "",
@@ -56,10 +56,6 @@ def lines(params: Params) -> list[str]:
     ]
 
 
-def _counts(manifest: dict[str, Any]) -> Any:
-    return manifest["counts"].items()
-
-
 def _table(results: dict[str, Any]) -> list[str]:
     """A row a model, a column a benchmark, test scores with their intervals."""
     scores = {
@@ -70,12 +66,13 @@ def _table(results: dict[str, Any]) -> list[str]:
     head = f"{f'On test, {100 * confidence:g} % intervals':28}" + "".join(f"{title:>24}" for *_, title in present)
     rows = [head]
     for model, title in NAMES.items():
-        cells = [_cell(scores.get((model, benchmark, metric))) for benchmark, metric, _ in present]
+        cells = [cell(scores.get((model, benchmark, metric))) for benchmark, metric, _ in present]
         rows.append(f"{title:28}" + "".join(f"{cell:>24}" for cell in cells))
     return rows
 
 
-def _cell(score: dict[str, Any] | None) -> str:
+def cell(score: dict[str, Any] | None) -> str:
+    """A score with its interval."""
     return "-" if score is None else f"{score['value']:.1f} [{score['low']:.1f}, {score['high']:.1f}]"
 
 

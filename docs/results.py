@@ -1,0 +1,53 @@
+"""Write the README's table of results from the runs' own files: `python docs/results.py`."""
+
+from pathlib import Path
+from typing import Any
+
+from franca.files import read_json, write_bytes
+from franca.presets import load
+from franca.summary import COLUMNS, NAMES, cell
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+START, END = "<!-- results: written by `python docs/results.py` -->\n", "<!-- /results -->\n"
+RUNS = {
+    "cpu-demo": ROOT / "results/evaluate/results.json",
+    "eurosat-cpu-long": ROOT / "docs/results/eurosat-cpu-long.json",
+}
+
+
+def table() -> str:
+    """A row a run and a baseline, a column a benchmark: test scores with intervals."""
+    runs = {name: read_json(path) for name, path in RUNS.items()}
+    shown = [column for column in COLUMNS if column[0] != "position"]
+    lines = [
+        "| | " + " | ".join(title for *_, title in shown) + " |",
+        "| --- |" + " ---: |" * len(shown),
+    ]
+    for name, results in runs.items():
+        epochs = load(name).pretrain.epochs
+        lines.append(_line(f"**Franca, preset `{name}`** ({epochs:g} epochs)", results, "franca", shown))
+    for model, title in NAMES.items():
+        if model != "franca":
+            lines.append(_line(title, runs["cpu-demo"], model, shown))
+    return "\n".join(lines) + "\n"
+
+
+def _line(title: str, results: dict[str, Any], model: str, columns: list[tuple[str, str, str]]) -> str:
+    rows = {
+        (row["benchmark"], row["metric"]): row
+        for row in results["rows"]
+        if row["split"] == "test" and row["model"] == model
+    }
+    cells = [cell(rows.get((benchmark, metric))) for benchmark, metric, _ in columns]
+    return f"| {title} | " + " | ".join(cells) + " |"
+
+
+def readme() -> str:
+    """The README with its table as the results are now."""
+    before, rest = README.read_text(encoding="utf-8").split(START)
+    return before + START + table() + END + rest.split(END)[1]
+
+
+if __name__ == "__main__":
+    write_bytes(README, readme().encode())
