@@ -1,6 +1,7 @@
 """Batches of multi-crop views, each a function of (seed, step) alone: any number of workers gives the same bytes."""
 
 import functools
+import signal
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -80,7 +81,10 @@ def _shuffle(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
 
 def _collate(views: Any) -> tuple[Tensor, ...]:
     """Views of B images to tensors with the crop axis first: (crops B, …)."""
-    return tuple(torch.from_numpy(np.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:])) for parts in zip(*views, strict=True))
+    return tuple(
+        torch.from_numpy(np.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:]))
+        for parts in zip(*views, strict=True)
+    )
 
 
 def step_loader(dataset: StepDataset, start: int, stop: int, workers: int, pin: bool) -> Iterator[Batch]:
@@ -92,5 +96,12 @@ def step_loader(dataset: StepDataset, start: int, stop: int, workers: int, pin: 
         num_workers=workers,
         pin_memory=pin,
         prefetch_factor=None if workers == 0 else 4,
+        worker_init_fn=_leave_stopping_to_the_trainer,
     )
     yield from loader
+
+
+def _leave_stopping_to_the_trainer(worker: int) -> None:
+    """Ignore what a cancel sends to the whole process group: the trainer needs its batches until it has saved."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
