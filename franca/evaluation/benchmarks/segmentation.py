@@ -1,6 +1,5 @@
 """Linear segmentation: logistic regression on each patch feature, upsampled to the pixels of the mask."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from franca.data.store import DenseSet, SplitName, Store
+from franca.data.store import SPLITS, DenseSet, SplitName, Store
 from franca.evaluation.features import Backbone, Skipped, to_tensor
 from franca.evaluation.intervals import Score, resampled_score
 from franca.evaluation.probes import LinearMap, fit_logistic
@@ -34,17 +33,26 @@ class Segmenter:
 
 def run(backbone: Backbone, store: Store, params: Params) -> tuple[Segmenter, list[Score]]:
     """miou and pixel_accuracy of benchmark `segmentation`; the regularization is chosen on val."""
-    train, val, test = (_dense(store, split) for split in ("train", "val", "test"))
-    for split, images in (("train", train), ("val", val)):
-        if not len(images):
-            raise Skipped(f"the dense set has no {split} images")
+    train, val, test = (_dense(store, split) for split in SPLITS)
     side = params.evaluate.dense_size
-    heads = fit_logistic(*_train_tokens(backbone, train, side), params.evaluate.linear_c)
+    features, targets = _train_tokens(backbone, train, side)
+    if not len(features):
+        raise Skipped("the dense set has no train image with a label")
+    heads = fit_logistic(features, targets, params.evaluate.linear_c)
     trials = _confusions(backbone, val, side, heads)
+    if not trials.sum():
+        raise Skipped("the dense set has no val image with a label")
     best = int(mean_iou(trials.sum(1)).argmax())
-    scores = list(_scores("val", trials[best], params))
-    if len(test):
-        scores += _scores("test", _confusions(backbone, test, side, [heads[best]])[0], params)
+    confusions: dict[SplitName, Tensor] = {
+        "val": trials[best],
+        "test": _confusions(backbone, test, side, [heads[best]])[0],
+    }
+    scores = []
+    for split, confusion in confusions.items():
+        labeled = confusion[confusion.sum((1, 2)) > 0]
+        if len(labeled):
+            scores.append(resampled_score("segmentation", split, "miou", labeled, mean_iou, params))
+            scores.append(resampled_score("segmentation", split, "pixel_accuracy", labeled, pixel_accuracy, params))
     return Segmenter(backbone, side, heads[best]), scores
 
 
@@ -99,6 +107,8 @@ def _train_tokens(backbone: Backbone, images: DenseSet, side: int) -> tuple[Tens
         labeled = (shares.sum(1) > 0).nonzero()[::stride, 0]
         features.append(tokens.flatten(0, 1)[labeled])
         targets.append(shares[labeled])
+    if not features:
+        return torch.empty(0, 0), torch.empty(0, 0)
     return torch.cat(features), torch.cat(targets)
 
 
@@ -116,8 +126,3 @@ def _confusions(backbone: Backbone, images: DenseSet, side: int, heads: list[Lin
             pairs = truth[counted] * classes + upsample(head(features), image)[counted]
             result[number, index] = torch.bincount(pairs, minlength=classes**2).view(classes, classes)
     return result
-
-
-def _scores(split: SplitName, confusions: Tensor, params: Params) -> Iterator[Score]:
-    yield resampled_score("segmentation", split, "miou", confusions, mean_iou, params)
-    yield resampled_score("segmentation", split, "pixel_accuracy", confusions, pixel_accuracy, params)

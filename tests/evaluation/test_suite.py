@@ -1,0 +1,133 @@
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from franca.data.store import Store
+from franca.errors import FrancaError
+from franca.evaluation import report, suite
+from franca.models import random_model, save_model
+from franca.params import Params
+from franca.paths import MODEL, PREPARED
+
+MakeParams = Callable[..., Params]
+MakeStore = Callable[..., Store]
+PLOTS = Path("results/evaluate/plots")
+
+
+@pytest.fixture
+def params(tiny_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """A project folder with a model of other weights than its random twin's."""
+    monkeypatch.chdir(tmp_path)
+    params = tiny_params({"evaluate.bootstrap_samples": 100, "evaluate.knn_k": 5})
+    save_model(random_model(params.base.model_copy(update={"seed": 9})), MODEL)
+    return params
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_whole_stage_twice(params: Params, make_store: MakeStore, capsys: pytest.CaptureFixture[str]) -> None:
+    store = make_store(PREPARED)
+    suite.run(params)
+    first, printed = _digests(Path("results")), capsys.readouterr().out
+    stale = PLOTS / "of-an-older-run.png"
+    stale.touch()
+    suite.run(params)
+    assert _digests(Path("results")) == first
+    assert {Path(name).name for name in first} == {
+        "results.json",
+        "metrics.json",
+        "knn_by_level.csv",
+        "knn_by_level.png",
+        "confusion.csv",
+        "confusion.png",
+        "patch_maps.png",
+        "masks.png",
+    }
+
+    results = json.loads(Path("results/evaluate/results.json").read_text())
+    assert results["data_digest"] == store.digest
+    assert results["suite"] == params.evaluate.model_dump(mode="json")
+    assert results["skipped"] == {}
+    keys = {(row["model"], row["benchmark"], row["split"], row["metric"]) for row in results["rows"]}
+    assert len(keys) == len(results["rows"])
+    for model in report.NAMES:
+        for benchmark, metric in (("knn", "top1"), ("linear", "top1"), ("segmentation", "miou"), ("position", "r2")):
+            assert {(model, benchmark, split, metric) for split in ("val", "test")} <= keys
+    assert all(0 <= row["low"] <= row["high"] <= 100 for row in results["rows"])
+    metrics = json.loads(Path("results/evaluate/metrics.json").read_text())
+    assert set(metrics["knn_levels"]["test"]) == {f"top1_{width}" for width in (2, 4, 8, 16, 32)}
+    assert metrics["knn"]["val"]["top1"] == metrics["knn_levels"]["val"]["top1_32"]
+
+    assert "same ViT, random weights" in printed and "On test, 95 % intervals" in printed
+    lines = (PLOTS / "confusion.csv").read_text().splitlines()
+    assert lines[0] == "actual,predicted" and len(lines) == 10
+    assert (PLOTS / "knn_by_level.csv").read_text().startswith("dim,val,test\n2,")
+    with Image.open(PLOTS / "masks.png") as picture:
+        assert "Software" not in picture.info
+
+
+def test_another_model_by_the_same_suite(params: Params, make_store: MakeStore, tmp_path: Path) -> None:
+    store = make_store(PREPARED)
+    suite.run(params)
+    own = json.loads(Path("results/evaluate/results.json").read_text())
+    again = suite.evaluate_model(MODEL, store, params)
+    assert json.loads(json.dumps(again)) == own | {"rows": [row for row in own["rows"] if row["model"] == "franca"]}
+
+    larger = params.base.model_copy(
+        update={"image_size": 64, "backbone": params.base.backbone.model_copy(update={"patch_size": 16})}
+    )
+    save_model(random_model(larger), tmp_path / "larger")
+    other = suite.evaluate_model(tmp_path / "larger", store, params)
+    assert other["model_digest"] != own["model_digest"]
+    assert [row["metric"] for row in other["rows"]] == [row["metric"] for row in again["rows"]]
+
+
+def test_data_without_labels_and_masks(
+    params: Params, make_store: MakeStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_store(PREPARED, labeled=(), dense_counts=None)
+    suite.run(params)
+    results = json.loads(Path("results/evaluate/results.json").read_text())
+    assert results["skipped"] == {
+        "knn": "the train images have no labels",
+        "linear": "the train images have no labels",
+        "segmentation": "the data have no dense set",
+    }
+    assert {row["benchmark"] for row in results["rows"]} == {"position"}
+    assert PLOTS.is_dir() and not list(PLOTS.iterdir())
+    assert "left out: knn (the train images have no labels)" in capsys.readouterr().out
+
+
+def test_empty_splits(params: Params, make_store: MakeStore) -> None:
+    make_store(PREPARED, counts={"train": 24, "val": 9, "test": 0}, dense_counts={"train": 4, "val": 2, "test": 0})
+    suite.run(params)
+    skipped = json.loads(Path("results/evaluate/results.json").read_text())["skipped"]
+    assert skipped == {
+        f"{name}/test": "no test images for it" for name in ("knn", "linear", "segmentation", "position")
+    }
+    assert (PLOTS / "knn_by_level.csv").read_text().splitlines()[1].endswith(",")
+    assert (PLOTS / "masks.png").is_file()
+
+    make_store(PREPARED, counts={"train": 24, "val": 0, "test": 9}, dense_counts={"train": 4, "val": 0, "test": 2})
+    suite.run(params)
+    skipped = json.loads(Path("results/evaluate/results.json").read_text())["skipped"]
+    assert skipped == {
+        "knn/val": "no val images for it",
+        "linear": "no val images",
+        "segmentation": "the dense set has no val image with a label",
+        "position/val": "no val images for it",
+    }
+
+
+def test_no_model_is_one_clear_line(params: Params, make_store: MakeStore) -> None:
+    make_store(PREPARED)
+    (MODEL / "model.safetensors").unlink()
+    with pytest.raises(FrancaError, match=r"model\.safetensors"):
+        suite.run(params)
