@@ -1,0 +1,106 @@
+"""The rooms of the house: imports run one way, and each stage depends on the code that it runs."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from franca.cli import STAGES
+from franca.params import read_yaml
+
+ROOT = Path(__file__).parents[1]
+PIPELINE = read_yaml(ROOT / "dvc.yaml")["stages"]
+
+# How a stage is started, told and watched; none of it can change a result.
+GLUE = {
+    f"franca/{name}.py" for name in ("__init__", "__main__", "cli", "errors", "files", "params", "paths", "process")
+}
+
+
+def sources(room: str) -> list[Path]:
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every module that a file imports when it runs, inside functions too, and names that may be modules."""
+    nodes: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            nodes += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        nodes += ast.iter_child_nodes(node)
+
+
+def top_levels(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imported(path)}
+
+
+def file_of(module: str) -> str | None:
+    path = module.replace(".", "/")
+    return next((file for file in (f"{path}.py", f"{path}/__init__.py") if (ROOT / file).exists()), None)
+
+
+def code_of(stage: str) -> set[str]:
+    """The package's files, relative to the root, that running the stage's entry module can import."""
+    seen: set[str] = set()
+    modules = {STAGES[stage][0]}
+    while modules:
+        module = modules.pop()
+        file = file_of(module)
+        if module.partition(".")[0] == "franca" and file is not None and file not in seen:
+            seen.add(file)
+            parents = (module.rsplit(".", steps)[0] for steps in range(1, module.count(".") + 1))
+            modules.update(parents, imported(ROOT / file))
+    return seen
+
+
+@pytest.mark.parametrize("path", sources("franca"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_library_knows_nothing_above_it(path: Path) -> None:
+    assert not top_levels(path) & {"prefect", "dvc", "flows", "docker"}
+    if (ROOT / "franca/tracking") not in path.parents:
+        assert "mlflow" not in top_levels(path)
+
+
+def test_flows_use_no_stage_directly() -> None:
+    """They call commands; what a stage imports must not lie in the memory of Prefect's worker."""
+    for path in sources("flows"):
+        used = {file_of(name) for name in imported(path) if name.startswith("franca.")} - {None}
+        assert used <= {f"franca/{name}.py" for name in ("errors", "files", "params", "paths")}, path
+
+
+def test_the_light_modules_are_light() -> None:
+    code = "import sys, franca, franca.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert not set(done.stdout.split()) & {"torch", "timm", "mlflow", "prefect", "dvc", "sklearn"}
+
+
+def test_the_pipeline_is_the_command_line() -> None:
+    assert list(PIPELINE) == list(STAGES)
+    for name, stage in PIPELINE.items():
+        assert stage["cmd"] == f"python -m franca {name}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_code_dependencies_are_the_modules_that_a_stage_imports(stage: str) -> None:
+    dependencies = {dep for dep in PIPELINE[stage]["deps"] if dep.startswith("franca/")}
+    code = code_of(stage)
+    covers = {dep: {file for file in code if Path(dep) in (Path(file), *Path(file).parents)} for dep in dependencies}
+    packages = {file for file in code if file.endswith("/__init__.py") and not (ROOT / file).read_text().strip()}
+    missing = code - GLUE - packages - set().union(*covers.values())
+    unused = {dep for dep in dependencies if not covers[dep]}
+    assert not missing, f"{stage} imports these, but dvc.yaml does not say so"
+    assert not unused, f"dvc.yaml names these for {stage}, which does not import them"
+
+
+def test_no_stage_depends_on_glue() -> None:
+    for name, stage in PIPELINE.items():
+        assert not GLUE & set(stage["deps"]), name
