@@ -49,7 +49,8 @@ TINY = {
 }
 
 
-def _set(tree: dict[str, Any], path: str, value: Any) -> None:
+def set_value(tree: dict[str, Any], path: str, value: Any) -> None:
+    """Set the value at a dotted path."""
     *parents, leaf = path.split(".")
     for key in parents:
         tree = tree[key]
@@ -59,7 +60,7 @@ def _set(tree: dict[str, Any], path: str, value: Any) -> None:
 def _tiny_values(changes: dict[str, Any] | None = None) -> dict[str, Any]:
     tree = presets.values("cpu-demo")
     for path, value in {**TINY, **(changes or {})}.items():
-        _set(tree, path, value)
+        set_value(tree, path, value)
     return tree
 
 

@@ -36,10 +36,12 @@ class LossMeter:
             ("ibot", targets.ibot, terms.ibot),
         ):
             values[name] = losses.sum()
-            used = self._used.setdefault(name, [torch.zeros_like(a[0], dtype=torch.bool) for a in assignments])
+            used = self._used.setdefault(name, [a.new_zeros(a.shape[1], dtype=torch.bool) for a in assignments])
             for level, share, part, seen in zip(self._levels, assignments, losses, used, strict=True):
                 values[f"{name}/level{level}"] = part
-                values[f"teacher_entropy/{name}/level{level}"] = torch.special.entr(share).sum(dim=1).mean()
+                # No patch may be masked in the whole batch: the mean over samples is then 0, not 0 / 0.
+                entropy = torch.special.entr(share).sum(dim=1).sum() / max(len(share), 1)
+                values[f"teacher_entropy/{name}/level{level}"] = entropy
                 seen[share.argmax(dim=1)] = True
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, torch.zeros_like(value.detach())) + value.detach()

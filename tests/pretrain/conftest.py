@@ -1,0 +1,181 @@
+"""Whole runs of the pretrain stage on a tiny store, each in a process that is forked with torch already imported."""
+
+import json
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from franca.params import Params, load_params
+from franca.pretrain import loop
+from franca.process import StopRequest
+from tests.conftest import MakeStore, MakeValues, set_value
+
+TRAINER = Path(__file__).with_name("trainer.py")
+PATIENCE_SECONDS = 300
+STEPS = 24
+
+_forge = multiprocessing.get_context("forkserver")
+_forge.set_forkserver_preload(["pytest", "franca.cli", "franca.tracking.mirror", "franca.pretrain.loop"])
+
+
+def wait_for(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.005)
+
+
+class Run:
+    """One process that pretrains in a project folder."""
+
+    def __init__(self, project: "Project", settings: dict[str, Any]) -> None:
+        self._project, self._log = project, Path(settings["log"])
+        self._process = _forge.Process(target=runpy.run_path, args=(str(TRAINER), {"settings": settings}))
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def child_pid(self) -> int:
+        path = self._log.with_name(f"{self._log.name}.pid")
+        wait_for(lambda: path.is_file() and path.read_text())
+        return int(path.read_text())
+
+    @property
+    def out(self) -> str:
+        return self._log.with_name(f"{self._log.name}.out").read_text()
+
+    @property
+    def err(self) -> str:
+        return self._log.with_name(f"{self._log.name}.err").read_text()
+
+    def reach(self, step: int) -> None:
+        """Wait until the run has logged `step`."""
+        wait_for(lambda: self._project.steps()[-1:] >= [step] or self._process.exitcode is not None)
+        assert self._process.exitcode is None, self.err
+
+    def end(self) -> int:
+        """Wait for the end; the exit code, negative for a signal."""
+        self._process.join(PATIENCE_SECONDS)
+        assert self._process.exitcode is not None
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+class Project:
+    """A project folder: params.yaml and a prepared store."""
+
+    def __init__(self, folder: Path, prepared: Path, values: dict[str, Any]) -> None:
+        self.folder = folder
+        self._values = values
+        self._runs: list[Run] = []
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "prepared").symlink_to(prepared)
+        self.set({})
+
+    def set(self, changes: dict[str, Any]) -> None:
+        """Change params.yaml by dotted path."""
+        for path, value in changes.items():
+            set_value(self._values, path, value)
+        (self.folder / "params.yaml").write_text(json.dumps(self._values))
+
+    @property
+    def params(self) -> Params:
+        return load_params(self.folder / "params.yaml")
+
+    @property
+    def run_folder(self) -> Path:
+        (folder,) = (self.folder / "runs").glob("pretrain-*")
+        return folder
+
+    def checkpoints(self) -> list[Path]:
+        return sorted((self.run_folder / "checkpoints").iterdir())
+
+    def steps(self) -> list[int]:
+        """Steps that the run has logged so far."""
+        paths = list((self.folder / "runs").glob("pretrain-*/metrics.jsonl"))
+        lines = paths[0].read_text().split("\n")[:-1] if paths else []
+        return [json.loads(line)["step"] for line in lines]
+
+    def start(self, *, largest_file: int | None = None, between: bool = False) -> Run:
+        """Start training; `largest_file` in bytes bounds what it can write, `between` puts a process before it."""
+        log = self.folder / f"log{len(self._runs)}"
+        settings = {"project": self.folder, "log": str(log), "largest_file": largest_file, "between": between}
+        self._runs.append(Run(self, settings))
+        return self._runs[-1]
+
+    def outs(self) -> dict[str, bytes]:
+        """Contents of all that DVC keeps of the stage, by name."""
+        files = [*self.folder.glob("models/**/*"), *self.folder.glob("results/**/*")]
+        return {str(path.relative_to(self.folder)): path.read_bytes() for path in files if path.is_file()}
+
+    def close(self) -> None:
+        for run in self._runs:
+            run.kill()
+
+
+MakeProject = Callable[..., Project]
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, make_store: MakeStore) -> Path:
+    return make_store(tmp_path_factory.mktemp("store"), dense=True)
+
+
+@pytest.fixture
+def make_project(tmp_path: Path, prepared: Path, tiny_values: MakeValues) -> Iterator[MakeProject]:
+    """Makes a project of 24 steps, with changes of its parameters by dotted path."""
+    projects: list[Project] = []
+
+    def make(changes: dict[str, Any] | None = None, name: str = "project") -> Project:
+        values = tiny_values({"pretrain.epochs": STEPS / 3, **(changes or {})})
+        projects.append(Project(tmp_path / name, prepared, values))
+        return projects[-1]
+
+    yield make
+    for project in projects:
+        project.close()
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory, prepared: Path, tiny_values: MakeValues) -> Project:
+    """A finished run, never disturbed, made by the command that a user types, with no tracking server to be had."""
+    project = Project(
+        tmp_path_factory.mktemp("run") / "reference", prepared, tiny_values({"pretrain.epochs": STEPS / 3})
+    )
+    environment = os.environ | {"DVC_ROOT": str(project.folder), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    command = [sys.executable, "-m", "franca", "pretrain"]
+    subprocess.run(command, cwd=project.folder, env=environment, check=True, timeout=PATIENCE_SECONDS)
+    return project
+
+
+@pytest.fixture
+def pretrain(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Project], None]]:
+    """Runs the stage in this process, which keeps its own signal handlers and torch settings."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    monkeypatch.setattr(loop, "listen_for_stop", StopRequest)
+
+    def run(project: Project) -> None:
+        monkeypatch.chdir(project.folder)
+        monkeypatch.setenv("DVC_ROOT", str(project.folder))
+        loop.run(project.params)
+
+    yield run
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)

@@ -1,0 +1,131 @@
+"""Whatever happens to a run, the weights it leaves in the end are the same, byte for byte."""
+
+import os
+import random
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.pretrain.conftest import STEPS, MakeProject, Project, wait_for
+
+
+@pytest.fixture
+def step() -> int:
+    """Some step in the middle of a run."""
+    return random.randint(3, STEPS // 2)
+
+
+def test_what_a_finished_run_leaves(reference: Project) -> None:
+    assert set(reference.outs()) == {
+        "models/pretrained/config.json",
+        "models/pretrained/model.safetensors",
+        *(f"results/pretrain/curves/{name}.csv" for name in ("loss", "knn", "teacher_entropy", "prototypes_used")),
+        "results/pretrain/metrics.json",
+    }
+    assert reference.steps() == list(range(1, STEPS + 1))
+    assert [path.name.split("-")[1] for path in reference.checkpoints()] == [f"{STEPS - 2:08d}", f"{STEPS:08d}"]
+    assert (reference.run_folder / "finished").is_file()
+
+
+def test_after_sigkill(reference: Project, make_project: MakeProject, step: int) -> None:
+    project = make_project()
+    run = project.start()
+    run.reach(step)
+    os.kill(run.pid, signal.SIGKILL)
+    assert run.end() == -signal.SIGKILL
+    assert not project.outs()
+
+    again = project.start()
+    assert again.end() == 0, again.err
+    assert "going on from the checkpoint of step" in again.out
+    assert project.outs() == reference.outs()
+    assert project.steps() == reference.steps()
+
+
+def test_after_sigterm(reference: Project, make_project: MakeProject, step: int) -> None:
+    project = make_project()
+    run = project.start()
+    run.reach(step)
+
+    second = project.start()
+    assert second.end() == 2
+    assert second.err == f"franca: {project.run_folder}: process {run.pid} works here; wait for it or stop it\n"
+
+    os.kill(run.pid, signal.SIGTERM)
+    assert run.end() == 75
+    stopped = project.steps()[-1]
+    assert run.err == f"franca: stopped at step {stopped} of {STEPS}; run again to go on from there\n"
+
+    again = project.start()
+    assert again.end() == 0, again.err
+    assert f"going on from the checkpoint of step {stopped} of {STEPS}" in again.out
+    assert project.outs() == reference.outs()
+
+
+def test_after_its_parent_died(reference: Project, make_project: MakeProject, step: int) -> None:
+    project = make_project()
+    run = project.start(between=True)
+    run.reach(step)
+    child = run.child_pid
+    os.kill(run.pid, signal.SIGKILL)
+    assert run.end() == -signal.SIGKILL
+    wait_for(lambda: not Path(f"/proc/{child}").exists())
+    assert "run again to go on from there" in run.err
+
+    assert project.start().end() == 0
+    assert project.outs() == reference.outs()
+
+
+def test_with_processes_that_load_images(reference: Project, make_project: MakeProject, step: int) -> None:
+    project = make_project({"runtime.workers": 2})
+    run = project.start()
+    run.reach(step)
+    os.killpg(run.pid, signal.SIGTERM)  # as a scheduler cancels: the loading processes hear it too
+    assert run.end() == 75, run.err
+    assert run.err.startswith("franca: stopped at step") and run.err.count("\n") == 1
+
+    again = project.start()
+    assert again.end() == 0, again.err
+    assert project.outs() == reference.outs()
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_past_damaged_checkpoints(reference: Project, make_project: MakeProject, damaged: int) -> None:
+    project = make_project()
+    shutil.copytree(reference.folder / "runs", project.folder / "runs")
+    newest = project.checkpoints()[::-1]
+    for path in newest[:damaged]:
+        damage(path)
+    run = project.start()
+    assert run.end() == 0, run.err
+    for path in newest[:damaged]:
+        assert f"{path.name} is damaged; going on from an older checkpoint" in run.out
+    assert (f"going on from the checkpoint of step {STEPS - 2}" in run.out) == (damaged == 1)
+    assert project.outs() == reference.outs()
+
+
+def test_on_a_full_disk(reference: Project, make_project: MakeProject, step: int) -> None:
+    project = make_project()
+    run = project.start()
+    run.reach(step)
+    os.kill(run.pid, signal.SIGTERM)
+    assert run.end() == 75
+    before = project.checkpoints()
+
+    full = project.start(largest_file=before[-1].stat().st_size - 1)
+    assert full.end() == 2
+    assert full.err.count("\n") == 1 and "no space left on the device" in full.err
+    assert "older checkpoints are kept: free space and run again" in full.err
+    assert project.checkpoints() == before
+
+    again = project.start()
+    assert again.end() == 0, again.err
+    assert project.outs() == reference.outs()

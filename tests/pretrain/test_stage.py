@@ -1,0 +1,244 @@
+"""The stage in this process: what starts it, what it refuses and what it writes."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from franca.errors import FrancaError
+from franca.files import read_json, sha256_file
+from franca.models import load_model, random_model, save_model
+from franca.pretrain import checkpoint
+from tests.conftest import MakeParams, MakeStore
+from tests.pretrain.conftest import MakeProject, Project
+
+Pretrain = Callable[[Project], None]
+SHORT = {"pretrain.epochs": 1, "pretrain.losses.teacher_warmup_epochs": 0.5}
+
+
+def rows(project: Project, curve: str) -> list[dict[str, str]]:
+    with (project.folder / f"results/pretrain/curves/{curve}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_curves_and_final_numbers(reference: Project) -> None:
+    losses, knn = rows(reference, "loss"), rows(reference, "knn")
+    assert [int(row["step"]) for row in losses] == reference.steps()
+    assert set(losses[0]) == {"step", "loss", "dino", "ibot", "koleo"}
+    assert all(0 <= float(row["top1"]) <= 100 for row in knn) and len(knn) == len(losses) // 3
+    for curve in ("teacher_entropy", "prototypes_used"):
+        names = {"step", *(f"{head}_level{width}" for head in ("dino", "ibot") for width in (2, 4, 8, 16, 32))}
+        assert set(rows(reference, curve)[0]) == names
+    assert all(
+        0 <= float(value) <= 1 for row in rows(reference, "prototypes_used") for value in list(row.values())[1:]
+    )
+    final = read_json(reference.folder / "results/pretrain/metrics.json")
+    assert final == {
+        "steps": len(losses),
+        "loss": round(float(losses[-1]["loss"]), 4),
+        "knn_top1": round(float(knn[-1]["top1"]), 2),
+        "fingerprint": reference.run_folder.name.removeprefix("pretrain-"),
+    }
+    facts = read_json(reference.run_folder / "run.json")
+    assert facts["fingerprint"] == final["fingerprint"] and facts["threads"] == 1 and facts["precision"] == "fp32"
+
+
+def test_the_model_learns_and_is_the_teacher(reference: Project) -> None:
+    losses = [float(row["loss"]) for row in rows(reference, "loss")]
+    assert sum(losses[-3:]) < sum(losses[:3])
+    model = load_model(reference.folder / "models/pretrained")
+    teacher = torch.load(reference.checkpoints()[-1], weights_only=True)["teacher"]
+    weights = {key: value for key, value in teacher.items() if key.startswith("backbone.")}
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, weights.get(key, torch.eye(32))), key
+
+
+def test_nothing_of_time_or_place_is_in_what_dvc_keeps(reference: Project) -> None:
+    for name, content in reference.outs().items():
+        assert str(reference.folder).encode() not in content, name
+        assert b"time" not in content and b"host" not in content, name
+
+
+def test_other_params_are_another_run(make_project: MakeProject, pretrain: Pretrain) -> None:
+    project = make_project(SHORT | {"pretrain.optimizer.base_lr": 4e-3})
+    pretrain(project)
+    first = project.outs()
+    project.set({"pretrain.optimizer.base_lr": 1e-3})
+    pretrain(project)
+    assert len(list((project.folder / "runs").iterdir())) == 2
+    assert project.outs()["models/pretrained/model.safetensors"] != first["models/pretrained/model.safetensors"]
+    project.set({"pretrain.optimizer.base_lr": 4e-3})
+    pretrain(project)
+    assert project.outs() == first
+
+
+def test_runtime_changes_no_weights_and_finds_the_same_run(
+    make_project: MakeProject, pretrain: Pretrain, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = make_project(SHORT)
+    pretrain(project)
+    first = project.outs()["models/pretrained/model.safetensors"]
+    project.set({"runtime.log_steps": 2, "runtime.checkpoint_steps": 1, "runtime.keep_checkpoints": 1})
+    pretrain(project)
+    assert "going on from the checkpoint of step 3 of 3" in capsys.readouterr().out
+    assert project.outs()["models/pretrained/model.safetensors"] == first
+
+
+def test_the_newest_checkpoints_are_kept(make_project: MakeProject, pretrain: Pretrain) -> None:
+    project = make_project(SHORT | {"runtime.checkpoint_steps": 1, "runtime.keep_checkpoints": 2})
+    pretrain(project)
+    assert [path.name[:13] for path in project.checkpoints()] == ["step-00000002", "step-00000003"]
+    for path in project.checkpoints():
+        assert path.stem.endswith(sha256_file(path)[:16])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"pretrain.batch_size": 25}, "pretrain.batch_size: 25 is more than the 24 training images"),
+        (
+            {"runtime.device": "cuda"},
+            "runtime.device: 'cuda' is asked for, but torch sees no GPU; set 'auto' or 'cpu'",
+        ),
+        ({"pretrain.init": "nowhere"}, "nowhere: not a model folder, nowhere/config.json is missing"),
+        ({"pretrain.optimizer.base_lr": 1e30}, "the loss is not finite at step 3; lower pretrain.optimizer.base_lr"),
+    ],
+    ids=["batch", "device", "init", "diverged"],
+)
+def test_what_cannot_go_on_is_told_in_one_line(
+    make_project: MakeProject,
+    pretrain: Pretrain,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    reason: str,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    project = make_project(SHORT | changes)
+    with pytest.raises(FrancaError) as caught:
+        pretrain(project)
+    assert str(caught.value) == reason
+    assert caught.value.exit_code == 2
+    assert not project.outs()
+
+
+def test_without_a_prepared_store(make_project: MakeProject, pretrain: Pretrain) -> None:
+    project = make_project(SHORT)
+    (project.folder / "prepared").unlink()
+    with pytest.raises(FrancaError, match=r"^prepared/manifest.json: no such file; run `dvc repro prepare` first$"):
+        pretrain(project)
+
+
+def test_without_labels(make_project: MakeProject, pretrain: Pretrain, tmp_path: Path, make_store: MakeStore) -> None:
+    project = make_project(SHORT)
+    (project.folder / "prepared").unlink()
+    make_store(project.folder / "prepared", labelled=False)
+    pretrain(project)
+    assert "knn_top1" not in read_json(project.folder / "results/pretrain/metrics.json")
+    assert rows(project, "knn") == [] and len(rows(project, "loss")) == 3
+
+
+def test_start_from_another_models_weights(
+    make_project: MakeProject, pretrain: Pretrain, tiny_params: MakeParams
+) -> None:
+    # A start at another image size, and a learning rate too small to leave it.
+    project = make_project(SHORT | {"pretrain.init": "start", "pretrain.optimizer.base_lr": 1e-12})
+    start = random_model(tiny_params({"base.image_size": 16, "base.seed": 7}).base)
+    save_model(start, project.folder / "start")
+    pretrain(project)
+    model = load_model(project.folder / "models/pretrained")
+    for key, value in start.state_dict().items():
+        if key != "backbone.pos_embed":
+            torch.testing.assert_close(model.state_dict()[key], value)
+    assert model.state_dict()["backbone.pos_embed"].shape == (1, 17, 32)
+
+    before = set((project.folder / "runs").iterdir())
+    other = random_model(tiny_params({"base.image_size": 16, "base.seed": 8}).base)
+    save_model(other, project.folder / "start")
+    pretrain(project)
+    assert len(set((project.folder / "runs").iterdir()) - before) == 1, "other start weights are another run"
+
+
+def test_start_from_another_architecture_is_refused(
+    make_project: MakeProject, pretrain: Pretrain, tiny_params: MakeParams
+) -> None:
+    project = make_project(SHORT | {"pretrain.init": "start"})
+    save_model(random_model(tiny_params({"base.backbone.depth": 3}).base), project.folder / "start")
+    with pytest.raises(
+        FrancaError, match=r"^pretrain.init: start holds another architecture than base.backbone: .*depth=3"
+    ):
+        pretrain(project)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pretrain.heads.nesting": "slice"},
+        {"pretrain.heads.nesting": "slice", "pretrain.heads.sharing": "shared"},
+        {"pretrain.heads.nesting": "none"},
+        {"pretrain.crops.local_count": 0},
+        {"pretrain.masks.image_share": 0.0},
+        {"pretrain.precision": "bf16"},
+        {"pretrain.dense_share": 1.0, "base.backbone.registers": 2, "base.backbone.ffn": "swiglu"},
+        {"pretrain.drop_path": 0.5, "pretrain.optimizer.freeze_last_layer_epochs": 1},
+    ],
+    ids=["slice", "shared", "one level", "no local crops", "no masks", "bf16", "dense", "drop path"],
+)
+def test_every_variant_trains(make_project: MakeProject, pretrain: Pretrain, changes: dict[str, Any]) -> None:
+    project = make_project(SHORT | changes)
+    pretrain(project)
+    assert [row["step"] for row in rows(project, "loss")] == ["1", "2", "3"]
+    load_model(project.folder / "models/pretrained")
+
+
+def test_prototypes_stay_while_they_are_frozen(make_project: MakeProject, pretrain: Pretrain) -> None:
+    project = make_project(
+        SHORT | {"pretrain.optimizer.freeze_last_layer_epochs": 1, "pretrain.optimizer.weight_decay": [0.5, 0.5]}
+    )
+    pretrain(project)
+    state = torch.load(project.checkpoints()[-1], weights_only=True)
+    for key, value in state["student"].items():
+        if key.endswith("weight_g"):
+            assert torch.equal(value, torch.ones_like(value))
+    assert not torch.equal(
+        state["student"]["dino_head.mlps.0.0.weight"], state["teacher"]["dino_head.mlps.0.0.weight"]
+    )
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save_checkpoint(tmp_path, 1, {"weights": torch.ones(3)}, keep=1)
+    before = list(tmp_path.iterdir())
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(FrancaError, match="checkpoint of step 2 not written, no space left on the device"):
+        checkpoint.save_checkpoint(tmp_path, 2, {"weights": torch.zeros(3)}, keep=1)
+    assert list(tmp_path.iterdir()) == before
+    assert checkpoint.load_newest(tmp_path, warn=pytest.fail) is not None
+
+
+def test_a_checkpoint_of_anything_but_plain_values_is_passed_over(tmp_path: Path) -> None:
+    checkpoint.save_checkpoint(tmp_path, 1, {"weights": torch.ones(3)}, keep=2)
+    checkpoint.save_checkpoint(tmp_path, 2, {"code": Path("/")}, keep=2)
+    warnings: list[str] = []
+    found = checkpoint.load_newest(tmp_path, warnings.append)
+    assert found is not None and found[0] == 1
+    assert len(warnings) == 1 and "cannot be read" in warnings[0]
+
+
+def test_a_line_that_a_kill_cut_short_is_forgotten(make_project: MakeProject, pretrain: Pretrain) -> None:
+    project = make_project(SHORT)
+    pretrain(project)
+    first = project.outs()
+    path = project.run_folder / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"step": 4, "ti')
+    pretrain(project)
+    assert project.outs() == first
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
