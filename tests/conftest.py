@@ -1,5 +1,6 @@
 """What many tests start from: parameters of a tiny model and a tiny prepared store."""
 
+import copy
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -60,7 +61,7 @@ def set_value(tree: dict[str, Any], path: str, value: Any) -> None:
 def _tiny_values(changes: dict[str, Any] | None = None) -> dict[str, Any]:
     tree = presets.values("cpu-demo")
     for path, value in {**TINY, **(changes or {})}.items():
-        set_value(tree, path, value)
+        set_value(tree, path, copy.deepcopy(value))
     return tree
 
 
