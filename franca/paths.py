@@ -1,4 +1,4 @@
-"""Where things lie in a project folder. DVC sets DVC_ROOT for every stage; otherwise the current folder is the root."""
+"""Where things lie in a project folder: DVC_ROOT, which DVC sets for every stage, else the current folder."""
 
 import os
 from pathlib import Path
