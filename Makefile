@@ -74,9 +74,10 @@ define install
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.11 ...")'
 	@test -x .venv/bin/pip || { echo "Making .venv"; $(PYTHON) -m venv .venv; }
 	@rm -f .venv/.runtime-* .venv/.dev-*
-	@echo "Installing $(1): on Linux that is 5.5 GB with PyTorch's CUDA libraries, some minutes"
-	@pip install --no-deps --require-hashes -r $(1) \
-	  | sed -u -n 's/^ *\(Downloading .*[0-9][0-9.]* [MG]B\).*/  \1/p; s/^ *Installing collected packages.*/  Unpacking/p'
+	@echo "Installing $(1) (the first time some minutes: on Linux 5.5 GB with PyTorch's CUDA libraries)"
+	@pip install --no-deps --require-hashes --use-pep517 -r $(1) | sed -u -n -E \
+	  -e 's/^ *(Downloading|Using cached) (.*\([0-9]{2,}[0-9.]* [MG]B\)).*/  \1 \2/p' \
+	  -e 's/^ *Installing collected packages.*/  Unpacking/p'
 	@pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(2)
 endef
