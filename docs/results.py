@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from franca.evaluation.report import COLUMNS, NAMES, cell
 from franca.files import read_json, write_bytes
 from franca.presets import load
-from franca.summary import COLUMNS, NAMES, cell
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -41,6 +41,12 @@ class Backbone(Section):
 class Base(Section):
     seed: int = Field(ge=0, lt=2**32, description="Seed of every random draw.")
     image_size: int = Field(ge=8, le=2048, description="Side of global crops and of evaluated images, in pixels.")
+    mean: tuple[Probability, Probability, Probability] = Field(
+        description="Channel means that the model takes out of images in 0..1 (prepared/manifest.json has the data's)."
+    )
+    std: tuple[Positive, Positive, Positive] = Field(
+        description="Channel standard deviations that the model divides by."
+    )
     backbone: Backbone = Field(description="Architecture of the vision transformer.")
 
     @model_validator(mode="after")

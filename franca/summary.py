@@ -6,22 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from franca.errors import FrancaError
+from franca.evaluation import report
 from franca.files import read_json
 from franca.params import Params
 from franca.paths import MODEL, PREPARED, RESULTS, runs_root
 
-NAMES = {
-    "franca": "this model",
-    "color_histogram": "color histogram",
-    "raw_pixels": "raw pixels",
-    "random_init": "same ViT, random weights",
-}
-COLUMNS = (
-    ("knn", "top1", "k-NN"),
-    ("linear", "top1", "linear probe"),
-    ("segmentation", "miou", "segmentation mIoU"),
-    ("position", "r2", "position R2"),
-)
 STAGES = ("prepare", "pretrain", "disentangle", "evaluate", "register")
 
 
@@ -44,7 +33,7 @@ def lines(params: Params) -> list[str]:
         f" {manifest['counts']['train']['images']:,} images of {params.prepare.source}"
         f" for {pretrain['steps']:,} steps of {params.pretrain.batch_size}",
         "",
-        *_table(results),
+        *report.table(results, "test"),
         "",
         *_registry(receipt),
         "",
@@ -54,26 +43,6 @@ def lines(params: Params) -> list[str]:
         *_commands(),
         "",
     ]
-
-
-def _table(results: dict[str, Any]) -> list[str]:
-    """A row a model, a column a benchmark, test scores with their intervals."""
-    scores = {
-        (row["model"], row["benchmark"], row["metric"]): row for row in results["rows"] if row["split"] == "test"
-    }
-    present = [c for c in COLUMNS if ("franca", c[0], c[1]) in scores]
-    confidence = results["suite"]["confidence"]
-    head = f"{f'On test, {100 * confidence:g} % intervals':28}" + "".join(f"{title:>24}" for *_, title in present)
-    rows = [head]
-    for model, title in NAMES.items():
-        cells = [cell(scores.get((model, benchmark, metric))) for benchmark, metric, _ in present]
-        rows.append(f"{title:28}" + "".join(f"{cell:>24}" for cell in cells))
-    return rows
-
-
-def cell(score: dict[str, Any] | None) -> str:
-    """A score with its interval."""
-    return "-" if score is None else f"{score['value']:.1f} [{score['low']:.1f}, {score['high']:.1f}]"
 
 
 def _registry(receipt: dict[str, Any]) -> list[str]:

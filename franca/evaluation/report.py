@@ -23,13 +23,14 @@ def table(results: dict[str, Any], split: str) -> list[str]:
     head = f"On {split}, {100 * results['suite']['confidence']:g} % intervals"
     lines = [f"{head:26}" + "".join(f"{title:>20}" for *_, title in columns)]
     for model, name in NAMES.items():
-        cells = [_cell(scores.get((model, benchmark, metric))) for benchmark, metric, _ in columns]
+        cells = [cell(scores.get((model, benchmark, metric))) for benchmark, metric, _ in columns]
         if set(cells) != {"-"}:
             lines.append(f"{name:26}" + "".join(f"{cell:>20}" for cell in cells))
     return lines
 
 
-def _cell(row: dict[str, Any] | None) -> str:
+def cell(row: dict[str, Any] | None) -> str:
+    """A score with its interval."""
     return "-" if row is None else f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
 
 

@@ -18,8 +18,10 @@ class Prototypes(nn.Module):
         nn.init.uniform_(self.weight_v, -(dim**-0.5), dim**-0.5)
 
     def forward(self, x: Tensor, count: int | None = None) -> Tensor:
-        weight = F.normalize(self.weight_v[:count], dim=-1) * self.weight_g[:count]
-        return F.linear(x, weight)
+        # bfloat16 keeps three digits of a logit, too few for temperatures of some hundredths.
+        with torch.autocast(x.device.type, enabled=False):
+            weight = F.normalize(self.weight_v[:count], dim=-1) * self.weight_g[:count]
+            return F.linear(x.float(), weight)
 
 
 def _mlp(width: int, hidden: int, bottleneck: int) -> nn.Sequential:

@@ -15,8 +15,7 @@ from franca.models.backbone import Backbone, nesting_levels
 from franca.params import Backbone as BackboneParams
 from franca.params import Base
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+Channels = tuple[float, float, float]
 
 
 class Features(NamedTuple):
@@ -32,9 +31,10 @@ class FrancaModel(nn.Module):
     `patch_projection` (D, D) is the linear map that all rounds of RASA add up to; the identity before RASA.
     """
 
-    def __init__(self, architecture: BackboneParams, image_size: int) -> None:
+    def __init__(self, architecture: BackboneParams, image_size: int, mean: Channels, std: Channels) -> None:
         super().__init__()
         self.architecture = architecture
+        self.mean, self.std = mean, std
         self.image_size = image_size
         self.patch_size = architecture.patch_size
         self.embed_dim = architecture.embed_dim
@@ -46,24 +46,24 @@ class FrancaModel(nn.Module):
 
     def forward(self, images: Tensor) -> Features:
         height, width = (side // self.patch_size for side in images.shape[-2:])
-        tokens = self.backbone.forward_tokens(normalize(images.float() / 255)).float()
+        tokens = self.backbone.forward_tokens(normalize(images.float() / 255, self.mean, self.std)).float()
         patches = tokens[:, self.backbone.num_prefix_tokens :] @ self.patch_projection.T
         return Features(tokens[:, 0], patches.unflatten(1, (height, width)))
 
     patch_projection: Tensor
 
 
-def normalize(images: Tensor) -> Tensor:
-    """Take ImageNet's channel mean and standard deviation out of images (B, 3, H, W) in 0..1."""
-    mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    return (images - mean) / std
+def normalize(images: Tensor, mean: Channels, std: Channels) -> Tensor:
+    """Take the channels' mean and standard deviation out of images (B, 3, H, W) in 0..1."""
+    shift, scale = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (mean, std))
+    return (images - shift) / scale
 
 
 def random_model(base: Base) -> FrancaModel:
     """The random-init twin: the same architecture, seeded by `base.seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(base.seed)
-        return FrancaModel(base.backbone, base.image_size)
+        return FrancaModel(base.backbone, base.image_size, base.mean, base.std)
 
 
 def save_model(model: FrancaModel, folder: Path) -> None:
@@ -74,8 +74,8 @@ def save_model(model: FrancaModel, folder: Path) -> None:
         "image_size": model.image_size,
         "backbone": model.architecture.model_dump(),
         "levels": list(model.levels),
-        "mean": list(IMAGENET_MEAN),
-        "std": list(IMAGENET_STD),
+        "mean": list(model.mean),
+        "std": list(model.std),
     }
     write_json(folder / "config.json", config)
 
@@ -85,7 +85,8 @@ def load_model(folder: Path) -> FrancaModel:
     weights_path = folder / "model.safetensors"
     try:
         config: dict[str, Any] = read_json(folder / "config.json")
-        model = FrancaModel(BackboneParams.model_validate(config["backbone"]), config["image_size"])
+        architecture = BackboneParams.model_validate(config["backbone"])
+        model = FrancaModel(architecture, config["image_size"], tuple(config["mean"]), tuple(config["std"]))
         state = load_file(weights_path)
     except FileNotFoundError as error:
         raise FrancaError(f"{folder}: not a model folder, {error.filename or weights_path} is missing") from None

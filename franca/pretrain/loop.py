@@ -88,7 +88,8 @@ def train(params: Params, store: Store, folder: RunFolder, mark: str, stop: Stop
 
         # teacher, student, loss
         global_crops, local_crops, masks = batch.crops(device)
-        global_crops, local_crops = normalize(global_crops), normalize(local_crops)
+        global_crops = normalize(global_crops, params.base.mean, params.base.std)
+        local_crops = normalize(local_crops, params.base.mean, params.base.std)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             targets = teacher_targets(teacher, global_crops, masks, temperature, losses.sinkhorn_iterations)
             terms = student_terms(student, global_crops, local_crops, masks, targets, losses.student_temperature)

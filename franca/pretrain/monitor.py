@@ -78,7 +78,7 @@ class OnlineKnn:
 
     def __init__(self, store: Store, base: Base, device: torch.device) -> None:
         generator = torch.Generator().manual_seed(base.seed)
-        self._device = device
+        self._base, self._device = base, device
         self._classes = len(store.manifest["classes"])
         self._images: list[Tensor] = []
         self._labels: list[Tensor] = []
@@ -103,4 +103,5 @@ class OnlineKnn:
         return 100 * float((shares.argmax(dim=1).cpu() == self._labels[1]).float().mean())
 
     def _class_tokens(self, teacher: Network, images: Tensor) -> Tensor:
-        return teacher.tokens(normalize(images.to(self._device).float() / 255))[0].float()
+        pixels = images.to(self._device).float() / 255
+        return teacher.tokens(normalize(pixels, self._base.mean, self._base.std))[0].float()

@@ -5,7 +5,7 @@ import io
 from typing import Any
 
 from franca.files import write_bytes, write_json
-from franca.models import FrancaModel, save_model
+from franca.models import random_model, save_model
 from franca.params import Params
 from franca.paths import PRETRAINED, RESULTS
 from franca.pretrain.network import Network
@@ -16,7 +16,7 @@ CURVES = RESULTS / "pretrain/curves"
 
 def write_outputs(params: Params, teacher: Network, folder: RunFolder, mark: str) -> None:
     """Write `models/pretrained`, `results/pretrain/curves/*.csv` and `results/pretrain/metrics.json`."""
-    model = FrancaModel(params.base.backbone, params.base.image_size)
+    model = random_model(params.base)
     model.backbone.load_state_dict(teacher.backbone.state_dict())
     save_model(model, PRETRAINED)
 

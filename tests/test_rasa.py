@@ -1,0 +1,123 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from franca.files import read_json
+from franca.models import FrancaModel, load_model, random_model, save_model
+from franca.params import Disentangle, Params
+from franca.rasa import decompose, grid_places, learn_plane, learn_projection, plane, predictability, run
+from tests.conftest import MakeParams, MakeStore
+
+SIDE, DIM = 4, 16
+PLACES = grid_places(SIDE, SIDE)
+
+
+def make_features(images: int = 200, strength: float = 1.0, seed: int = 0) -> Tensor:
+    """Noise (images, patches, DIM) with a linear trace of each patch's place in it."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(2, DIM, generator=torch.Generator().manual_seed(9))
+    noise = torch.randn(images, SIDE * SIDE, DIM, generator=generator)
+    return noise + strength * (PLACES - 0.5) @ directions
+
+
+def make_settings(**changes: float) -> Disentangle:
+    values = {"rounds": 3, "epochs": 20, "images": 100, "batch_size": 8, "learning_rate": 0.05}
+    return Disentangle.model_validate(values | changes)
+
+
+def test_a_plane_has_orthonormal_rows_that_span_the_weights() -> None:
+    weight = torch.randn(2, DIM)
+    axes = plane(weight)
+    torch.testing.assert_close(axes @ axes.T, torch.eye(2), rtol=0, atol=1e-6)
+    torch.testing.assert_close(weight @ axes.T @ axes, weight)
+
+
+def test_parts_add_up_and_the_rest_tells_nothing() -> None:
+    x, weight = torch.randn(3, 5, DIM), torch.randn(2, DIM)
+    position, rest = decompose(x, weight)
+    torch.testing.assert_close(position + rest, x)
+    torch.testing.assert_close(rest @ weight.T, torch.zeros(3, 5, 2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(decompose(rest, weight)[1], rest)
+
+
+def test_places_run_from_0_to_1_row_by_row() -> None:
+    places = grid_places(2, 3)
+    assert places.tolist() == [[0, 0], [0, 0.5], [0, 1], [1, 0], [1, 0.5], [1, 1]]
+
+
+def test_a_learned_plane_holds_the_place() -> None:
+    x = make_features()
+    weight = learn_plane(x, PLACES, make_settings(), torch.Generator().manual_seed(0))
+    position, rest = decompose(x, weight)
+    assert predictability(position, position, PLACES) > 70
+    assert predictability(rest, rest, PLACES) < 5
+
+
+def test_position_is_gone_after_all_rounds_and_the_rest_is_kept() -> None:
+    train, val = make_features(), make_features(seed=1)
+    assert predictability(train, val, PLACES) > 70
+    projection = learn_projection(train, PLACES, make_settings(), seed=0)
+    assert predictability(train @ projection.T, val @ projection.T, PLACES) < 5
+    removed = torch.linalg.matrix_rank(torch.eye(DIM) - projection, atol=1e-3)
+    assert removed == 6, "a plane each round"
+
+
+def test_one_map_does_what_the_rounds_did_one_by_one() -> None:
+    x, settings = make_features(), make_settings(epochs=3)
+    projection = learn_projection(x, PLACES, settings, seed=5)
+    generator, rest = torch.Generator().manual_seed(5), x
+    for _ in range(settings.rounds):
+        rest = decompose(rest, learn_plane(rest, PLACES, settings, generator))[1]
+    torch.testing.assert_close(x @ projection.T, rest, rtol=1e-4, atol=1e-5)
+
+
+def test_no_rounds_change_nothing() -> None:
+    assert torch.equal(learn_projection(make_features(), PLACES, make_settings(rounds=0), seed=0), torch.eye(DIM))
+
+
+def test_noise_tells_no_place() -> None:
+    assert predictability(make_features(strength=0), make_features(strength=0, seed=1), PLACES) < 5
+
+
+@pytest.fixture
+def params(tiny_params: MakeParams) -> Params:
+    return tiny_params({f"disentangle.{key}": value for key, value in make_settings().model_dump().items()})
+
+
+@pytest.fixture
+def start(
+    tmp_path: Path, params: Params, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FrancaModel]:
+    """A project folder that is the current one, with a pretrained model whose patches show where they are."""
+    threads = torch.get_num_threads()
+    monkeypatch.chdir(tmp_path)
+    make_store(tmp_path / "prepared")
+    model = random_model(params.base)
+    model.backbone.pos_embed.mul_(30)  # type: ignore[union-attr]
+    save_model(model, tmp_path / "models/pretrained")
+    yield model
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+
+
+def test_the_whole_stage(start: FrancaModel, params: Params) -> None:
+    run(params)
+    model = load_model(Path("models/franca"))
+    images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    before, after = start(images), model(images)
+    assert torch.equal(after.pooled, before.pooled)
+    torch.testing.assert_close(after.patches, before.patches @ model.patch_projection.T)
+
+    metrics = read_json(Path("results/disentangle/metrics.json"))
+    r2 = metrics["position_r2"]
+    assert set(r2) == {"before", "after", "raw_pixels"}
+    assert r2["before"] > 50 > r2["before"] - 40 > r2["after"]
+    assert metrics["removed_dimensions"] == 6
+
+    outs = [Path("models/franca/model.safetensors"), Path("results/disentangle/metrics.json")]
+    first = [path.read_bytes() for path in outs]
+    run(params)
+    assert [path.read_bytes() for path in outs] == first
