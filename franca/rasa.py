@@ -70,13 +70,14 @@ def learn_plane(x: Tensor, places: Tensor, params: Disentangle, generator: torch
 
 
 def learn_projection(x: Tensor, places: Tensor, params: Disentangle, seed: int) -> Tensor:
-    """The linear map P (D, D) of all rounds, x -> x P^T, learned on features x (N, patches, D)."""
+    """The orthogonal projection P (D, D) of all rounds, x -> x P^T, learned on features x (N, patches, D)."""
     generator = torch.Generator().manual_seed(seed)
     projection = torch.eye(x.shape[-1])
     for _ in tqdm(range(params.rounds), desc="RASA", unit="round", disable=None):
-        weight = learn_plane(x, places, params, generator)
+        # A weight's part in the planes removed before reads nothing, but projecting it out would put them back.
+        weight = learn_plane(x, places, params, generator) @ projection
         x = decompose(x, weight)[1]
-        projection = decompose(projection.T, weight)[1].T
+        projection = decompose(projection, weight)[1]
     return projection
 
 
