@@ -15,6 +15,7 @@ from franca import __version__, presets
 from franca.errors import FrancaError
 from franca.params import Params, load_params
 from franca.paths import PARAMS, runs_root
+from franca.process import follow_parent
 
 STAGES = {
     "prepare": ("franca.data.prepare", "verify, split and pack the images"),
@@ -51,6 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
         return _params(arguments)
     params = load_params(arguments.params)
     if arguments.command in STAGES:
+        follow_parent()
         with _recorded(arguments.command):
             stage = importlib.import_module(STAGES[arguments.command][0])
             if arguments.command == "pretrain":

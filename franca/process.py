@@ -29,19 +29,24 @@ class StopRequest:
 
 
 def listen_for_stop() -> StopRequest:
-    """Answer SIGTERM and SIGINT with a request instead of death, and ask for SIGTERM when the parent dies.
-
-    DVC does not take its stage along when it is killed, so the stage watches DVC (prctl(2), Linux only).
-    """
+    """Answer SIGTERM, SIGINT and the parent's death with a request instead of death."""
     request = StopRequest()
-    parent = os.getppid()
     signal.signal(signal.SIGTERM, request.ask)
     signal.signal(signal.SIGINT, request.ask)
+    follow_parent()
+    return request
+
+
+def follow_parent() -> None:
+    """Have SIGTERM sent to this process when its parent dies (prctl(2), Linux only).
+
+    DVC does not take its stage along when it is killed, so every stage follows DVC.
+    """
+    parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
-            request.ask(signal.SIGTERM, None)
-    return request
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
