@@ -13,6 +13,8 @@ from franca.files import atomic_path, sha256_file
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> None:
     """Write `step-NNNNNNNN-DIGEST.pt`, then remove all but the `keep` newest; a full disk leaves the old ones."""
+    for torn in folder.glob(".*.tmp"):  # left by a process that was killed while it wrote
+        torn.unlink(missing_ok=True)
     try:
         with atomic_path(folder / "unnamed.pt") as temporary:
             torch.save(state, temporary)

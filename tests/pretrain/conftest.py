@@ -21,7 +21,7 @@ from tests.conftest import MakeStore, MakeValues, set_value
 
 TRAINER = Path(__file__).with_name("trainer.py")
 PATIENCE_SECONDS = 300
-STEPS = 24
+STEPS = 36
 
 _forge = multiprocessing.get_context("forkserver")
 _forge.set_forkserver_preload(["pytest", "franca.cli", "franca.tracking.mirror", "franca.pretrain.loop"])
@@ -63,14 +63,18 @@ class Run:
 
     def reach(self, step: int) -> None:
         """Wait until the run has logged `step`."""
-        wait_for(lambda: self._project.steps()[-1:] >= [step] or self._process.exitcode is not None)
-        assert self._process.exitcode is None, self.err
+        wait_for(lambda: self._project.steps()[-1:] >= [step] or self.ended)
+        assert not self.ended, self.err
 
     def end(self) -> int:
         """Wait for the end; the exit code, negative for a signal."""
         self._process.join(PATIENCE_SECONDS)
         assert self._process.exitcode is not None
         return self._process.exitcode
+
+    @property
+    def ended(self) -> bool:
+        return self._process.exitcode is not None
 
     def kill(self) -> None:
         if self._process.is_alive():
@@ -140,7 +144,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, make_store: MakeStore) ->
 
 @pytest.fixture
 def make_project(tmp_path: Path, prepared: Path, tiny_values: MakeValues) -> Iterator[MakeProject]:
-    """Makes a project of 24 steps, with changes of its parameters by dotted path."""
+    """Makes a project of `STEPS` steps, with changes of its parameters by dotted path."""
     projects: list[Project] = []
 
     def make(changes: dict[str, Any] | None = None, name: str = "project") -> Project:

@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from tests.pretrain.conftest import STEPS, MakeProject, Project, wait_for
 
 @pytest.fixture
 def step() -> int:
-    """Some step in the middle of a run."""
-    return random.randint(3, STEPS // 2)
+    """Some step of the first third of a run: there is time to disturb it before it ends."""
+    return random.randint(3, STEPS // 3)
 
 
 def test_what_a_finished_run_leaves(reference: Project) -> None:
@@ -48,11 +49,6 @@ def test_after_sigterm(reference: Project, make_project: MakeProject, step: int)
     project = make_project()
     run = project.start()
     run.reach(step)
-
-    second = project.start()
-    assert second.end() == 2
-    assert second.err == f"franca: {project.run_folder}: process {run.pid} works here; wait for it or stop it\n"
-
     os.kill(run.pid, signal.SIGTERM)
     assert run.end() == 75
     stopped = project.steps()[-1]
@@ -62,6 +58,16 @@ def test_after_sigterm(reference: Project, make_project: MakeProject, step: int)
     assert again.end() == 0, again.err
     assert f"going on from the checkpoint of step {stopped} of {STEPS}" in again.out
     assert project.outs() == reference.outs()
+
+
+def test_a_second_trainer_is_refused(make_project: MakeProject) -> None:
+    project = make_project()
+    first = project.start()
+    first.reach(1)
+    os.kill(first.pid, signal.SIGSTOP)
+    second = project.start()
+    assert second.end() == 2
+    assert second.err == f"franca: {project.run_folder}: process {first.pid} works here; wait for it or stop it\n"
 
 
 def test_after_its_parent_died(reference: Project, make_project: MakeProject, step: int) -> None:
@@ -128,4 +134,21 @@ def test_on_a_full_disk(reference: Project, make_project: MakeProject, step: int
 
     again = project.start()
     assert again.end() == 0, again.err
+    assert project.outs() == reference.outs()
+
+
+@pytest.mark.slow
+def test_killed_again_and_again(reference: Project, make_project: MakeProject) -> None:
+    project = make_project({"runtime.checkpoint_steps": 1})
+    kills = 0
+    while True:
+        run, reached = project.start(), project.steps()[-1:]
+        wait_for(lambda run=run, reached=reached: run.ended or project.steps()[-1:] > reached)  # type: ignore[misc]
+        time.sleep(random.uniform(0, 0.05))
+        if run.ended:
+            break
+        run.kill()
+        kills += 1
+    assert run.end() == 0, run.err
+    assert kills > 3
     assert project.outs() == reference.outs()

@@ -224,6 +224,13 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_ones(
     assert checkpoint.load_newest(tmp_path, warn=pytest.fail) is not None
 
 
+def test_what_a_killed_process_wrote_in_part_is_cleared_away(tmp_path: Path) -> None:
+    torn = tmp_path / ".unnamed.pt.1234.tmp"
+    torn.write_bytes(b"half a checkpoint")
+    checkpoint.save_checkpoint(tmp_path, 1, {"weights": torch.ones(3)}, keep=1)
+    assert [path.name[:13] for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
 def test_a_checkpoint_of_anything_but_plain_values_is_passed_over(tmp_path: Path) -> None:
     checkpoint.save_checkpoint(tmp_path, 1, {"weights": torch.ones(3)}, keep=2)
     checkpoint.save_checkpoint(tmp_path, 2, {"code": Path("/")}, keep=2)

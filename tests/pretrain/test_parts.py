@@ -1,0 +1,158 @@
+"""Schedules, meters and the run folder, each on its own."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from franca.data.store import Store
+from franca.params import Params
+from franca.pretrain.monitor import COLLAPSED_SHARE, LossMeter, OnlineKnn, collapse_warning
+from franca.pretrain.network import Network, update_teacher
+from franca.pretrain.objective import Targets, Terms
+from franca.pretrain.run_folder import RunFolder, fingerprint
+from franca.pretrain.schedules import cosine, linear, make_schedules
+from tests.conftest import MakeParams, MakeStore
+
+LEVELS = (1, 2)
+
+
+def test_cosine_after_a_warm_up() -> None:
+    values = cosine(1.0, 0.2, total=12, warmup=4, start=0.1)
+    np.testing.assert_allclose(values[:4], [0.1, 0.4, 0.7, 1.0])
+    assert values[4] == 1.0 and values[8] == pytest.approx(0.6)
+    assert (np.diff(values[4:]) < 0).all() and values[-1] > 0.2
+
+
+def test_linear_then_constant() -> None:
+    assert linear(0.0, 1.0, total=5, warmup=3).tolist() == [0.0, 0.5, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(("epochs", "warmup", "total"), [(2, 0, 20), (0.25, 0.25, 2), (0.01, 0, 1), (1.5, 1.5, 15)])
+def test_runs_of_any_length(tiny_params: MakeParams, epochs: float, warmup: float, total: int) -> None:
+    params = tiny_params(
+        {
+            "pretrain.epochs": epochs,
+            "pretrain.optimizer.warmup_epochs": warmup,
+            "pretrain.losses.teacher_warmup_epochs": warmup,
+        }
+    ).pretrain
+    schedules = make_schedules(params, epoch_length=10)
+    assert [len(schedule) for schedule in schedules] == [total] * 5
+    assert all(np.isfinite(schedule).all() for schedule in schedules)
+    assert schedules.lr.max() == pytest.approx(params.optimizer.base_lr * math.sqrt(8 / 1024))
+
+
+def test_the_teacher_moves_a_share_of_the_way(tiny_params: MakeParams) -> None:
+    params = tiny_params()
+    teacher, student = (Network(params.base, params.pretrain) for _ in range(2))
+    before = [parameter.detach().clone() for parameter in teacher.parameters()]
+    update_teacher(teacher, student, 0.75)
+    for new, old, other in zip(teacher.parameters(), before, student.parameters(), strict=True):
+        torch.testing.assert_close(new, 0.75 * old + 0.25 * other)
+    update_teacher(teacher, student, 0.0)
+    for new, other in zip(teacher.parameters(), student.parameters(), strict=True):
+        torch.testing.assert_close(new, other)
+
+
+def feed(meter: LossMeter, loss: float, chosen: list[int]) -> None:
+    """One step: samples surely of the given prototypes at the narrower level, of all alike at the wider."""
+    sure = torch.nn.functional.one_hot(torch.tensor(chosen), 4).float()
+    even = torch.full((len(chosen), 8), 1 / 8)
+    parts = torch.tensor([loss, 2 * loss])
+    terms = Terms(parts, parts, parts, torch.tensor(3.0))
+    meter.update(torch.tensor(loss), terms, Targets([sure, even], [sure, even]), {"backbone": torch.tensor(5.0)})
+
+
+def test_a_meter_reads_means_entropies_and_used_prototypes() -> None:
+    meter = LossMeter(LEVELS)
+    feed(meter, 1.0, [0, 0])
+    feed(meter, 3.0, [0, 2])
+    metrics = meter.read()
+    assert metrics["train/loss"] == 2.0 and metrics["train/koleo"] == 3.0
+    assert metrics["train/grad_norm/backbone"] == 5.0
+    assert metrics["train/dino"] == 12.0 and metrics["train/ibot"] == 6.0
+    assert metrics["train/dino/level1"] == 4.0 and metrics["train/ibot/level2"] == 4.0
+    assert metrics["train/teacher_entropy/dino/level1"] == 0.0
+    assert metrics["train/teacher_entropy/ibot/level2"] == pytest.approx(math.log(8))
+    assert metrics["train/prototypes_used/dino/level1"] == 0.5
+    assert metrics["train/prototypes_used/ibot/level2"] == 0.125
+
+    feed(meter, 7.0, [1, 1])
+    again = meter.read()
+    assert again["train/loss"] == 7.0 and again["train/prototypes_used/dino/level1"] == 0.25
+
+
+def test_a_meter_goes_on_where_another_stopped() -> None:
+    through, first, second = LossMeter(LEVELS), LossMeter(LEVELS), LossMeter(LEVELS)
+    feed(through, 1.0, [0, 1])
+    feed(first, 1.0, [0, 1])
+    second.load_state_dict(first.state_dict())
+    feed(through, 2.0, [2, 2])
+    feed(second, 2.0, [2, 2])
+    assert second.read() == through.read()
+
+
+def test_collapse_is_told_for_the_worst_level() -> None:
+    healthy = {"train/loss": 0.0, "train/prototypes_used/dino/level1": 0.5}
+    assert collapse_warning(healthy) is None
+    ill = healthy | {
+        "train/prototypes_used/ibot/level1": COLLAPSED_SHARE / 2,
+        "train/prototypes_used/ibot/level2": COLLAPSED_SHARE / 4,
+    }
+    assert "train/prototypes_used/ibot/level2 is 2.5 %" in str(collapse_warning(ill))
+
+
+def test_online_knn_tells_the_classes_of_a_separable_set(
+    tmp_path: Path, make_store: MakeStore, tiny_params: MakeParams
+) -> None:
+    params = tiny_params()
+    store = Store(make_store(tmp_path / "prepared"))
+    torch.manual_seed(0)
+    teacher = Network(params.base, params.pretrain).eval()
+    online = OnlineKnn(store, params.base, torch.device("cpu"))
+    assert online.possible
+    assert online.top1(teacher) == online.top1(teacher) > 60
+    unlabelled = Store(make_store(tmp_path / "unlabelled", labelled=False))
+    assert not OnlineKnn(unlabelled, params.base, torch.device("cpu")).possible
+
+
+def test_what_decides_the_result_decides_the_fingerprint(
+    tiny_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def mark(params: Params, data: str = "data") -> str:
+        return fingerprint(params, data)
+
+    plain = mark(tiny_params())
+    assert len(plain) == 12 and plain == mark(tiny_params())
+    for name in ("workers", "log_steps", "checkpoint_steps", "keep_checkpoints"):
+        assert mark(tiny_params({f"runtime.{name}": 7})) == plain
+    for changes in ({"evaluate.knn_k": 3}, {"disentangle.rounds": 1}, {"prepare.source": "elsewhere"}):
+        assert mark(tiny_params(changes)) == plain
+    others = [
+        mark(tiny_params(), "other data"),
+        mark(tiny_params({"runtime.threads": 2})),
+        mark(tiny_params({"base.seed": 1})),
+        mark(tiny_params({"pretrain.knn_epochs": 3})),
+        mark(tiny_params({"pretrain.init": "start"})),
+    ]
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start/config.json").write_text("{}")
+    others.append(mark(tiny_params({"pretrain.init": "start"})))
+    assert len({plain, *others}) == len(others) + 1
+
+
+def test_readings_after_the_checkpoint_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    folder = RunFolder("0123456789ab")
+    for step in (1, 2, 3):
+        folder.append(step, {"train/loss": 1 / step})
+    folder.finish()
+    folder.start_at(2)
+    assert [line["step"] for line in folder.readings()] == [1, 2]
+    assert list(folder.readings())[1]["metrics"] == {"train/loss": 0.5}
+    assert not (tmp_path / "runs/pretrain-0123456789ab/finished").exists()
