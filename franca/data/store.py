@@ -98,6 +98,23 @@ class Pack:
         except (OSError, ValueError, BadZipFile) as error:
             raise FrancaError(f"{folder}: no readable prepared store ({error}); run `dvc repro prepare`") from None
         self._maps: dict[int, NDArray[np.uint8]] = {}
+        for shard in np.unique(self.columns["shard"]):
+            self._check(int(shard))
+
+    def _path(self, shard: int) -> Path:
+        return self._folder / f"shard-{shard:05d}.bin"
+
+    def _check(self, shard: int) -> None:
+        """Refuse a shard that is missing or ends before its last record does."""
+        rows = self.columns["shard"] == shard
+        needed = int((self.columns["offset"] + self.columns["length"])[rows].max())
+        path = self._path(shard)
+        size = path.stat().st_size if path.is_file() else 0
+        if size < needed:
+            raise FrancaError(
+                f"{path}: {size} bytes where the index has {needed}; delete {self._folder.parent} and run"
+                " `dvc repro prepare`"
+            )
 
     def __len__(self) -> int:
         return len(self.columns["offset"])
@@ -105,7 +122,7 @@ class Pack:
     def __getitem__(self, index: int) -> bytes:
         shard, offset, length = (int(self.columns[name][index]) for name in ("shard", "offset", "length"))
         if shard not in self._maps:
-            self._maps[shard] = np.memmap(self._folder / f"shard-{shard:05d}.bin", dtype=np.uint8, mode="r")
+            self._maps[shard] = np.memmap(self._path(shard), dtype=np.uint8, mode="r")
         return self._maps[shard][offset : offset + length].tobytes()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -61,3 +61,16 @@ def test_images_are_decoded_as_prepare_saw_them(tmp_path: Path, picture: Callabl
     assert store.images("val").labels.tolist() == [0]
     assert len(store.images("test")) == 0
     assert store.dense("train") is None
+
+
+def test_a_shard_cut_short_is_one_clear_line(tmp_path: Path) -> None:
+    with PackWriter(tmp_path / "images") as writer:
+        writer.add(b"0123456789")
+        writer.close()
+    shard = tmp_path / "images/shard-00000.bin"
+    shard.write_bytes(shard.read_bytes()[:7])
+    with pytest.raises(FrancaError, match=r"shard-00000\.bin: 7 bytes where the index has 10; delete .* `dvc repro"):
+        Pack(tmp_path / "images")
+    shard.unlink()
+    with pytest.raises(FrancaError, match=r"shard-00000\.bin: 0 bytes"):
+        Pack(tmp_path / "images")
