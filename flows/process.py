@@ -75,13 +75,16 @@ def dvc(arguments: Sequence[str], folder: Path, log: Log, extra_env: Mapping[str
 
 
 def reason(lines: Sequence[str], code: int) -> str:
-    """The line that explains a failed DVC command: the stage's own last one, else DVC's."""
+    """The line that explains a failed DVC command: the stage's own last one, else DVC's, else how it ended."""
     for position, line in enumerate(lines):
         if line.startswith("ERROR: "):
             said = lines[position - 1] if position else "> "
             of_stage = "failed to run:" in line and not said.startswith("> ")
             return said.removeprefix("franca: ") if of_stage else line.removeprefix("ERROR: ")
-    return lines[-1] if lines else f"ended with exit code {code} and without a word"
+    ending = (
+        f"was killed by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"ended with exit code {code}"
+    )
+    return f"dvc {ending}; its last words: {lines[-1] if lines else 'none'}"
 
 
 def _end_group(process: subprocess.Popen[str]) -> None:

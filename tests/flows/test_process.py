@@ -145,14 +145,14 @@ def test_a_failing_dvc_gives_its_one_line(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "expected"),
+    ("lines", "code", "expected"),
     [
-        (["> x", "step 1", "no such folder", "ERROR: failed to run: x, exited with 2"], "no such folder"),
-        (["> x", "ERROR: failed to run: x, exited with -9"], "failed to run: x, exited with -9"),
-        (["Updating", "ERROR: missing data 'source': data"], "missing data 'source': data"),
-        (["what is this"], "what is this"),
-        ([], "ended with exit code 255 and without a word"),
+        (["> x", "step 1", "no such folder", "ERROR: failed to run: x, exited with 2"], 255, "no such folder"),
+        (["> x", "ERROR: failed to run: x, exited with -9"], 255, "failed to run: x, exited with -9"),
+        (["Updating", "ERROR: missing data 'source': data"], 255, "missing data 'source': data"),
+        (["half"], -9, "dvc was killed by signal 9 (Killed); its last words: half"),
+        ([], 3, "dvc ended with exit code 3; its last words: none"),
     ],
 )
-def test_reason(lines: list[str], expected: str) -> None:
-    assert process.reason(lines, 255) == expected
+def test_reason(lines: list[str], code: int, expected: str) -> None:
+    assert process.reason(lines, code) == expected
