@@ -52,7 +52,7 @@ def root(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def params() -> Params:
     values = read_yaml(REPOSITORY / "params.yaml")
-    values["base"] = {
+    values["base"] = values["base"] | {
         "seed": 0,
         "image_size": 16,
         "backbone": values["base"]["backbone"] | {"embed_dim": 16, "depth": 1, "num_heads": 1},
