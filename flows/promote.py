@@ -18,7 +18,3 @@ def promote(apply: bool = False) -> None:
     if code:
         raise FrancaError(lines[-1] if lines else f"franca promote ended with exit code {code}")
     create_markdown_artifact(key="promotion", markdown="\n".join(["```", *lines, "```"]))
-
-
-if __name__ == "__main__":
-    promote()

@@ -1,0 +1,137 @@
+"""A server, a worker and the deployments of prefect.yaml, as `make prefect-ui` and `make worker` start them."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def api(project: Path, tmp_path: Path) -> Iterator[httpx.Client]:
+    for name in ("flows", "franca"):
+        shutil.copytree(ROOT / name, project / name)
+    for name in ("prefect.yaml", "pyproject.toml"):
+        shutil.copy(ROOT / name, project / name)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    here = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "PATH": f"{here}:{os.environ['PATH']}",
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+    }
+
+    def start(*command: str) -> subprocess.Popen[bytes]:
+        with (tmp_path / f"{Path(command[0]).name}.log").open("wb") as log:
+            return subprocess.Popen(
+                command, cwd=project, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    started = [start("prefect", "server", "start", "--host", "127.0.0.1", "--port", port)]
+    try:
+        with httpx.Client(base_url=environment["PREFECT_API_URL"]) as client:
+            wait(lambda: answers(client, "/health"))
+            started.append(start("flows/worker.sh"))
+            wait(lambda: answers(client, "/deployments/name/pipeline/manual"))
+            yield client
+    finally:
+        for process in reversed(started):
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(60)
+
+
+def answers(client: httpx.Client, path: str) -> bool:
+    try:
+        return client.get(path).is_success
+    except httpx.TransportError:
+        return False
+
+
+def wait(value: Any, seconds: float = 120) -> Any:
+    """The first true result of `value`."""
+    deadline = time.monotonic() + seconds
+    while not (found := value()):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    return found
+
+
+def deployment(api: httpx.Client, name: str) -> dict[str, Any]:
+    return dict(api.get(f"/deployments/name/{name}").json())
+
+
+def form(api: httpx.Client) -> dict[str, Any]:
+    """What the form of the manual deployment holds before anyone has touched it."""
+    return dict(deployment(api, "pipeline/manual")["parameter_openapi_schema"]["properties"]["params"]["default"])
+
+
+def start(api: httpx.Client, name: str, parameters: dict[str, Any]) -> httpx.Response:
+    return api.post(f"/deployments/{deployment(api, name)['id']}/create_flow_run", json={"parameters": parameters})
+
+
+def end_of(api: httpx.Client, run: str) -> dict[str, Any]:
+    def ended() -> dict[str, Any] | None:
+        state = api.get(f"/flow_runs/{run}").json()["state"]
+        return state if state["type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"} else None
+
+    return dict(wait(ended))
+
+
+def test_forms_and_runs(api: httpx.Client) -> None:
+    params = form(api)
+    assert params["register"]["model_name"] == "franca"
+
+    for section, key, value in (("evaluate", "knn_k", 0), ("evaluate", "knn_q", 5), ("register", "model_name", "a/b")):
+        wrong = {**params, section: {**params[section], key: value}}
+        refused = start(api, "pipeline/manual", {"params": wrong})
+        assert refused.status_code == 409
+        assert re.search(rf"params\.{section}.*({key}|{value})", refused.json()["detail"])
+
+    nightly = start(api, "pipeline/nightly", {}).json()["id"]
+    assert end_of(api, nightly)["type"] == "COMPLETED"
+
+    untouched = start(api, "pipeline/manual", {"params": params}).json()["id"]
+    assert end_of(api, untouched)["type"] == "COMPLETED"
+    tasks = api.post("/task_runs/filter", json={"flow_runs": {"id": {"any_": [untouched]}}}).json()
+    assert [task["state_name"] for task in tasks if task["name"] == "evaluate"] == ["Cached"]
+
+    backbone = {**params["base"]["backbone"], "embed_dim": 100}
+    crossed = {**params, "base": {**params["base"], "backbone": backbone}}
+    state = end_of(api, start(api, "pipeline/manual", {"params": crossed}).json()["id"])
+    assert state["type"] == "FAILED"
+    assert "embed_dim 100 must be a multiple of 16" in state["message"]
+
+
+def test_a_cancelled_run_leaves_no_process(api: httpx.Client) -> None:
+    params = form(api)
+    endless = {**params, "prepare": {**params["prepare"], "source": "endless"}}
+    run = start(api, "pipeline/manual", {"params": endless}).json()["id"]
+
+    def pids() -> list[int]:
+        lines = api.post("/logs/filter", json={"logs": {"flow_run_id": {"any_": [run]}}}).json()
+        return [
+            int(pid) for line in lines if line["message"].startswith("pids ") for pid in line["message"].split()[1:]
+        ]
+
+    processes = [psutil.Process(pid) for pid in wait(pids)]
+    api.post(f"/flow_runs/{run}/set_state", json={"state": {"type": "CANCELLING"}})
+    assert end_of(api, run)["type"] == "CANCELLED"
+    assert not psutil.wait_procs(processes, timeout=20)[1]
