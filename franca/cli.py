@@ -4,6 +4,7 @@ import argparse
 import errno
 import importlib
 import json
+import os
 import sys
 import time
 import traceback
@@ -52,7 +53,8 @@ def run(arguments: argparse.Namespace) -> None:
         return _params(arguments)
     params = load_params(arguments.params)
     if arguments.command in STAGES:
-        follow_parent()
+        if "DVC_ROOT" in os.environ:
+            follow_parent()
         with _recorded(arguments.command):
             stage = importlib.import_module(STAGES[arguments.command][0])
             if arguments.command == "pretrain":

@@ -222,7 +222,10 @@ class Evaluate(Section):
 
 
 class Gate(Section):
-    metric: str = Field(min_length=1, description="Key of a val metric, for example knn/val/top1.")
+    metric: str = Field(
+        pattern=r"^(knn|knn_levels|linear|segmentation)/(val|test)/\w+$",
+        description="Key of a val metric of which more is better, for example knn/val/top1.",
+    )
     min_improvement: NonNegative = Field(
         description="How much better than the champion it must be to promote; 0 asks only that it is not worse."
     )

@@ -29,18 +29,17 @@ class StopRequest:
 
 
 def listen_for_stop() -> StopRequest:
-    """Answer SIGTERM, SIGINT and the parent's death with a request instead of death."""
+    """Answer SIGTERM and SIGINT with a request instead of death."""
     request = StopRequest()
     signal.signal(signal.SIGTERM, request.ask)
     signal.signal(signal.SIGINT, request.ask)
-    follow_parent()
     return request
 
 
 def follow_parent() -> None:
     """Have SIGTERM sent to this process when its parent dies (prctl(2), Linux only).
 
-    DVC does not take its stage along when it is killed, so every stage follows DVC.
+    DVC does not take its stage along when it is killed, so a stage that DVC started follows it.
     """
     parent = os.getppid()
     if sys.platform == "linux":

@@ -1,6 +1,5 @@
 """What a person wants to read after a run: what was trained, how good it is, where it is registered, what it took."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from franca.evaluation import report
 from franca.files import read_json
 from franca.params import Params
 from franca.paths import MODEL, PREPARED, RESULTS, runs_root
-
-STAGES = ("prepare", "pretrain", "disentangle", "evaluate", "register")
+from franca.tracking.client import redacted
+from franca.tracking.lineage import stage_seconds
+from franca.tracking.record import STAGES
 
 
 def run(params: Params) -> None:
@@ -53,13 +53,8 @@ def _registry(receipt: dict[str, Any]) -> list[str]:
 
 def _durations() -> str:
     """The latest finished run of each stage."""
-    latest: dict[str, float] = {}
-    path = runs_root() / "stages.jsonl"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        entry = json.loads(line)
-        if entry["status"] == "done":
-            latest[entry["stage"]] = entry["seconds"]
-    parts = [f"{stage} {_duration(latest[stage])}" for stage in STAGES if stage in latest]
+    seconds = stage_seconds(runs_root() / "stages.jsonl")
+    parts = [f"{stage} {_duration(seconds[stage])}" for stage in (*STAGES, "register") if stage in seconds]
     return "Time: " + ", ".join(parts) if parts else "Time: not recorded"
 
 
@@ -69,7 +64,7 @@ def _duration(seconds: float) -> str:
 
 
 def _commands() -> list[str]:
-    mlflow = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow = redacted(os.environ.get("MLFLOW_TRACKING_URI", ""))
     pictures = Path(RESULTS / "evaluate/plots")
     return [
         f"  pictures      {pictures}/",

@@ -13,7 +13,8 @@ def koleo_loss(x: Tensor) -> Tensor:
     Finite on identical rows: the constant added to each coordinate keeps the distance, and so the gradient, off zero.
     """
     y = F.normalize(x.float(), eps=EPSILON, dim=-1)
-    with torch.no_grad():
+    # Under autocast the products would be bfloat16, in which near neighbors cannot be told apart.
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         similarity = y @ y.T
         similarity.fill_diagonal_(-torch.inf)
         nearest = similarity.argmax(dim=1)

@@ -21,8 +21,9 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
             digest = sha256_file(temporary)[:16]
         (folder / "unnamed.pt").replace(folder / f"step-{step:08d}-{digest}.pt")
     except (OSError, RuntimeError) as error:
-        # torch's zip writer reports a failed write as a RuntimeError without a number.
-        if isinstance(error, OSError) and error.errno != errno.ENOSPC:
+        # torch's zip writer reports a failed write as a plain RuntimeError; a device's errors are subclasses of it.
+        full = error.errno == errno.ENOSPC if isinstance(error, OSError) else type(error) is RuntimeError
+        if not full:
             raise
         raise FrancaError(
             f"{folder}: checkpoint of step {step} not written, no space left on the device;"

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
 from tqdm import tqdm
 
 from franca.data.loader import StepDataset, step_loader
@@ -72,7 +74,7 @@ def train(params: Params, store: Store, folder: RunFolder, mark: str, stop: Stop
         student.load_state_dict(state["student"])
         teacher.load_state_dict(state["teacher"])
         optimizer.load_state_dict(state["optimizer"])
-        meter.load_state_dict(state["meter"])
+        meter.load_state_dict(tree_map_only(Tensor, lambda x: x.to(device), state["meter"]))
         tqdm.write(f"going on from the checkpoint of step {start} of {schedules.total}")
     folder.start_at(start)
 

@@ -23,7 +23,7 @@ from franca.files import sha256_tree, write_bytes, write_json
 from franca.params import Params
 from franca.paths import runs_root
 
-CODE = ("data", "models", "losses", "pretrain", "evaluation/knn.py")
+CODE = ("data", "models", "losses", "pretrain", "evaluation/knn.py", "runtime.py")
 
 
 def fingerprint(params: Params, data_digest: str) -> str:
@@ -38,6 +38,7 @@ def fingerprint(params: Params, data_digest: str) -> str:
         "data": data_digest,
         "code": sha256_tree(*(package / part for part in CODE)),
         "init": sha256_tree(start) if start and start.exists() else None,
+        "versions": {name: metadata.version(name) for name in ("torch", "timm")},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from franca.errors import FrancaError
 from franca.params import load_params
 from franca.paths import PARAMS
-from franca.process import StopRequest, listen_for_stop
+from franca.process import StopRequest, follow_parent, listen_for_stop
 from franca.tracking.client import connect, server_faults
 from franca.tracking.curves import Curves, attach
 
@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--parent", type=int, default=os.getppid(), help="process to end with")
     arguments = parser.parse_args()
     stop = listen_for_stop()
+    follow_parent()
     os.nice(10)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", REQUEST_SECONDS)
     follow(arguments.folder, load_params(PARAMS).register_.experiment, stop, arguments.parent)

@@ -9,7 +9,7 @@ from franca.params import Params
 from franca.paths import PREPARED
 from franca.tracking.claim import claim
 from franca.tracking.client import connect, server_faults
-from franca.tracking.gates import Verdict, judge, scores
+from franca.tracking.gates import Verdict, judge, scores, unmeasured
 from franca.tracking.registry import CHALLENGER, CHAMPION, model_folder, results_of, version_with_alias
 
 if TYPE_CHECKING:
@@ -64,7 +64,10 @@ def assess(client: "MlflowClient", params: Params, version: "ModelVersion", resu
     if champion is not None and champion.version == version.version:
         return Decision(str(version.version), str(champion.version), False, "it is the champion already")
     theirs = champion_results(client, champion, results, params) if champion else None
-    verdicts = judge(params.register_.gates, scores(results), scores(theirs) if theirs else None)
+    verdicts = unmeasured(params.register_.gates, results.get("skipped", {}))
+    missing = {verdict.metric for verdict in verdicts}
+    gates = [gate for gate in params.register_.gates if gate.metric not in missing]
+    verdicts += judge(gates, scores(results), scores(theirs) if theirs else None)
     failed = [verdict.metric for verdict in verdicts if not verdict.holds]
     against = f"against champion version {champion.version}" if champion else "with no champion yet"
     reason = f"stays challenger: {', '.join(failed)} failed {against}" if failed else f"all gates hold {against}"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RECEIPT = RESULTS / "register/receipt.json"
 JUDGED = "franca.judged"
+FILLED = "franca.filled"
 
 
 def run(params: Params) -> None:
@@ -33,10 +34,15 @@ def run(params: Params) -> None:
     client = connect()
     with server_faults():
         experiment = experiment_id(client, params.register_.experiment)
-        run = fill_run(client, pipeline_run(client, experiment, record.fingerprint, record.pipeline), record)
+        run = pipeline_run(client, experiment, record.fingerprint, record.pipeline)
+        filled = run.info.status == "FINISHED" and run.data.tags.get(FILLED) == record.pipeline
+        if not filled:
+            run = fill_run(client, run, record)
         version = ensure_version(client, name, run, MODEL, record.digest)
         log_scores(client, run, client.get_logged_model(model_id(version)), record)
-        client.set_terminated(run.info.run_id)
+        if not filled:
+            client.set_tag(run.info.run_id, FILLED, record.pipeline)
+            client.set_terminated(run.info.run_id)
         reasons = _decide(client, params, record, version)
         version = client.get_model_version(name, str(version.version))
     receipt = {

@@ -70,6 +70,13 @@ def test_koleo_is_finite_on_rows_that_coincide(x: torch.Tensor) -> None:
     assert torch.isfinite(torch.autograd.grad(loss, x)[0]).all()
 
 
+def test_koleo_finds_the_same_neighbors_under_autocast() -> None:
+    x = 5 + torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        under = koleo_loss(x)
+    assert torch.equal(under, koleo_loss(x))
+
+
 def test_koleo_pushes_neighbors_apart() -> None:
     x = torch.tensor([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.0]], requires_grad=True)
     (gradient,) = torch.autograd.grad(koleo_loss(x), x)

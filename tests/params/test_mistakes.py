@@ -31,6 +31,12 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("evaluate", MISSING, "evaluate: missing key"),
     ("pretrain.optimizer.clip_norm", MISSING, "pretrain.optimizer.clip_norm: missing key"),
     ("register.gates", [{"metric": "knn/val/top1", "floor": None}], "register.gates.0.min_improvement: missing key"),
+    (
+        "register.gates",
+        [{"metric": "position/val/r2", "min_improvement": 0, "floor": None}],
+        "register.gates.0.metric: string should match pattern"
+        " '^(knn|knn_levels|linear|segmentation)/(val|test)/\\w+$', not \"position/val/r2\"",
+    ),
     ("pretrain.crops.global_scale", [0.4], "pretrain.crops.global_scale.1: missing key"),
     # types
     (

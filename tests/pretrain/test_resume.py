@@ -127,7 +127,7 @@ def test_on_a_full_disk(reference: Project, make_project: MakeProject, step: int
     before = project.checkpoints()
 
     full = project.start(largest_file=before[-1].stat().st_size - 1)
-    assert full.end() == 2
+    assert full.end() == 2, full.err
     assert full.err.count("\n") == 1 and "no space left on the device" in full.err
     assert "older checkpoints are kept: free space and run again" in full.err
     assert project.checkpoints() == before

@@ -2,7 +2,7 @@ import pytest
 
 from franca.errors import FrancaError
 from franca.params import Gate
-from franca.tracking.gates import Score, judge, noise, scores
+from franca.tracking.gates import Score, judge, noise, scores, unmeasured
 from tests.tracking.conftest import row
 
 KEY = "knn/val/top1"
@@ -66,6 +66,14 @@ def test_missing_metric_names_the_known_ones() -> None:
         judge([gate(metric="knn/val/top5")], {KEY: score(1), "linear/val/top1": score(1)}, None)
     with pytest.raises(FrancaError, match="the champion has no metric"):
         judge([gate()], {KEY: score(1)}, {"linear/val/top1": score(1)})
+
+
+def test_gate_on_what_the_data_do_not_allow_fails_with_the_reason() -> None:
+    gates = [gate(), gate(metric="knn_levels/val/top1_24"), gate(metric="linear/val/top1")]
+    verdicts = unmeasured(gates, {"knn": "the data have no labels"})
+    assert [verdict.metric for verdict in verdicts] == [KEY, "knn_levels/val/top1_24"]
+    assert verdicts[0].sentence == f"{KEY} not measured: the data have no labels" and not verdicts[0].holds
+    assert unmeasured([gate()], {"knn/val": "no val images for it"}) and not unmeasured([gate()], {})
 
 
 def test_scores_are_our_models_on_val() -> None:
