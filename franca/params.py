@@ -30,6 +30,9 @@ class Backbone(Section):
     ffn: Literal["mlp", "swiglu"] = Field(description="Feed-forward layer: GELU MLP, or SwiGLU as in the paper.")
     registers: int = Field(ge=0, description="Number of register tokens.")
     layer_scale: Positive = Field(description="Initial value of LayerScale.")
+    position_resampling: Literal["offset", "antialias"] = Field(
+        description="Positions of other image sizes: as in Franca and DINOv2, or antialiased as DINOv2 with registers."
+    )
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
@@ -172,7 +175,9 @@ class Pretrain(Section):
         description="Model folder whose backbone to start from, heads fresh, positions resized; null for random."
     )
     batch_size: int = Field(ge=2, description="Images a step, over all processes.")
-    epochs: Positive = Field(description="Length of the run, in epochs; may be a fraction.")
+    epochs: NonNegative = Field(
+        description="Length of the run, in epochs; may be a fraction. 0 takes the model of init as it is."
+    )
     epoch_length: Count | None = Field(description="Steps an epoch; null for one pass over the training images.")
     drop_path: float = Field(ge=0, lt=1, description="Stochastic depth rate, the same in every block.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
@@ -190,13 +195,15 @@ class Pretrain(Section):
     knn_epochs: Positive = Field(description="Epochs from one online k-NN on val to the next.")
 
     @model_validator(mode="after")
-    def _warmups_fit(self) -> Self:
+    def _length_fits(self) -> Self:
+        if not self.epochs and not self.init:
+            raise ValueError("epochs 0 trains nothing and needs a model in init")
         for value, name in (
             (self.optimizer.warmup_epochs, "optimizer.warmup_epochs"),
             (self.losses.teacher_warmup_epochs, "losses.teacher_warmup_epochs"),
             (self.optimizer.freeze_last_layer_epochs, "optimizer.freeze_last_layer_epochs"),
         ):
-            if value > self.epochs:
+            if value > self.epochs > 0:
                 raise ValueError(f"{name} {value:g} is longer than epochs {self.epochs:g}")
         return self
 
@@ -219,6 +226,23 @@ class Evaluate(Section):
     confidence: float = Field(gt=0.5, lt=1, description="Coverage of the intervals, for example 0.95.")
     dense_size: int = Field(ge=16, description="Side of the images of dense evaluation, in pixels.")
     sample_images: int = Field(ge=1, le=64, description="Images shown in pictures of maps and masks.")
+    comparators: list[str] = Field(
+        description="Model folders that are measured beside the model, as `franca import-weights` writes them."
+    )
+
+    @property
+    def suite(self) -> dict[str, Any]:
+        """What two results must share to be compared."""
+        return self.model_dump(mode="json", exclude={"sample_images", "comparators"})
+
+    @model_validator(mode="after")
+    def _different_names(self) -> Self:
+        names = [Path(folder).name for folder in self.comparators]
+        taken = {"franca", "random_init", "raw_pixels", "color_histogram"}
+        for name in names:
+            if not name or name in taken or names.count(name) > 1:
+                raise ValueError(f"comparators: '{name}' must be a folder name of its own, none of {sorted(taken)}")
+        return self
 
 
 class Gate(Section):

@@ -1,7 +1,7 @@
 """RASA: positional disentanglement of patch features (Franca, arXiv 2507.14137, section on RASA).
 
 Each round learns a bias-free linear map D -> 2 that reads a patch's place from its feature, then projects the plane
-of its two rows out. All rounds together are one linear map, kept in the model as `patch_projection`.
+of its two rows out. The model keeps the planes and applies all rounds as one linear map.
 """
 
 import torch
@@ -17,26 +17,13 @@ from franca.data.transform import load_images
 from franca.evaluation.probes import fit_ridge
 from franca.files import write_json
 from franca.models import FrancaModel, load_model, save_model
+from franca.models.planes import decompose, projection
 from franca.params import Disentangle, Params
 from franca.paths import MODEL, PREPARED, PRETRAINED, RESULTS
 from franca.runtime import choose_device, make_deterministic
 
 VAL_IMAGES = 1000
 BATCH = 256
-
-
-def plane(weight: Tensor) -> Tensor:
-    """Orthonormal rows (2, D) that span the rows of `weight` (2, D), by Gram-Schmidt from the first."""
-    first = F.normalize(weight[0], dim=0)
-    second = weight[1] - (weight[1] @ first) * first
-    return torch.stack([first, F.normalize(second, dim=0)])
-
-
-def decompose(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Split features (…, D) into their part within the plane of `weight` (2, D) and the rest."""
-    axes = plane(weight)
-    position = (x @ axes.T) @ axes
-    return position, x - position
 
 
 def grid_places(height: int, width: int) -> Tensor:
@@ -69,16 +56,16 @@ def learn_plane(x: Tensor, places: Tensor, params: Disentangle, generator: torch
     return weight.detach()
 
 
-def learn_projection(x: Tensor, places: Tensor, params: Disentangle, seed: int) -> Tensor:
-    """The orthogonal projection P (D, D) of all rounds, x -> x P^T, learned on features x (N, patches, D)."""
+def learn_planes(x: Tensor, places: Tensor, params: Disentangle, seed: int) -> Tensor:
+    """The planes (rounds, 2, D) of all rounds, each orthogonal to those before, learned on x (N, patches, D)."""
     generator = torch.Generator().manual_seed(seed)
-    projection = torch.eye(x.shape[-1])
+    planes = torch.zeros(0, 2, x.shape[-1])
     for _ in tqdm(range(params.rounds), desc="RASA", unit="round", disable=None):
         # A weight's part in the planes removed before reads nothing, but projecting it out would put them back.
-        weight = learn_plane(x, places, params, generator) @ projection
+        weight = learn_plane(x, places, params, generator) @ projection(planes, x.shape[-1])
         x = decompose(x, weight)[1]
-        projection = decompose(projection, weight)[1]
-    return projection
+        planes = torch.cat([planes, weight[None]])
+    return planes
 
 
 def predictability(train: Tensor, val: Tensor, places: Tensor) -> float:
@@ -98,16 +85,16 @@ def run(params: Params) -> None:
     side = model.image_size // model.patch_size
     places = grid_places(side, side)
 
-    projection = learn_projection(train_x, places, params.disentangle, params.base.seed)
-    model.patch_projection.copy_(projection)
-    save_model(model.cpu(), MODEL)
+    model = model.cpu()
+    model.remove_position(learn_planes(train_x, places, params.disentangle, params.base.seed))
+    save_model(model, MODEL)
 
     r2 = {
         "before": predictability(train_x, val_x, places),
-        "after": predictability(train_x @ projection.T, val_x @ projection.T, places),
+        "after": predictability(train_x @ model.patch_projection.T, val_x @ model.patch_projection.T, places),
         "raw_pixels": predictability(pixels(train, model), pixels(val, model), places),
     }
-    removed = int(torch.linalg.matrix_rank(torch.eye(model.embed_dim) - projection, atol=1e-3))
+    removed = int(torch.linalg.matrix_rank(torch.eye(model.width) - model.patch_projection, atol=1e-3))
     rounded = {name: round(value, 2) for name, value in r2.items()}
     write_json(RESULTS / "disentangle/metrics.json", {"position_r2": rounded, "removed_dimensions": removed})
     print(f"position read from patches (R^2, %): {', '.join(f'{name} {value}' for name, value in rounded.items())}")

@@ -25,13 +25,19 @@ def run(params: Params) -> None:
 def lines(params: Params) -> list[str]:
     manifest, results = read_json(PREPARED / "manifest.json"), read_json(RESULTS / "evaluate/results.json")
     pretrain, receipt = read_json(RESULTS / "pretrain/metrics.json"), read_json(RESULTS / "register/receipt.json")
-    backbone = params.base.backbone
+    config = read_json(MODEL / "config.json")
+    about = config["architecture"]
+    if not isinstance(about, str):
+        about = f"ViT {about['embed_dim']} wide, {about['depth']} blocks, patch {about['patch_size']}"
+    origin = f"the model of {params.pretrain.init} as it is"
+    if pretrain["steps"]:
+        origin = (
+            f"pretrained without labels on {manifest['counts']['train']['images']:,} images of"
+            f" {params.prepare.source} for {pretrain['steps']:,} steps of {params.pretrain.batch_size}"
+        )
     return [
         "",
-        f"Franca  ViT {backbone.embed_dim} wide, {backbone.depth} blocks, patch {backbone.patch_size},"
-        f" {params.base.image_size} px, in {MODEL}; pretrained without labels on"
-        f" {manifest['counts']['train']['images']:,} images of {params.prepare.source}"
-        f" for {pretrain['steps']:,} steps of {params.pretrain.batch_size}",
+        f"Franca  {about}, {config['image_size']} px, in {MODEL}; {origin}",
         "",
         *report.table(results, "test"),
         "",

@@ -31,6 +31,7 @@ TINY = {
         "ffn": "mlp",
         "registers": 0,
         "layer_scale": 1.0,
+        "position_resampling": "offset",
     },
     "pretrain.init": None,
     "pretrain.batch_size": 8,

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from franca.files import read_json
 from franca.models import FrancaModel, load_model, random_model, save_model
+from franca.models.planes import decompose, plane, projection
 from franca.params import Disentangle, Params
-from franca.rasa import decompose, grid_places, learn_plane, learn_projection, plane, predictability, run
+from franca.rasa import grid_places, learn_plane, learn_planes, predictability, run
 from tests.conftest import MakeParams, MakeStore
 
 SIDE, DIM = 4, 16
@@ -26,6 +27,10 @@ def make_features(images: int = 200, strength: float = 1.0, seed: int = 0) -> Te
 def make_settings(**changes: float) -> Disentangle:
     values = {"rounds": 3, "epochs": 20, "images": 100, "batch_size": 8, "learning_rate": 0.05}
     return Disentangle.model_validate(values | changes)
+
+
+def learn_projection(x: Tensor, settings: Disentangle, seed: int = 0) -> Tensor:
+    return projection(learn_planes(x, PLACES, settings, seed), DIM)
 
 
 def test_a_plane_has_orthonormal_rows_that_span_the_weights() -> None:
@@ -59,12 +64,12 @@ def test_a_learned_plane_holds_the_place() -> None:
 def test_position_is_gone_after_all_rounds() -> None:
     train, val = make_features(), make_features(seed=1)
     assert predictability(train, val, PLACES) > 70
-    projection = learn_projection(train, PLACES, make_settings(), seed=0)
+    projection = learn_projection(train, make_settings())
     assert predictability(train @ projection.T, val @ projection.T, PLACES) < 1
 
 
 def test_each_round_takes_a_plane_and_puts_none_back() -> None:
-    projection = learn_projection(make_features(), PLACES, make_settings(epochs=3), seed=0)
+    projection = learn_projection(make_features(), make_settings(epochs=3))
     torch.testing.assert_close(projection @ projection, projection, rtol=0, atol=1e-5)
     torch.testing.assert_close(projection, projection.T, rtol=0, atol=1e-5)
     assert float(projection.trace()) == pytest.approx(DIM - 6, abs=1e-4)
@@ -72,14 +77,22 @@ def test_each_round_takes_a_plane_and_puts_none_back() -> None:
 
 def test_later_rounds_read_what_earlier_ones_left() -> None:
     x, settings = make_features(), make_settings(epochs=3)
-    two, three = (learn_projection(x, PLACES, make_settings(epochs=3, rounds=rounds), seed=5) for rounds in (2, 3))
+    two, three = (learn_projection(x, make_settings(epochs=3, rounds=rounds), seed=5) for rounds in (2, 3))
     torch.testing.assert_close(two @ three, three, rtol=0, atol=1e-5)
     first = learn_plane(x, PLACES, settings, torch.Generator().manual_seed(5))
     torch.testing.assert_close(three @ first.T, torch.zeros(DIM, 2), rtol=0, atol=1e-5)
 
 
+def test_planes_go_one_after_another_even_where_they_overlap() -> None:
+    planes = torch.randn(3, 2, DIM, generator=torch.Generator().manual_seed(2))
+    x = rest = torch.randn(4, DIM)
+    for weight in planes:
+        rest = decompose(rest, weight)[1]
+    torch.testing.assert_close(x @ projection(planes, DIM).T, rest, rtol=1e-4, atol=1e-5)
+
+
 def test_no_rounds_change_nothing() -> None:
-    assert torch.equal(learn_projection(make_features(), PLACES, make_settings(rounds=0), seed=0), torch.eye(DIM))
+    assert torch.equal(learn_projection(make_features(), make_settings(rounds=0)), torch.eye(DIM))
 
 
 def test_noise_tells_no_place() -> None:
@@ -100,7 +113,7 @@ def start(
     monkeypatch.chdir(tmp_path)
     make_store(tmp_path / "prepared")
     model = random_model(params.base)
-    model.backbone.pos_embed.mul_(30)  # type: ignore[union-attr]
+    model.backbone.pos_embed.mul_(30)
     save_model(model, tmp_path / "models/pretrained")
     yield model
     torch.set_num_threads(threads)

@@ -28,9 +28,16 @@ STYLES = {
     "raw_pixels": ("raw pixels", "#b08968"),
     "color_histogram": ("color histogram", "#e07a3f"),
 }
+COMPARATOR_COLORS = ("#6a994e", "#bc4749", "#9a6fb0", "#2a9d8f", "#c98bb9", "#577590")
 CLASS_COLORS = ("#d1495b", "#e9c46a", "#6c757d", "#5a9367", "#2e86ab", "#8e5572", "#f4a261", "#264653", "#b5c99a")
 UNLABELED = "#ffffff"
 TILES_A_ROW = 6
+
+
+def style(model: str) -> tuple[str, str]:
+    """Name and color of a model: a comparator's own name, and a color that depends on it alone."""
+    color = COMPARATOR_COLORS[sum(model.encode()) % len(COMPARATOR_COLORS)]
+    return STYLES.get(model, (model, color))
 
 
 def write(
@@ -84,7 +91,7 @@ def _knn_by_level(results: dict[str, Any]) -> Figure:
     labels = []
     for row in results["rows"]:
         if (row["benchmark"], row["split"]) == ("knn", split) and row["model"] != "franca":
-            name, color = STYLES[row["model"]]
+            name, color = style(row["model"])
             axes.axhspan(row["low"], row["high"], color=color, alpha=0.15, linewidth=0)
             axes.axhline(row["value"], color=color, linewidth=1.2)
             labels.append((row["value"], name, color))
@@ -93,7 +100,7 @@ def _knn_by_level(results: dict[str, Any]) -> Figure:
         [row["value"] - row["low"] for row in levels.values()],
         [row["high"] - row["value"] for row in levels.values()],
     ]
-    name, color = STYLES["franca"]
+    name, color = style("franca")
     axes.errorbar(list(levels), values, yerr=errors, color=color, marker="o", linewidth=2, capsize=3)
     labels.append((values[-1], name, color))
     axes.set_xscale("log", base=2)
@@ -153,7 +160,7 @@ def _patch_maps(images: DenseSet, rows: list[int], segmenters: dict[str, Segment
     for name in _shown(segmenters):
         segmenter = segmenters[name]
         features = [patch_features(segmenter.backbone, images[row], segmenter.side) for row in rows]
-        bands[STYLES[name][0]] = principal_colors(features)
+        bands[style(name)[0]] = principal_colors(features)
     return _tiles(bands)
 
 
@@ -180,7 +187,7 @@ def _masks(images: DenseSet, rows: list[int], segmenters: dict[str, Segmenter]) 
         truth.append(np.where(known[..., None], palette[np.where(known, mask, 0)], _rgb(UNLABELED)))
     bands = {"image": [np.asarray(images[row]) for row in rows], "ground truth": truth}
     for name in _shown(segmenters):
-        bands[STYLES[name][0]] = [palette[segmenters[name](images[row]).cpu().numpy()] for row in rows]
+        bands[style(name)[0]] = [palette[segmenters[name](images[row]).cpu().numpy()] for row in rows]
     names = images.classes if len(images.classes) <= len(CLASS_COLORS) else []
     return _tiles(bands, dict(zip(names, CLASS_COLORS, strict=False)))
 

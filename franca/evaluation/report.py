@@ -8,6 +8,7 @@ NAMES = {
     "raw_pixels": "raw pixels",
     "color_histogram": "color histogram",
 }
+"""How our model and its baselines are called; a comparator by its own name."""
 COLUMNS = (
     ("knn", "top1", "k-NN"),
     ("linear", "top1", "linear probe"),
@@ -16,13 +17,18 @@ COLUMNS = (
 )
 
 
+def names(results: dict[str, Any]) -> dict[str, str]:
+    """How each model of the results is called, in their order."""
+    return {row["model"]: NAMES.get(row["model"], row["model"]) for row in results["rows"]}
+
+
 def table(results: dict[str, Any], split: str) -> list[str]:
     """Lines of text: a row a model, a column a benchmark, scores of `split` with their intervals."""
     scores = {(row["model"], row["benchmark"], row["metric"]): row for row in results["rows"] if row["split"] == split}
     columns = [column for column in COLUMNS if any(key[1:] == column[:2] for key in scores)]
     head = f"On {split}, {100 * results['suite']['confidence']:g} % intervals"
     lines = [f"{head:26}" + "".join(f"{title:>20}" for *_, title in columns)]
-    for model, name in NAMES.items():
+    for model, name in names(results).items():
         cells = [cell(scores.get((model, benchmark, metric))) for benchmark, metric, _ in columns]
         if set(cells) != {"-"}:
             lines.append(f"{name:26}" + "".join(f"{cell:>20}" for cell in cells))
@@ -37,7 +43,7 @@ def cell(row: dict[str, Any] | None) -> str:
 def levels(results: dict[str, Any], split: str) -> list[str]:
     """Lines of text: k-NN of this model and its random twin by Matryoshka level."""
     lines: list[str] = []
-    for model, name in NAMES.items():
+    for model, name in names(results).items():
         found = by_level(results, model, split)
         if found and not lines:
             lines.append(f"{f'k-NN on {split}, first D':26}" + "".join(f"{width:>8}" for width in found))

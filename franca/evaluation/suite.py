@@ -16,7 +16,7 @@ from franca.evaluation.benchmarks.segmentation import Segmenter
 from franca.evaluation.features import Backbone, Dataset, Skipped, extract_all
 from franca.evaluation.intervals import Score
 from franca.files import write_json
-from franca.models import load_model, random_model
+from franca.models import load_model, random_twin
 from franca.params import Params
 from franca.paths import MODEL, PREPARED, RESULTS
 from franca.runtime import choose_device, make_deterministic
@@ -28,11 +28,13 @@ def run(params: Params) -> None:
     """The evaluate stage: `results.json`, `metrics.json` and pictures in `results/evaluate`."""
     make_deterministic(params.runtime)
     device, store, model = choose_device(params.runtime), Store(PREPARED), load_model(MODEL)
-    side, patch = params.base.image_size, params.base.backbone.patch_size
+    comparators = {folder.name: load_model(folder) for folder in map(Path, params.evaluate.comparators)}
+    side, patch = model.image_size, model.patch_size
     channels = store.manifest["channels"]
     backbones = [
         model_backbone("franca", model, device),
-        model_backbone("random_init", random_model(params.base), device),
+        *(model_backbone(name, comparator, device) for name, comparator in comparators.items()),
+        model_backbone("random_init", random_twin(model, params.base.seed), device),
         raw_pixels(channels["mean"], channels["std"], side, patch, device),
         color_histogram(side, patch, device),
     ]
@@ -95,7 +97,7 @@ def summarize(measured: Measured, model_digest: str, store: Store, params: Param
     return {
         "data_digest": store.digest,
         "model_digest": model_digest,
-        "suite": params.evaluate.model_dump(mode="json"),
+        "suite": params.evaluate.suite,
         "skipped": measured.skipped,
         "rows": [{"model": name} | score._asdict() for name, scores in measured.scores.items() for score in scores],
     }

@@ -1,3 +1,3 @@
-from franca.models.model import Features, FrancaModel, load_model, random_model, save_model
+from franca.models.model import Features, FrancaModel, load_model, random_model, random_twin, save_model
 
-__all__ = ["Features", "FrancaModel", "load_model", "random_model", "save_model"]
+__all__ = ["Features", "FrancaModel", "load_model", "random_model", "random_twin", "save_model"]

@@ -42,8 +42,8 @@ def timm_arguments(params: BackboneParams, image_size: int) -> dict[str, Any]:
 class Backbone(VisionTransformer):
     """Vision transformer whose patches can be masked, for images of any size that patches divide.
 
-    Registers carry no position embedding. Positions of another grid than the native one are resampled bicubically
-    with the official scale factors (offset 0.1, no antialias).
+    Registers carry no position embedding. Positions of another grid than the native one are resampled bicubically, as
+    `position_resampling` says.
     """
 
     def __init__(self, params: BackboneParams, image_size: int, drop_path: float = 0.0) -> None:
@@ -57,6 +57,7 @@ class Backbone(VisionTransformer):
             weight_init="skip",
         )
         self.drop_path_rate = drop_path
+        self.position_resampling = params.position_resampling
         grid = image_size // params.patch_size
         self.mask_token = nn.Parameter(torch.zeros(1, params.embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid * grid, params.embed_dim))
@@ -75,20 +76,15 @@ class Backbone(VisionTransformer):
         if self.reg_token is not None:
             nn.init.normal_(self.reg_token, std=1e-6)
 
-    def forward_tokens(self, images: Tensor, masks: Tensor | None = None) -> Tensor:
+    def forward_features(self, images: Tensor, masks: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Normalized tokens (B, 1 + registers + h w, D) of normalized images (B, 3, H, W).
 
         Masked patches, where `masks` (B, h w) is true, are replaced by the mask token before positions are added.
         """
         x = self.patch_embed(images)
-        batch, height, width, _ = x.shape
-        x = x.flatten(1, 2)
         if masks is not None:
-            x = torch.where(masks[..., None], self.mask_token.to(x.dtype), x)
-        assert self.cls_token is not None
-        x = torch.cat([self.cls_token.expand(batch, -1, -1), x], dim=1) + self.positions(height, width)
-        if self.reg_token is not None:
-            x = torch.cat([x[:, :1], self.reg_token.expand(batch, -1, -1), x[:, 1:]], dim=1)
+            x = torch.where(masks.unflatten(1, x.shape[1:3])[..., None], self.mask_token.to(x.dtype), x)
+        x = self._pos_embed(x)
         # On a CPU plain matrix products beat the fused kernel for the few tokens that a crop has.
         fused = x.is_cuda or x.shape[1] > 256
         for block in self.blocks:
@@ -96,6 +92,15 @@ class Backbone(VisionTransformer):
             block.attn.fused_attn = fused  # type: ignore[assignment]
             x = self._block(block, x)
         return self.norm(x)
+
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        """Class token and registers put before patches (B, h, w, D), positions added to all but registers."""
+        batch, height, width, _ = x.shape
+        assert self.cls_token is not None
+        x = torch.cat([self.cls_token.expand(batch, -1, -1), x.flatten(1, 2)], dim=1) + self.positions(height, width)
+        if self.reg_token is not None:
+            x = torch.cat([x[:, :1], self.reg_token.expand(batch, -1, -1), x[:, 1:]], dim=1)
+        return x
 
     def _block(self, block: Block, x: Tensor) -> Tensor:
         rate = self.drop_path_rate if self.training else 0.0
@@ -109,8 +114,11 @@ class Backbone(VisionTransformer):
         if (height, width) == (side, side):
             return self.pos_embed
         grid = self.pos_embed[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
-        scale = ((height + 0.1) / side, (width + 0.1) / side)
-        grid = F.interpolate(grid, scale_factor=scale, mode="bicubic", align_corners=False)
+        if self.position_resampling == "offset":
+            scale = ((height + 0.1) / side, (width + 0.1) / side)
+            grid = F.interpolate(grid, scale_factor=scale, mode="bicubic", align_corners=False)
+        else:
+            grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False, antialias=True)
         return torch.cat([self.pos_embed[:, :1], grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
 
 

@@ -13,12 +13,13 @@ from tqdm import tqdm
 from franca.data.loader import StepDataset, step_loader
 from franca.data.store import Store
 from franca.errors import FrancaError, Stopped
+from franca.models import FrancaModel, load_model, random_model
 from franca.models.model import normalize
 from franca.params import Params
 from franca.paths import PREPARED
 from franca.pretrain.checkpoint import load_newest, save_checkpoint
 from franca.pretrain.monitor import LossMeter, OnlineKnn, collapse_warning
-from franca.pretrain.network import Network, update_teacher
+from franca.pretrain.network import update_teacher
 from franca.pretrain.objective import student_terms, teacher_targets, total_loss
 from franca.pretrain.optimizer import clip_gradients, make_optimizer, set_rates
 from franca.pretrain.outputs import write_outputs
@@ -41,12 +42,20 @@ def run(params: Params, on_start: Callable[[Path], object] | None = None) -> Non
     with sole_owner(folder.path):
         if on_start:
             on_start(folder.path)
-        teacher = train(params, store, folder, mark, stop)
-        write_outputs(params, teacher, folder, mark)
+        model = train(params, store, folder, mark, stop) if params.pretrain.epochs else adopt(params, folder, mark)
+        write_outputs(model, folder, mark)
 
 
-def train(params: Params, store: Store, folder: RunFolder, mark: str, stop: StopRequest) -> Network:
-    """Train to the end, from the run's newest checkpoint if it has one, and return the teacher."""
+def adopt(params: Params, folder: RunFolder, mark: str) -> FrancaModel:
+    """The model of `pretrain.init` as it is: a run of no steps, so that it can go through the other stages."""
+    folder.write_facts({"fingerprint": mark, **machine_facts(torch.device("cpu"), "fp32")})
+    folder.start_at(0)
+    folder.finish()
+    return load_model(Path(str(params.pretrain.init)))
+
+
+def train(params: Params, store: Store, folder: RunFolder, mark: str, stop: StopRequest) -> FrancaModel:
+    """Train to the end, from the run's newest checkpoint if it has one, and return the teacher's model."""
     # models
     make_deterministic(params.runtime)
     device = choose_device(params.runtime)
@@ -134,7 +143,9 @@ def train(params: Params, store: Store, folder: RunFolder, mark: str, stop: Stop
                 raise Stopped(f"stopped at step {done} of {schedules.total}; run again to go on from there")
     progress.close()
     folder.finish()
-    return teacher
+    model = random_model(params.base)
+    model.backbone.load_state_dict(teacher.backbone.state_dict())
+    return model
 
 
 class Progress:

@@ -17,7 +17,7 @@ class Network(nn.Module):
 
     def tokens(self, images: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Class tokens (B, D) and patch tokens (B, h w, D) of normalized images."""
-        tokens = self.backbone.forward_tokens(images, masks)
+        tokens = self.backbone.forward_features(images, masks)
         return tokens[:, 0], tokens[:, self.backbone.num_prefix_tokens :]
 
 

@@ -4,10 +4,13 @@ import copy
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from franca.errors import FrancaError
 from franca.models import load_model
-from franca.models.backbone import resize_positions
+from franca.models.backbone import Backbone, resize_positions
+from franca.models.model import load_weights
+from franca.params import Backbone as BackboneParams
 from franca.params import Params
 from franca.pretrain.network import Network
 
@@ -25,14 +28,37 @@ def make_networks(params: Params, device: torch.device) -> tuple[Network, Networ
     torch.manual_seed(params.base.seed)
     student = Network(params.base, params.pretrain)
     if params.pretrain.init:
-        start = load_model(Path(params.pretrain.init))
-        if start.architecture != params.base.backbone:
-            raise FrancaError(
-                f"pretrain.init: {params.pretrain.init} holds another architecture than base.backbone:"
-                f" {start.architecture}"
-            )
-        weights = start.backbone.state_dict()
-        weights["pos_embed"] = resize_positions(weights["pos_embed"], student.backbone.patch_embed.grid_size[0])
-        student.backbone.load_state_dict(weights)
+        start = start_weights(Path(params.pretrain.init), params)
+        start["pos_embed"] = resize_positions(start["pos_embed"], student.backbone.patch_embed.grid_size[0])
+        load_weights(student.backbone, start, f"pretrain.init: {params.pretrain.init}")
     teacher = copy.deepcopy(student).requires_grad_(False).eval()
     return student.train().to(device), teacher.to(device)
+
+
+def start_weights(folder: Path, params: Params) -> dict[str, Tensor]:
+    """Weights of our backbone from a model folder; positions are still those of its image size.
+
+    A timm model will do where our backbone with its weights gives its very features.
+    """
+    start = load_model(folder)
+    wanted = params.base.backbone
+    if isinstance(start.architecture, BackboneParams):
+        # What LayerScale starts from is of no account once there are weights.
+        if start.architecture.model_copy(update={"layer_scale": wanted.layer_scale}) != wanted:
+            raise FrancaError(
+                f"pretrain.init: {folder} holds another architecture than base.backbone: {start.architecture}"
+            )
+        return dict(start.backbone.state_dict())
+    weights = dict(start.backbone.state_dict())
+    if start.backbone.no_embed_class and start.backbone.cls_token is not None:
+        weights["pos_embed"] = torch.cat([torch.zeros_like(weights["pos_embed"][:, :1]), weights["pos_embed"]], dim=1)
+    ours = Backbone(wanted, start.image_size).eval()
+    load_weights(ours, weights | {"mask_token": ours.mask_token.detach()}, f"pretrain.init: {folder}")
+    image = torch.randn(1, 3, start.image_size, start.image_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        if not torch.allclose(ours.forward_features(image), start.backbone.forward_features(image), atol=1e-3):
+            raise FrancaError(
+                f"pretrain.init: {folder} holds {start.architecture}, whose weights fit base.backbone but give other"
+                " features there; change base.backbone (num_heads, ffn)"
+            )
+    return dict(ours.state_dict())

@@ -99,7 +99,7 @@ def champion_results(
     if own is not None and comparable(own, reference):
         return own
     store = Store(PREPARED)
-    suite = params.evaluate.model_dump(mode="json")
+    suite = params.evaluate.suite
     if store.digest != reference["data_digest"] or suite != reference["suite"]:
         raise FrancaError(
             f"{PREPARED} and params.evaluate are not what the challenger was measured with, so the champion cannot "

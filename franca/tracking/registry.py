@@ -132,7 +132,7 @@ def _log_model(
     from mlflow.types import Schema, TensorSpec
 
     about = read_json(folder / "config.json")
-    side, width = about["image_size"], about["backbone"]["embed_dim"]
+    side, width = about["image_size"], about["dim"]
     signature = ModelSignature(
         Schema([TensorSpec(np.dtype("uint8"), (-1, side, side, 3))]),
         Schema([TensorSpec(np.dtype("float32"), (-1, width))]),

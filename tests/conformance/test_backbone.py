@@ -26,6 +26,7 @@ def make_backbone(about: dict[str, Any], drop_path: float = 0.0) -> Backbone:
         ffn="mlp" if about["ffn_layer"] == "mlp" else "swiglu",
         registers=about.get("num_register_tokens", 0),
         layer_scale=1.0,
+        position_resampling="antialias" if about.get("interpolate_antialias") else "offset",
     )
     return Backbone(params, about["img_size"], drop_path)
 
@@ -50,9 +51,9 @@ def test_native_size_with_and_without_masks(case: Case) -> None:
     backbone = official_backbone(case)
     prenorm: list[Tensor] = []
     backbone.norm.register_forward_pre_hook(lambda _, arguments: prenorm.append(arguments[0]))
-    check_tokens(case, "native.", backbone.forward_tokens(case["input/native"]))
+    check_tokens(case, "native.", backbone.forward_features(case["input/native"]))
     case.check("native.x_prenorm", prenorm[0])
-    check_tokens(case, "native_masked.", backbone.forward_tokens(case["input/native"], case["input/native_masks"]))
+    check_tokens(case, "native_masked.", backbone.forward_features(case["input/native"], case["input/native_masks"]))
 
 
 @pytest.mark.case("09a_vit")
@@ -63,21 +64,22 @@ def test_interpolated_positions_of_other_sizes(case: Case) -> None:
     for size in sizes:
         height, width = (int(side) // case.parameters["patch_size"] for side in size.split("x"))
         case.check(f"pos_embed_{size}", backbone.positions(height, width))
-        check_tokens(case, f"img_{size}.", backbone.forward_tokens(case[f"input/img_{size}"]))
+        check_tokens(case, f"img_{size}.", backbone.forward_features(case[f"input/img_{size}"]))
 
 
 @pytest.mark.case("09b_vit_chunked_keys")
 def test_weights_in_chunks_and_small_tokens(case: Case) -> None:
     backbone = official_backbone(case)
-    check_tokens(case, "", backbone.forward_tokens(case["input/img"]))
-    check_tokens(case, "masked.", backbone.forward_tokens(case["input/img"], case["input/masks"]))
+    check_tokens(case, "", backbone.forward_features(case["input/img"]))
+    check_tokens(case, "masked.", backbone.forward_features(case["input/img"], case["input/masks"]))
 
 
 @pytest.mark.case("09c_vit_variant")
-def test_plain_mlp_and_registers(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_mlp_registers_and_antialiased_positions(case: Case) -> None:
     backbone = official_backbone(case)
-    monkeypatch.setattr(backbone, "positions", lambda height, width: case["expected/pos_embed"])
-    tokens = backbone.forward_tokens(case["input/img"])
+    height, width = (side // case.parameters["patch_size"] for side in case["input/img"].shape[-2:])
+    case.check("pos_embed", backbone.positions(height, width))
+    tokens = backbone.forward_features(case["input/img"])
     check_tokens(case, "", tokens, case.parameters["num_register_tokens"])
 
 

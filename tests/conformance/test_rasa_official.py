@@ -6,7 +6,8 @@ Its one-dimensional form is not here: the product removes planes only.
 import pytest
 import torch
 
-from franca.rasa import decompose, grid_places, position_loss
+from franca.models.planes import decompose
+from franca.rasa import grid_places, position_loss
 from tests.conformance.conftest import Case
 
 

@@ -41,40 +41,40 @@ def test_a_stock_timm_model_reads_the_weights(tiny_params: MakeParams, ffn: str)
     del weights["mask_token"]
     stock.load_state_dict(weights)
     images = make_images()
-    torch.testing.assert_close(backbone.forward_tokens(images), stock.forward_features(images))
+    torch.testing.assert_close(backbone.forward_features(images), stock.forward_features(images))
 
 
 def test_what_a_mask_covers_is_not_seen(tiny_params: MakeParams) -> None:
     backbone, images = make_backbone(tiny_params), make_images()
     masks = torch.zeros(2, 16, dtype=torch.bool)
     masks[:, 5] = True
-    plain, masked = backbone.forward_tokens(images), backbone.forward_tokens(images, masks)
+    plain, masked = backbone.forward_features(images), backbone.forward_features(images, masks)
     changed = images.clone()
     changed[:, :, 8:16, 8:16] += 1
-    torch.testing.assert_close(backbone.forward_tokens(changed, masks), masked)
-    assert not torch.allclose(backbone.forward_tokens(changed), plain)
+    torch.testing.assert_close(backbone.forward_features(changed, masks), masked)
+    assert not torch.allclose(backbone.forward_features(changed), plain)
     assert not torch.allclose(masked, plain)
-    torch.testing.assert_close(backbone.forward_tokens(images, torch.zeros_like(masks)), plain)
+    torch.testing.assert_close(backbone.forward_features(images, torch.zeros_like(masks)), plain)
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (48, 16), (8, 64), (136, 136)])
 def test_images_of_any_whole_number_of_patches(tiny_params: MakeParams, height: int, width: int) -> None:
     backbone = make_backbone(tiny_params, registers=2)
-    tokens = backbone.forward_tokens(make_images(height, width))
+    tokens = backbone.forward_features(make_images(height, width))
     assert tokens.shape == (2, 1 + 2 + height * width // 64, 32)
     assert torch.isfinite(tokens).all()
 
 
 def test_images_of_one_batch_do_not_mix(tiny_params: MakeParams) -> None:
     backbone, images = make_backbone(tiny_params), make_images(count=4)
-    alone = torch.cat([backbone.forward_tokens(image[None]) for image in images])
-    torch.testing.assert_close(backbone.forward_tokens(images), alone, rtol=1e-4, atol=1e-5)
+    alone = torch.cat([backbone.forward_features(image[None]) for image in images])
+    torch.testing.assert_close(backbone.forward_features(images), alone, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_reach_every_parameter(tiny_params: MakeParams) -> None:
     backbone = make_backbone(tiny_params, registers=2)
     masks = torch.arange(16).expand(2, 16) < 4
-    backbone.forward_tokens(make_images(), masks).square().sum().backward()
+    backbone.forward_features(make_images(), masks).square().sum().backward()
     for name, parameter in backbone.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
@@ -82,9 +82,9 @@ def test_gradients_reach_every_parameter(tiny_params: MakeParams) -> None:
 def test_stochastic_depth_rests_in_evaluation(tiny_params: MakeParams) -> None:
     backbone, images = make_backbone(tiny_params, drop_path=0.5), make_images(count=8)
     still = make_backbone(tiny_params)
-    torch.testing.assert_close(backbone.forward_tokens(images), still.forward_tokens(images))
+    torch.testing.assert_close(backbone.forward_features(images), still.forward_features(images))
     backbone.train()
-    assert not torch.allclose(backbone.forward_tokens(images), still.forward_tokens(images))
+    assert not torch.allclose(backbone.forward_features(images), still.forward_features(images))
 
 
 @pytest.mark.parametrize(("batch", "rate", "kept"), [(8, 0.25, 6), (7, 0.5, 3), (2, 0.9, 1), (1, 0.9, 1)])

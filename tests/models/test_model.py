@@ -9,6 +9,7 @@ from franca.errors import FrancaError
 from franca.files import read_json, sha256_file, write_json
 from franca.models import load_model, random_model, save_model
 from franca.models.model import FrancaModel, normalize
+from franca.models.planes import decompose
 from tests.conftest import MakeParams
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)
@@ -34,7 +35,7 @@ def test_bytes_to_features(model: FrancaModel) -> None:
 
 def test_patches_lie_where_the_image_has_them(model: FrancaModel) -> None:
     # With all positions alike, one different patch stands out in its own place.
-    model.backbone.pos_embed.zero_()  # type: ignore[union-attr]
+    model.backbone.pos_embed.zero_()
     images = torch.full((1, 3, 32, 32), 90, dtype=torch.uint8)
     images[:, :, 8:16, 16:24] = 200
     patches = model(images).patches[0]
@@ -52,14 +53,15 @@ def test_normalization_takes_imagenets_statistics_out() -> None:
 def test_position_removal_is_for_patches_alone(model: FrancaModel) -> None:
     images = make_images()
     before = model(images)
-    model.patch_projection.mul_(2)
+    plane = torch.randn(1, 2, 32)
+    model.remove_position(plane)
     after = model(images)
     assert torch.equal(after.pooled, before.pooled)
-    torch.testing.assert_close(after.patches, 2 * before.patches)
+    torch.testing.assert_close(after.patches, decompose(before.patches, plane[0])[1])
 
 
 def test_a_saved_model_comes_back(model: FrancaModel, tmp_path: Path) -> None:
-    model.patch_projection.copy_(torch.rand(32, 32))
+    model.remove_position(torch.randn(2, 2, 32))
     save_model(model, tmp_path / "model")
     again = load_model(tmp_path / "model")
     for got, expected in zip(again(make_images()), model(make_images()), strict=True):
@@ -99,18 +101,18 @@ def test_what_is_wrong_with_a_folder_is_told(model: FrancaModel, tmp_path: Path)
 
     changed = dict(weights)
     changed["backbone.extra"] = changed.pop("backbone.mask_token")
-    changed["patch_projection"] = torch.eye(16)
+    changed["backbone.norm.bias"] = torch.zeros(16)
     save_file(changed, folder / "model.safetensors")
     with pytest.raises(FrancaError) as caught:
         load_model(folder)
     assert str(caught.value) == (
-        f"{folder / 'model.safetensors'}: the weights do not fit the architecture: missing backbone.mask_token;"
-        " patch_projection is (16, 16), not (32, 32); unexpected backbone.extra"
+        f"{folder / 'model.safetensors'}: the weights do not fit the architecture: backbone.norm.bias is (16,), not"
+        " (32,); missing backbone.mask_token; unexpected backbone.extra"
     )
 
     save_file(weights, folder / "model.safetensors")
     config = read_json(folder / "config.json")
-    faults: list[Any] = [config | {"backbone": {}}, {}, [], config | {"image_size": "large"}]
+    faults: list[Any] = [config | {"architecture": {}}, {}, [], config | {"image_size": "large"}]
     for broken in faults:
         write_json(folder / "config.json", broken)
         with pytest.raises(FrancaError, match="model: not a readable model: ") as caught:
@@ -119,3 +121,57 @@ def test_what_is_wrong_with_a_folder_is_told(model: FrancaModel, tmp_path: Path)
     (folder / "config.json").write_text("{")
     with pytest.raises(FrancaError, match="model: not a readable model: "):
         load_model(folder)
+
+
+def test_leading_dimensions_alone(model: FrancaModel, tmp_path: Path) -> None:
+    short = FrancaModel(model.architecture, 32, model.mean, model.std, dim=8)
+    short.load_state_dict(model.state_dict())
+    save_model(short, tmp_path / "short")
+    short, images = load_model(tmp_path / "short"), make_images()
+    assert (short.embed_dim, short.levels) == (8, (2, 4, 8))
+    for got, whole in zip(short(images), model(images), strict=True):
+        torch.testing.assert_close(got, whole[..., :8])
+
+
+def test_features_of_any_block_at_any_size(model: FrancaModel) -> None:
+    images = make_images(48, 16)
+    tokens = model.forward_features(images)
+    assert tokens.shape == (2, 1 + 6 * 2, 32) and tokens.dtype == torch.float32
+    first, last = model.forward_intermediates(images)
+    torch.testing.assert_close(last.pooled, tokens[:, 0])
+    torch.testing.assert_close(last.patches, tokens[:, 1:].unflatten(1, (6, 2)))
+    assert not torch.allclose(first.patches, last.patches)
+    torch.testing.assert_close(model.forward_intermediates(images, [0])[0].patches, first.patches)
+    torch.testing.assert_close(model.forward_intermediates(images, [-1])[0].patches, last.patches)
+    torch.testing.assert_close(model.forward_intermediates(images, 1)[0].patches, last.patches)
+    raw = model.forward_intermediates(images, 1, norm=False)[0]
+    torch.testing.assert_close(model.backbone.norm(raw.patches), last.patches)
+    for missing in (0, 3, [2], [-3]):
+        with pytest.raises(FrancaError, match=r"no such block: .*; the model has 2, 0 to 1"):
+            model.forward_intermediates(images, missing)
+
+
+SIGLIP, CLIP, DINO = "vit_base_patch16_siglip_224", "vit_base_patch16_clip_224", "vit_small_patch14_reg4_dinov2"
+
+
+@pytest.mark.parametrize(("name", "image_size", "patch_size"), [(SIGLIP, 32, 16), (CLIP, 32, 16), (DINO, 28, 14)])
+def test_plain_transformers_of_timm_are_models_too(
+    name: str, image_size: int, patch_size: int, tmp_path: Path
+) -> None:
+    save_model(FrancaModel(name, image_size, MEAN, STD), tmp_path / "model")
+    model = load_model(tmp_path / "model")
+    assert (model.architecture, model.patch_size, model.levels) == (name, patch_size, ())
+    images = make_images(2 * patch_size, 3 * patch_size)
+    pooled, patches = model(images)
+    assert pooled.shape == (2, model.width) and patches.shape == (2, 2, 3, model.width)
+    last = model.forward_intermediates(images, 1)[0]
+    torch.testing.assert_close(last.patches, patches)
+    stock = model.backbone.forward_features(normalize(images / 255, MEAN, STD))
+    torch.testing.assert_close(pooled, model.backbone.forward_head(stock, pre_logits=True))
+
+
+def test_other_names_are_refused() -> None:
+    with pytest.raises(FrancaError, match="no_such_vit: timm makes no plain vision transformer of that name"):
+        FrancaModel("no_such_vit", 32, MEAN, STD)
+    with pytest.raises(FrancaError, match=r"resnet18: (timm makes no|a ResNet)"):
+        FrancaModel("resnet18", 32, MEAN, STD)

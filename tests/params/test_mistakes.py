@@ -25,7 +25,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
         "base.backbone.foo",
         1,
         "base.backbone.foo: unknown key (value 1);"
-        " known here: patch_size, embed_dim, depth, num_heads, ffn, registers, layer_scale",
+        " known here: patch_size, embed_dim, depth, num_heads, ffn, registers, layer_scale,"
+        " position_resampling",
     ),
     # missing keys
     ("evaluate", MISSING, "evaluate: missing key"),
@@ -58,7 +59,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
     # bounds
     ("base.seed", -1, "base.seed: input should be greater than or equal to 0, not -1"),
     ("prepare.val_fraction", 1.0, "prepare.val_fraction: input should be less than 1, not 1.0"),
-    ("pretrain.epochs", 0, "pretrain.epochs: input should be greater than 0, not 0"),
+    ("pretrain.epochs", -1, "pretrain.epochs: input should be greater than or equal to 0, not -1"),
+    ("pretrain.epochs", 0, "pretrain: epochs 0 trains nothing and needs a model in init"),
     ("pretrain.epochs", float("inf"), "pretrain.epochs: input should be a finite number, not Infinity"),
     (
         "pretrain.crops.global_scale",

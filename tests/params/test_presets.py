@@ -6,6 +6,7 @@ import yaml
 
 from franca import presets
 from franca.params import load_params, read_yaml, scaled_lr
+from tests.conftest import MakeParams
 
 ROOT = Path(__file__).parents[2]
 
@@ -133,3 +134,8 @@ def test_what_all_runs_of_the_paper_share(name: str) -> None:
         "teacher_momentum": (0.994, 1.0),
     }
     assert scaled_lr(optimizer, 4096) == 2 * optimizer.base_lr
+
+
+def test_the_suite_is_what_scores_depend_on(tiny_params: MakeParams) -> None:
+    one = tiny_params({"evaluate.sample_images": 3, "evaluate.comparators": ["models/dinov2"]}).evaluate.suite
+    assert one == tiny_params().evaluate.suite != tiny_params({"evaluate.knn_k": 7}).evaluate.suite

@@ -91,7 +91,7 @@ def write_results(params: Params, seed: int, knn: float, linear: float, data_dig
     results = {
         "data_digest": data_digest,
         "model_digest": sha256_file(Path("models/franca/model.safetensors")),
-        "suite": params.evaluate.model_dump(mode="json"),
+        "suite": params.evaluate.suite,
         "rows": rows,
     }
     fingerprint = f"{FINGERPRINT[:-1]}{seed:x}"
