@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from franca import __version__, presets
@@ -55,7 +55,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.command in STAGES:
         if "DVC_ROOT" in os.environ:
             follow_parent()
-        with _recorded(arguments.command):
+        # Of several training processes the first one speaks for all.
+        with _recorded(arguments.command) if os.environ.get("RANK", "0") == "0" else nullcontext():
             stage = importlib.import_module(STAGES[arguments.command][0])
             if arguments.command == "pretrain":
                 from franca.tracking import mirror

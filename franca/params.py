@@ -153,7 +153,14 @@ class Losses(Section):
         description="Temperature of the teacher's assignments at the start and after its warm-up."
     )
     teacher_warmup_epochs: NonNegative = Field(description="Epochs over which the teacher's temperature rises.")
+    koleo_images: int = Field(
+        ge=2, description="Images whose class tokens KoLeo spreads among each other; divides the batch."
+    )
+    assignment: Literal["sinkhorn", "centering"] = Field(
+        description="How the teacher assigns: Sinkhorn-Knopp, or a softmax less a moving center for each level."
+    )
     sinkhorn_iterations: Count = Field(description="Iterations of Sinkhorn-Knopp.")
+    center_momentum: Probability = Field(description="Momentum of the moving centers, where assignment is centering.")
 
 
 class Optimizer(Section):
@@ -193,9 +200,16 @@ class Pretrain(Section):
     losses: Losses = Field(description="Terms of the objective.")
     optimizer: Optimizer = Field(description="AdamW, its schedules and the teacher's.")
     knn_epochs: Positive = Field(description="Epochs from one online k-NN on val to the next.")
+    compat: Literal["none", "official"] = Field(
+        description="Value official lets padding take part in the patches' Sinkhorn-Knopp, as the official code does."
+    )
 
     @model_validator(mode="after")
     def _length_fits(self) -> Self:
+        if self.batch_size % self.losses.koleo_images:
+            raise ValueError(
+                f"batch_size {self.batch_size} must be a multiple of losses.koleo_images {self.losses.koleo_images}"
+            )
         if not self.epochs and not self.init:
             raise ValueError("epochs 0 trains nothing and needs a model in init")
         for value, name in (
@@ -270,11 +284,23 @@ class Register(Section):
 
 class Runtime(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(description="Where tensors live; auto takes a GPU if there is one.")
+    processes: Count = Field(
+        description="Training processes on this machine, one a GPU; a launcher's own number wins."
+    )
+    parallel: Literal["ddp", "fsdp"] = Field(
+        description="How processes share: each holds all weights, or a part of weights and optimizer (FSDP2)."
+    )
+    accumulation_steps: Count = Field(
+        description="Parts into which each process cuts its share of a batch, one after the other, to save memory."
+    )
+    compile: bool = Field(description="Compile the transformer's blocks (torch.compile); pays on GPUs.")
     threads: Count = Field(description="Threads of the CPU math libraries; another count changes the last bits.")
     workers: int = Field(ge=0, description="Processes that load images; 0 loads in the trainer.")
     log_steps: Count = Field(description="Steps from one line of the log to the next.")
     checkpoint_steps: Count = Field(description="Steps from one checkpoint to the next.")
     keep_checkpoints: Count = Field(description="Newest checkpoints that are kept.")
+    milestone_steps: Count | None = Field(description="Steps from one checkpoint that is kept for good to the next.")
+    profile_steps: int = Field(ge=0, description="Steps traced by torch.profiler after the first ten; 0 for none.")
 
 
 class Params(Section):

@@ -16,3 +16,8 @@ def runs_root() -> Path:
     It hangs on DVC_ROOT, which in `dvc exp run --temp` is the main checkout, and so outlives the temporary folder.
     """
     return Path(os.environ.get("DVC_ROOT", ".")).resolve() / "runs"
+
+
+def requeue_path() -> Path:
+    """There while a stage that was asked to stop waits to be run again."""
+    return runs_root() / "requeue.json"

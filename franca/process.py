@@ -49,8 +49,14 @@ def follow_parent() -> None:
 
 
 @contextmanager
-def sole_owner(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process alone; a second one is told who holds it. The lock dies with its process."""
+def sole_owner(folder: Path, wanted: bool = True) -> Iterator[None]:
+    """Hold `folder` for this process alone; a second one is told who holds it. The lock dies with its process.
+
+    Nothing is held where it is not `wanted`, as in processes whose first one holds it for all.
+    """
+    if not wanted:
+        yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+") as file:
         try:

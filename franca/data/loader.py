@@ -43,19 +43,25 @@ def sample_rng(*key: int) -> np.random.Generator:
 class StepDataset(Dataset[Batch]):
     """`dataset[step]` is the batch of a step: a shuffle an epoch without repeats, then crops of each image."""
 
-    def __init__(self, images: ImageSet, dense: DenseSet | None, base: Base, params: Pretrain) -> None:
+    def __init__(
+        self, images: ImageSet, dense: DenseSet | None, base: Base, params: Pretrain, part: range | None = None
+    ) -> None:
+        """`part` are the rows of each batch that are made here; all of them if None."""
         self._images, self._dense = images, dense
         self._base, self._params = base, params
+        self._part = part or range(params.batch_size)
 
     def __getitem__(self, step: int) -> Batch:
         params, seed = self._params, self._base.seed
-        views = [self._sample(step, row, index) for row, index in enumerate(self._indices(step))]
+        indices = self.indices(step)
+        views = [self._sample(step, row, indices[row]) for row in self._part]
         grid = self._base.image_size // self._base.backbone.patch_size
         masks = batch_masks(2 * params.batch_size, grid, params.masks, sample_rng(seed, 1, step))
         global_views, local_views = zip(*views, strict=True)
+        masks = masks.reshape(2, params.batch_size, -1)[:, self._part].reshape(2 * len(self._part), -1)
         return Batch(_collate(global_views), _collate(local_views), torch.from_numpy(masks))
 
-    def _indices(self, step: int) -> NDArray[np.int64]:
+    def indices(self, step: int) -> NDArray[np.int64]:
         """Positions of the step's images in the endless sequence of shuffles, one shuffle of the set after another."""
         size = len(self._images)
         places = np.arange(step * self._params.batch_size, (step + 1) * self._params.batch_size)

@@ -25,6 +25,12 @@ def batch_masks(crops: int, grid: int, params: Masks, rng: np.random.Generator) 
     return rng.permutation(masks).reshape(crops, grid * grid)
 
 
+def official_buffer(crops: int, grid: int, params: Masks) -> int:
+    """Rows that the official code sets aside for the masked patches of `crops` crops: the most that there can be."""
+    edges = np.linspace(*params.ratio, int(crops * params.image_share) + 1)
+    return int(sum(int(grid * grid * ratio) for ratio in edges[1:]))
+
+
 def mask(grid: int, masked: int, params: Masks, rng: np.random.Generator) -> NDArray[np.bool_]:
     """One mask (grid, grid) with exactly `masked` patches."""
     match params.kind:

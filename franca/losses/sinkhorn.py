@@ -4,29 +4,36 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from franca.losses.chunks import chunks
 
-def sinkhorn_knopp(logits: Tensor, temperature: float, iterations: int) -> Tensor:
-    """Soft assignments (B, K) of samples to prototypes, every prototype used alike over the batch of all ranks.
 
-    Q = exp(logits / temperature); `iterations` times: divide by each prototype's sum over samples, then by each
-    sample's sum over prototypes (constant factors cancel). Done on the logarithm's dual potentials f (K,) and g (B,)
-    in float32, so that no temperature overflows. Each row of the result sums to 1.
+def sinkhorn_potentials(hidden: Tensor, prototypes: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """The dual potentials f (K,) and g (N,) of assignments exp(h w^T - f - g), over the batch of all ranks.
+
+    With Q = exp(h w^T), `iterations` times: divide by each prototype's sum over samples, then by each sample's sum
+    over prototypes (constant factors cancel). hidden (N, b), already divided by the temperature, and prototypes
+    (K, b) are float32. Done on logarithms, so that no temperature overflows.
     """
-    scaled = logits.float() / temperature
-    sample = torch.zeros_like(scaled[:, :1])
-    prototype = torch.zeros_like(scaled[:1])
+    logits = hidden @ prototypes.T
+    sample = hidden.new_zeros(len(hidden))
+    prototype = hidden.new_zeros(len(prototypes))
+    parts = list(chunks(len(hidden), prototypes))
     for _ in range(iterations):
-        prototype = _logsumexp_over_ranks(scaled - sample)
-        sample = (scaled - prototype).logsumexp(dim=1, keepdim=True)
-    return (scaled - prototype - sample).exp()
+        prototype = torch.full_like(prototype, -torch.inf)
+        for part in parts:
+            prototype = torch.logaddexp(prototype, (logits[part] - sample[part, None]).logsumexp(dim=0))
+        prototype = _logsumexp_over_ranks(prototype)
+        for part in parts:
+            sample[part] = (logits[part] - prototype).logsumexp(dim=1)
+    return prototype, sample
 
 
 def _logsumexp_over_ranks(x: Tensor) -> Tensor:
-    """log sum exp over the samples of all ranks: (B, K) -> (1, K)."""
+    """log sum exp over ranks, elementwise."""
     if not dist.is_initialized():
-        return x.logsumexp(dim=0, keepdim=True)
-    peak = x.amax(dim=0, keepdim=True) if len(x) else x.new_full((1, x.shape[1]), -torch.inf)
+        return x
+    peak = x.clone()
     dist.all_reduce(peak, dist.ReduceOp.MAX)
-    total = (x - peak).exp().sum(dim=0, keepdim=True)
+    total = (x - peak).exp()
     dist.all_reduce(total)
     return peak + total.log()

@@ -39,6 +39,19 @@ def timm_arguments(params: BackboneParams, image_size: int) -> dict[str, Any]:
     }
 
 
+class StochasticBlock(Block):
+    """timm's pre-norm block with a stochastic depth that keeps an exact number of samples while training."""
+
+    def __init__(self, *arguments: Any, drop_rate: float, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.drop_rate = drop_rate
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        rate = self.drop_rate if self.training else 0.0
+        x = residual(x, lambda y: self.ls1(self.attn(self.norm1(y))), rate)
+        return residual(x, lambda y: self.ls2(self.mlp(self.norm2(y))), rate)
+
+
 class Backbone(VisionTransformer):
     """Vision transformer whose patches can be masked, for images of any size that patches divide.
 
@@ -54,9 +67,9 @@ class Backbone(VisionTransformer):
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
             mlp_layer=SwiGLUPacked if swiglu else Mlp,  # type: ignore[arg-type]
             act_layer=nn.SiLU if swiglu else nn.GELU,
+            block_fn=partial(StochasticBlock, drop_rate=drop_path),  # type: ignore[arg-type]
             weight_init="skip",
         )
-        self.drop_path_rate = drop_path
         self.position_resampling = params.position_resampling
         grid = image_size // params.patch_size
         self.mask_token = nn.Parameter(torch.zeros(1, params.embed_dim))
@@ -76,6 +89,10 @@ class Backbone(VisionTransformer):
         if self.reg_token is not None:
             nn.init.normal_(self.reg_token, std=1e-6)
 
+    def forward(self, images: Tensor, masks: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """The same as `forward_features`: there is no classifier."""
+        return self.forward_features(images, masks)
+
     def forward_features(self, images: Tensor, masks: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Normalized tokens (B, 1 + registers + h w, D) of normalized images (B, 3, H, W).
 
@@ -88,9 +105,8 @@ class Backbone(VisionTransformer):
         # On a CPU plain matrix products beat the fused kernel for the few tokens that a crop has.
         fused = x.is_cuda or x.shape[1] > 256
         for block in self.blocks:
-            assert isinstance(block, Block)
-            block.attn.fused_attn = fused  # type: ignore[assignment]
-            x = self._block(block, x)
+            block.attn.fused_attn = fused  # type: ignore[union-attr]
+            x = block(x)
         return self.norm(x)
 
     def _pos_embed(self, x: Tensor) -> Tensor:
@@ -101,11 +117,6 @@ class Backbone(VisionTransformer):
         if self.reg_token is not None:
             x = torch.cat([x[:, :1], self.reg_token.expand(batch, -1, -1), x[:, 1:]], dim=1)
         return x
-
-    def _block(self, block: Block, x: Tensor) -> Tensor:
-        rate = self.drop_path_rate if self.training else 0.0
-        x = residual(x, lambda y: block.ls1(block.attn(block.norm1(y))), rate)
-        return residual(x, lambda y: block.ls2(block.mlp(block.norm2(y))), rate)
 
     def positions(self, height: int, width: int) -> Tensor:
         """Position embedding (1, 1 + h w, D) of a patch grid, the class token's first."""

@@ -1,5 +1,7 @@
 """Nested cluster heads: one set of prototypes for each Matryoshka level of the embedding."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -8,8 +10,15 @@ from franca.models.backbone import nesting_levels
 from franca.params import Heads
 
 
+class Level(NamedTuple):
+    """What the logits (N, K) of one level are the products of: `hidden` (N, b) and `prototypes` (K, b)."""
+
+    hidden: Tensor
+    prototypes: Tensor
+
+
 class Prototypes(nn.Module):
-    """Weight-normalized linear map (N, b) -> (N, K) without bias: row k is weight_g[k] weight_v[k] / |weight_v[k]|."""
+    """Weight-normalized prototypes, float32 (K, b): row k is weight_g[k] weight_v[k] / |weight_v[k]|."""
 
     def __init__(self, dim: int, count: int) -> None:
         super().__init__()
@@ -17,11 +26,9 @@ class Prototypes(nn.Module):
         self.weight_g = nn.Parameter(torch.ones(count, 1))
         nn.init.uniform_(self.weight_v, -(dim**-0.5), dim**-0.5)
 
-    def forward(self, x: Tensor, count: int | None = None) -> Tensor:
-        # bfloat16 keeps three digits of a logit, too few for temperatures of some hundredths.
-        with torch.autocast(x.device.type, enabled=False):
-            weight = F.normalize(self.weight_v[:count], dim=-1) * self.weight_g[:count]
-            return F.linear(x.float(), weight)
+    def forward(self, count: int | None = None) -> Tensor:
+        """The first `count` prototypes, or all."""
+        return F.normalize(self.weight_v[:count], dim=-1) * self.weight_g[:count]
 
 
 def _mlp(width: int, hidden: int, bottleneck: int) -> nn.Sequential:
@@ -36,7 +43,9 @@ def _mlp(width: int, hidden: int, bottleneck: int) -> nn.Sequential:
 
 
 class NestedHead(nn.Module):
-    """Logits of every level for tokens (N, D): a list, narrowest level first, of (N, K_l), K_l = int(K d_l / D).
+    """Levels for tokens (N, D), narrowest first, the l-th with K_l = int(K d_l / D) prototypes.
+
+    Logits are not computed here: they would be the largest tensors of training (`losses.cross_entropy`).
 
     nesting "project": level l sees Linear(D -> d_l)(x), as the official code does; "slice": x[:, :d_l], as the paper
     says; "none": one level, the whole of x (DINOv2). sharing "shared" (slices only): all levels use the widest
@@ -60,13 +69,13 @@ class NestedHead(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor) -> list[Level]:
         return [self._level(level, x) for level in range(len(self.levels))]
 
-    def _level(self, level: int, x: Tensor) -> Tensor:
+    def _level(self, level: int, x: Tensor) -> Level:
         nested = self.projections[level](x) if len(self.projections) else x[..., : self.levels[level]]
         if len(self.mlps) == len(self.levels):
-            return self.last_layers[level](self.mlps[level](nested))
+            return Level(self.mlps[level](nested), self.last_layers[level]())
         mlp = self.mlps[0]
         first = F.linear(nested, mlp[0].weight[:, : self.levels[level]], mlp[0].bias)  # type: ignore[index]
-        return self.last_layers[0](mlp[1:](first), self.counts[level])  # type: ignore[index]
+        return Level(mlp[1:](first), self.last_layers[0](self.counts[level]))  # type: ignore[index]

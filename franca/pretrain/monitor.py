@@ -1,9 +1,11 @@
 """What a person watches while a model trains: losses, signs of collapse for each level, online k-NN, throughput."""
 
+import resource
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from franca.data.store import Store
 from franca.data.transform import load_images
@@ -11,70 +13,115 @@ from franca.evaluation.knn import knn_predict
 from franca.models.model import normalize
 from franca.params import Base
 from franca.pretrain.network import Network
-from franca.pretrain.objective import Targets, Terms
+from franca.pretrain.objective import Terms
+from franca.pretrain.parallel import Ranks
 
 KNN_TRAIN, KNN_VAL = 2000, 1000
 COLLAPSED_SHARE = 0.1
+COLLAPSED_RANK = 2.0
+EFFECTIVE_RANK = "val/effective_rank"
+HEADS = ("dino", "ibot")
 
 
-class LossMeter:
+class Meter:
     """Means over the steps since the last reading; sums stay on the device, so that a step waits for nothing."""
 
-    def __init__(self, levels: tuple[int, ...]) -> None:
-        self._levels = levels
-        self._steps = 0
+    def __init__(self, levels: tuple[int, ...], counts: tuple[int, ...], device: torch.device) -> None:
+        """`levels` name the heads' levels, `counts` are their prototypes."""
+        self._levels, self._counts, self._device = levels, counts, device
+        self._reset()
+
+    def _reset(self) -> None:
+        self._updates: dict[str, int] = {}
         self._sums: dict[str, Tensor] = {}
-        self._used: dict[str, list[Tensor]] = {}
+        self._used = {
+            name: [torch.zeros(count, dtype=torch.bool, device=self._device) for count in self._counts]
+            for name in HEADS
+        }
 
     @torch.no_grad()
-    def update(self, loss: Tensor, terms: Terms, targets: Targets, norms: dict[str, Tensor]) -> None:
-        self._steps += 1
-        values = {"loss": loss, "koleo": terms.koleo}
-        values |= {f"grad_norm/{name}": norm for name, norm in norms.items()}
-        for name, assignments, losses in (
-            ("dino", targets.dino, terms.dino_local + terms.dino_global),
-            ("ibot", targets.ibot, terms.ibot),
+    def update(self, terms: Terms) -> None:
+        """Take in one part's terms."""
+        values = {"loss": terms.total.detach(), "koleo": terms.koleo}
+        for name, losses, entropies, divergences, favorites in (
+            (
+                "dino",
+                terms.dino_local + terms.dino_global,
+                terms.dino_entropy,
+                terms.dino_divergence,
+                terms.dino_favorites,
+            ),
+            ("ibot", terms.ibot, terms.ibot_entropy, terms.ibot_divergence, terms.ibot_favorites),
         ):
             values[name] = losses.sum()
-            used = self._used.setdefault(name, [a.new_zeros(a.shape[1], dtype=torch.bool) for a in assignments])
-            for level, share, part, seen in zip(self._levels, assignments, losses, used, strict=True):
-                values[f"{name}/level{level}"] = part
-                # No patch may be masked in the whole batch: the mean over samples is then 0, not 0 / 0.
-                entropy = torch.special.entr(share).sum(dim=1).sum() / max(len(share), 1)
-                values[f"teacher_entropy/{name}/level{level}"] = entropy
-                seen[share.argmax(dim=1)] = True
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, torch.zeros_like(value.detach())) + value.detach()
+            for level, *numbers in zip(self._levels, losses, entropies, divergences, strict=True):
+                for kind, number in zip(("{}", "teacher_entropy/{}", "divergence/{}"), numbers, strict=True):
+                    values[f"{kind.format(name)}/level{level}"] = number
+            for seen, favorite in zip(self._used[name], favorites, strict=True):
+                seen.index_fill_(0, favorite, True)
+        self.add(values)
 
-    def read(self) -> dict[str, float]:
-        """Means and shares of prototypes (0..1) that were some sample's first choice; then start anew."""
-        metrics = {f"train/{name}": float(total) / self._steps for name, total in self._sums.items()}
-        for name, used in self._used.items():
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Take in further numbers, scalars by name."""
+        for name, value in values.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+            self._updates[name] = self._updates.get(name, 0) + 1
+
+    def read(self, ranks: Ranks) -> dict[str, float]:
+        """Means over updates and processes, and shares of prototypes (0..1) that were some row's first choice."""
+        state = self.state_dict(ranks)
+        metrics = {f"train/{name}": float(total) / state["updates"][name] for name, total in state["sums"].items()}
+        for name, used in state["used"].items():
             for level, seen in zip(self._levels, used, strict=True):
                 metrics[f"train/prototypes_used/{name}/level{level}"] = float(seen.float().mean())
-        self.load_state_dict({"steps": 0, "sums": {}, "used": {}})
+        self._reset()
         return metrics
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"steps": self._steps, "sums": self._sums, "used": self._used}
+    def state_dict(self, ranks: Ranks) -> dict[str, Any]:
+        """What all processes know together."""
+        sums = dict(self._sums)
+        if sums:
+            sums = dict(zip(sums, ranks.mean(torch.stack(list(sums.values()))), strict=True))
+        used = {name: [ranks.union(seen) for seen in levels] for name, levels in self._used.items()}
+        return {"updates": dict(self._updates), "sums": sums, "used": used}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._steps, self._sums, self._used = state["steps"], state["sums"], state["used"]
+        state = tree_map_only(Tensor, lambda x: x.to(self._device), state)
+        self._updates, self._sums, self._used = state["updates"], state["sums"], state["used"]
+
+
+def memory_gib(device: torch.device) -> float:
+    """The most memory that was in use at once: of the GPU, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def effective_rank(features: Tensor) -> float:
+    """exp(entropy of the normalized singular values) of centered features (N, D): 1 to D (Roy and Vetterli, 2007)."""
+    values = torch.linalg.svdvals((features - features.mean(dim=0)).double())
+    return float(torch.special.entr(values / values.sum().clamp(min=1e-30)).sum().exp())
 
 
 def collapse_warning(metrics: dict[str, float]) -> str | None:
-    """A plain sentence where the finest prototypes in use have become very few."""
-    worst = {key: value for key, value in metrics.items() if "prototypes_used" in key and value < COLLAPSED_SHARE}
-    if not worst:
-        return None
-    key, value = min(worst.items(), key=lambda item: item[1])
-    return (
-        f"signs of collapse: {key} is {100 * value:.1f} % (try more batch, fewer prototypes or a higher temperature)"
-    )
+    """A plain sentence where few prototypes are in use or the features lie in few dimensions."""
+    used = {key: value for key, value in metrics.items() if "prototypes_used" in key and value < COLLAPSED_SHARE}
+    if used:
+        key, value = min(used.items(), key=lambda item: item[1])
+        return (
+            f"signs of collapse: {key} is {100 * value:.1f} %"
+            " (try more batch, fewer prototypes or a higher temperature)"
+        )
+    rank = metrics.get(EFFECTIVE_RANK)
+    if rank is not None and rank < COLLAPSED_RANK:
+        return (
+            f"signs of collapse: {EFFECTIVE_RANK} is {rank:.1f} (try a higher losses.koleo_weight or a lower base_lr)"
+        )
+    return None
 
 
-class OnlineKnn:
-    """Top-1 of the teacher's class tokens by weighted k-NN on fixed samples of train and val, in percent."""
+class OnlineEvaluation:
+    """Measures the teacher's class tokens on fixed samples of train and val."""
 
     def __init__(self, store: Store, base: Base, device: torch.device) -> None:
         generator = torch.Generator().manual_seed(base.seed)
@@ -86,22 +133,25 @@ class OnlineKnn:
             images = store.images(split)  # type: ignore[arg-type]
             labels = torch.as_tensor(images.labels)
             chosen = torch.randperm(len(images), generator=generator)[:limit]
-            chosen = chosen[labels[chosen] >= 0]
+            if self._classes > 1:
+                chosen = chosen[labels[chosen] >= 0]
             self._images.append(load_images(images, base.image_size, chosen.tolist()))
             self._labels.append(labels[chosen])
 
-    @property
-    def possible(self) -> bool:
-        return self._classes > 1 and all(len(labels) for labels in self._labels)
-
-    @torch.inference_mode()
-    def top1(self, teacher: Network, k: int = 20, temperature: float = 0.07) -> float:
+    def measure(self, teacher: Network, k: int = 20, temperature: float = 0.07) -> dict[str, float]:
+        """Effective rank of val's class tokens and, where there are labels, top-1 of the weighted k-NN in percent."""
         train, val = (
             torch.cat([self._class_tokens(teacher, part) for part in images.split(256)]) for images in self._images
         )
-        shares = knn_predict(train, self._labels[0].to(self._device), val, self._classes, k, temperature)
-        return 100 * float((shares.argmax(dim=1).cpu() == self._labels[1]).float().mean())
+        metrics = {EFFECTIVE_RANK: effective_rank(val)}
+        if self._classes > 1 and all(len(labels) for labels in self._labels):
+            shares = knn_predict(train, self._labels[0].to(self._device), val, self._classes, k, temperature)
+            hits = shares.argmax(dim=1).cpu() == self._labels[1]
+            metrics["val/knn_top1"] = 100 * float(hits.float().mean())
+        return metrics
 
+    @torch.no_grad()
     def _class_tokens(self, teacher: Network, images: Tensor) -> Tensor:
         pixels = images.to(self._device).float() / 255
-        return teacher.tokens(normalize(pixels, self._base.mean, self._base.std))[0].float()
+        nothing = torch.zeros(0, dtype=torch.int64, device=self._device)
+        return teacher(normalize(pixels, self._base.mean, self._base.std), nothing).classes.float()

@@ -1,11 +1,25 @@
 """What student and teacher both are: a backbone with a nested head for class tokens and one for patches."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from franca.models.backbone import Backbone
-from franca.models.heads import NestedHead
+from franca.models.heads import Level, NestedHead
 from franca.params import Base, Pretrain
+
+
+class Outputs(NamedTuple):
+    """Of global crops (2 B) and, behind them, local crops (n B), crop-major."""
+
+    classes: Tensor
+    """(2 B, D): class tokens of the global crops"""
+    dino: list[Level]
+    """the class tokens' levels, (2 + n) B rows each"""
+    ibot: list[Level]
+    """the masked patches' levels"""
 
 
 class Network(nn.Module):
@@ -15,13 +29,27 @@ class Network(nn.Module):
         self.dino_head = NestedHead(base.backbone.embed_dim, params.heads)
         self.ibot_head = NestedHead(base.backbone.embed_dim, params.heads)
 
-    def tokens(self, images: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Class tokens (B, D) and patch tokens (B, h w, D) of normalized images."""
-        tokens = self.backbone.forward_features(images, masks)
-        return tokens[:, 0], tokens[:, self.backbone.num_prefix_tokens :]
+    def forward(
+        self, global_crops: Tensor, masked: Tensor, masks: Tensor | None = None, local_crops: Tensor | None = None
+    ) -> Outputs:
+        """Levels of normalized crops (2 B, 3, S, S) and (n B, 3, s, s).
+
+        `masked` (M,) are the positions, in (2 B, h w) row by row, of the patches that go through the patch head;
+        `masks` (2 B, h w) hides patches from the backbone.
+        """
+        tokens = self.backbone(global_crops, masks)
+        classes, patches = tokens[:, 0], tokens[:, self.backbone.num_prefix_tokens :]
+        every = classes
+        if local_crops is not None and len(local_crops):
+            every = torch.cat([classes, self.backbone(local_crops)[:, 0]])
+        return Outputs(classes, self.dino_head(every), self.ibot_head(patches.flatten(0, 1)[masked]))
 
 
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """Moving average of all weights: teacher <- m teacher + (1 - m) student."""
-    torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
+    """Moving average of all weights: teacher <- m teacher + (1 - m) student; each process of its own shards."""
+    torch._foreach_lerp_(_local(teacher), _local(student), 1 - momentum)
+
+
+def _local(module: nn.Module) -> list[Tensor]:
+    return [p.to_local() if isinstance(p, DTensor) else p for p in module.parameters()]

@@ -4,77 +4,123 @@ total = dino (local + 2 global) / (2 + 2 n) + ibot + koleo (KoLeo of each global
 weights are `params.losses`. The official implementation computes the same (its scale for n = 0 is 1/3).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from franca.losses.dino import dino_global_loss, dino_local_loss
-from franca.losses.ibot import ibot_loss, mask_weights
+from franca.losses.assignments import Assignments
+from franca.losses.centering import center_potentials, moved_center
+from franca.losses.dino import dino_loss
+from franca.losses.ibot import ibot_loss
 from franca.losses.koleo import koleo_loss
-from franca.losses.sinkhorn import sinkhorn_knopp
+from franca.losses.sinkhorn import sinkhorn_potentials
+from franca.models.heads import Level
 from franca.params import Losses
-from franca.pretrain.network import Network
+from franca.pretrain.network import Outputs
 
 
 class Targets(NamedTuple):
-    """The teacher's assignments, a tensor a level, narrowest first."""
+    """The teacher's assignments, one a level, narrowest first."""
 
-    dino: list[Tensor]
-    """(2 B, K_l), the crops' halves swapped: row r belongs to the other global crop of row r's image"""
-    ibot: list[Tensor]
-    """(masked patches, K_l), in row-major order of the masks"""
+    dino: list[Assignments]
+    """2 B rows, the crops' halves swapped: row r belongs to the other global crop of row r's image"""
+    ibot: list[Assignments]
+    """a row a masked patch, in row-major order of the masks"""
+
+
+class Assigner(nn.Module):
+    """Turns the teacher's levels into assignments, by Sinkhorn-Knopp or with a moving center for each level."""
+
+    def __init__(self, losses: Losses, counts: tuple[int, ...]) -> None:
+        """`counts` are the prototypes of each level."""
+        super().__init__()
+        self._losses = losses
+        self.centers = nn.ModuleDict()
+        if losses.assignment == "centering":
+            for name in Targets._fields:
+                centers = nn.ParameterList(nn.Parameter(torch.zeros(k), requires_grad=False) for k in counts)
+                self.centers[name] = centers
+
+    @torch.no_grad()
+    def forward(self, parts: list[Outputs], temperature: float, padding: list[Level] | None = None) -> list[Targets]:
+        """Targets of each part, assigned over all parts and ranks together.
+
+        `padding`, rows behind the masked patches, takes part in their assignment as it does in the official code.
+        """
+        dino = self._assign("dino", [[_swapped(level) for level in part.dino] for part in parts], temperature, None)
+        ibot = self._assign("ibot", [part.ibot for part in parts], temperature, padding)
+        return [Targets(*both) for both in zip(dino, ibot, strict=True)]
+
+    def _assign(
+        self, name: str, parts: list[list[Level]], temperature: float, padding: list[Level] | None
+    ) -> list[list[Assignments]]:
+        """Assignments of each part, a list a level."""
+        levels = []
+        for level, same in enumerate(zip(*parts, strict=True)):
+            more = [padding[level].hidden] if padding else []
+            hidden = torch.cat([*(part.hidden for part in same), *more]).float() / temperature
+            prototypes = same[0].prototypes.float()
+            if self._losses.assignment == "sinkhorn":
+                potentials = sinkhorn_potentials(hidden, prototypes, self._losses.sinkhorn_iterations)
+            else:
+                centers: Any = self.centers[name]
+                potentials = center_potentials(hidden, prototypes, centers[level] / temperature)
+                centers[level].copy_(
+                    moved_center(centers[level], hidden * temperature, prototypes, self._losses.center_momentum)
+                )
+            levels.append(Assignments(hidden, prototypes, *potentials).split([len(part.hidden) for part in same]))
+        return [list(part) for part in zip(*levels, strict=True)]
+
+
+def _swapped(level: Level) -> Level:
+    return level._replace(hidden=torch.cat(level.hidden.chunk(2)[::-1]))
 
 
 class Terms(NamedTuple):
-    """The objective's parts, each a scalar or a tensor of (levels,), not yet weighted."""
+    """The objective of one part: `total` has the gradient, the rest is for the eye.
 
+    The losses are not weighted; tensors of (levels,) but for `koleo`. Entropies are the teacher's, in nats, means
+    over rows; a divergence is KL(teacher | student), the cross-entropy less the entropy; favorites are the first
+    choices of the teacher's rows, int64, a tensor a level.
+    """
+
+    total: Tensor
     dino_local: Tensor
     dino_global: Tensor
     ibot: Tensor
     koleo: Tensor
+    dino_entropy: Tensor
+    ibot_entropy: Tensor
+    dino_divergence: Tensor
+    ibot_divergence: Tensor
+    dino_favorites: list[Tensor]
+    ibot_favorites: list[Tensor]
 
 
-@torch.no_grad()
-def teacher_targets(
-    teacher: Network, global_crops: Tensor, masks: Tensor, temperature: float, iterations: int
-) -> Targets:
-    """Assignments of unmasked global crops (2 B, 3, S, S), crop-major; `masks` (2 B, h w) picks the patches."""
-    classes, patches = teacher.tokens(global_crops)
-    classes = torch.cat(classes.chunk(2)[::-1])
-    return Targets(
-        [sinkhorn_knopp(logits, temperature, iterations) for logits in teacher.dino_head(classes)],
-        [sinkhorn_knopp(logits, temperature, iterations) for logits in teacher.ibot_head(patches[masks])],
-    )
-
-
-def student_terms(
-    student: Network, global_crops: Tensor, local_crops: Tensor, masks: Tensor, targets: Targets, temperature: float
-) -> Terms:
-    """The losses of the student on masked global crops (2 B, 3, S, S) and local crops (n B, 3, s, s)."""
-    count = len(global_crops)
-    classes, patches = student.tokens(global_crops, masks)
-    every = torch.cat([classes, student.tokens(local_crops)[0]]) if len(local_crops) else classes
-    dino = student.dino_head(every)
-    ibot = student.ibot_head(patches[masks])
-    weights = mask_weights(masks)
-    local = [
-        dino_local_loss(logits[count:], target, temperature) if len(local_crops) else logits.new_zeros(())
-        for logits, target in zip(dino, targets.dino, strict=True)
+def student_terms(student: Outputs, targets: Targets, mask_weights: Tensor, losses: Losses) -> Terms:
+    """The losses of the student's outputs; `mask_weights` (M,) of `losses.ibot.mask_weights`."""
+    temperature, crops = losses.student_temperature, len(student.classes)
+    dino = [dino_loss(*pair, temperature) for pair in zip(student.dino, targets.dino, strict=True)]
+    ibot = [
+        ibot_loss(*pair, mask_weights, crops, temperature) for pair in zip(student.ibot, targets.ibot, strict=True)
     ]
-    across = [
-        dino_global_loss(logits[:count], target, temperature)
-        for logits, target in zip(dino, targets.dino, strict=True)
-    ]
-    masked = [
-        ibot_loss(logits, target, weights, count, temperature)
-        for logits, target in zip(ibot, targets.ibot, strict=True)
-    ]
-    koleo = torch.stack([koleo_loss(half) for half in classes.chunk(2)]).sum()
-    return Terms(torch.stack(local), torch.stack(across), torch.stack(masked), koleo)
-
-
-def total_loss(terms: Terms, local_count: int, weights: Losses) -> Tensor:
-    scale = 1 / (2 + max(2 * local_count, 1))
-    dino = (terms.dino_local.sum() + 2 * terms.dino_global.sum()) * scale
-    return weights.dino_weight * dino + weights.ibot_weight * terms.ibot.sum() + weights.koleo_weight * terms.koleo
+    koleo = koleo_loss(student.classes.unflatten(0, (2, -1, losses.koleo_images))).mean(dim=1).sum()
+    total = losses.dino_weight * torch.stack([level.loss for level in dino]).sum()
+    total = total + losses.ibot_weight * torch.stack([loss for loss, _ in ibot]).sum() + losses.koleo_weight * koleo
+    # No patch may be masked in a whole part: a mean over no rows is 0 here, not 0 / 0.
+    patches = max(len(mask_weights), 1)
+    with torch.no_grad():
+        return Terms(
+            total,
+            torch.stack([level.local for level in dino]),
+            torch.stack([level.across for level in dino]),
+            torch.stack([loss for loss, _ in ibot]).detach(),
+            koleo.detach(),
+            torch.stack([level.rows.entropy.mean() for level in dino]),
+            torch.stack([rows.entropy.sum() / patches for _, rows in ibot]),
+            torch.stack([(level.rows.cross_entropy - level.rows.entropy).mean() for level in dino]),
+            torch.stack([(rows.cross_entropy - rows.entropy).sum() / patches for _, rows in ibot]),
+            [level.rows.favorite for level in dino],
+            [rows.favorite for _, rows in ibot],
+        )

@@ -4,11 +4,12 @@ from collections import defaultdict
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW
 
 from franca.params import Optimizer
 from franca.pretrain.network import Network
+from franca.pretrain.parallel import whole
 
 
 class GroupKey(NamedTuple):
@@ -50,9 +51,21 @@ def set_rates(optimizer: AdamW, lr: float, last_layer_lr: float, weight_decay: f
         group["weight_decay"] = float(weight_decay * group["wd_multiplier"])
 
 
-def clip_gradients(network: Network, clip_norm: float) -> dict[str, torch.Tensor]:
+def clip_gradients(network: Network, clip_norm: float) -> dict[str, Tensor]:
     """Scale the gradients of backbone and heads, each apart, to a norm of at most `clip_norm`; their norms before."""
     return {
-        name: nn.utils.clip_grad_norm_(child.parameters(), clip_norm, foreach=True)
+        name: whole(nn.utils.clip_grad_norm_(child.parameters(), clip_norm, foreach=True))
         for name, child in network.named_children()
     }
+
+
+def moments(network: Network, optimizer: AdamW) -> dict[str, dict[str, Tensor]]:
+    """AdamW's state by the parameters' names, made where it has none yet: what a checkpoint holds and fills."""
+    for parameter in network.parameters():
+        if parameter not in optimizer.state:
+            optimizer.state[parameter] = {
+                "step": torch.zeros((), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+    return {name: optimizer.state[parameter] for name, parameter in network.named_parameters()}

@@ -4,6 +4,7 @@ runs/pretrain-<fingerprint>/run.json        facts: fingerprint, host, versions, 
 runs/pretrain-<fingerprint>/metrics.jsonl   a line a reading: step, time, metrics
 runs/pretrain-<fingerprint>/checkpoints/
 runs/pretrain-<fingerprint>/finished        there once the last step is done
+runs/requeue.json                           there while a run that was asked to stop waits to be run again
 """
 
 import hashlib
@@ -21,7 +22,7 @@ import torch
 import franca
 from franca.files import sha256_tree, write_bytes, write_json
 from franca.params import Params
-from franca.paths import runs_root
+from franca.paths import requeue_path, runs_root
 
 CODE = ("data", "models", "losses", "pretrain", "evaluation/knn.py", "runtime.py")
 
@@ -73,6 +74,13 @@ class RunFolder:
 
     def finish(self) -> None:
         write_bytes(self.path / "finished", b"")
+
+    def ask_requeue(self, step: int) -> None:
+        """Leave word for schedulers that the command is to be run again: DVC tells them no exit code."""
+        write_json(requeue_path(), {"stage": "pretrain", "run": self.path.name, "step": step})
+
+    def forget_requeue(self) -> None:
+        requeue_path().unlink(missing_ok=True)
 
 
 def machine_facts(device: torch.device, precision: str) -> dict[str, Any]:

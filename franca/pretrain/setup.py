@@ -6,13 +6,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from franca.data.masks import official_buffer
 from franca.errors import FrancaError
 from franca.models import load_model
 from franca.models.backbone import Backbone, resize_positions
+from franca.models.heads import Level
 from franca.models.model import load_weights
 from franca.params import Backbone as BackboneParams
 from franca.params import Params
 from franca.pretrain.network import Network
+from franca.pretrain.parts import Part
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
@@ -21,6 +24,23 @@ def choose_precision(wanted: str, device: torch.device) -> str:
         return wanted
     native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
     return "bf16" if native else "fp32"
+
+
+def compile_blocks(*networks: Network) -> None:
+    """Have torch compile the transformers' blocks, in place."""
+    for network in networks:
+        for block in network.backbone.blocks:
+            block.compile()
+
+
+def padding(teacher: Network, parts: list[Part], params: Params) -> list[Level] | None:
+    """The teacher's levels of the zero rows that fill the official code's buffer of masked patches, or None."""
+    if params.pretrain.compat == "none":
+        return None
+    crops = sum(len(part.masks) for part in parts)
+    grid = params.base.image_size // params.base.backbone.patch_size
+    rows = official_buffer(crops, grid, params.pretrain.masks) - sum(len(part.masked) for part in parts)
+    return teacher.ibot_head(parts[0].global_crops.new_zeros(max(rows, 0), params.base.backbone.embed_dim))
 
 
 def make_networks(params: Params, device: torch.device) -> tuple[Network, Network]:

@@ -25,7 +25,7 @@ def test_logits_and_gradients(case: Case) -> None:
     )
     head.load_state_dict(case.weights())
     x = case["input/x"].requires_grad_()
-    logits = head(x)
+    logits = [level.hidden @ level.prototypes.T for level in head(x)]
     scalar = torch.stack([level.square().sum() for level in logits]).sum()
     scalar.backward()
 

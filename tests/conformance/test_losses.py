@@ -1,24 +1,42 @@
-"""Cases 02 to 06: teacher assignments and the terms of the objective.
+"""Cases 02 to 07: teacher assignments and the terms of the objective.
 
-Case 07, softmax with a moving center, is not here: the product has Sinkhorn-Knopp alone, since the official centers
-cannot hold nested levels.
+Logits are given here, where the product multiplies a head's bottleneck by prototypes: the identity leaves them alone.
 """
 
 import pytest
 import torch
+from torch import Tensor
 
-from franca.losses.dino import dino_global_loss, dino_local_loss
+from franca.losses.assignments import Assignments
+from franca.losses.centering import center_potentials, moved_center
+from franca.losses.dino import dino_loss
 from franca.losses.ibot import ibot_loss, mask_weights
 from franca.losses.koleo import koleo_loss
-from franca.losses.sinkhorn import sinkhorn_knopp
+from franca.losses.sinkhorn import sinkhorn_potentials
+from franca.models.heads import Level
 from tests.conformance.conftest import Case
+
+
+def level_of(logits: Tensor) -> Level:
+    return Level(logits, torch.eye(logits.shape[1]))
+
+
+def assigned(probabilities: Tensor) -> Assignments:
+    """Assignments whose rows are the given ones."""
+    logs = probabilities.clamp_min(1e-38).log()
+    return Assignments(logs, torch.eye(logs.shape[1]), torch.zeros(logs.shape[1]), torch.zeros(len(logs)))
+
+
+def sinkhorn(logits: Tensor, temperature: float, iterations: int) -> Tensor:
+    hidden, prototypes = level_of(logits / temperature)
+    return Assignments(hidden, prototypes, *sinkhorn_potentials(hidden, prototypes, iterations)).rows()
 
 
 @pytest.mark.case("02_sinkhorn_cls")
 def test_assignments_of_class_tokens(case: Case) -> None:
     for temperature in case.parameters["teacher_temps"]:
         for level, logits in enumerate(case.levels("input/logits")):
-            got = sinkhorn_knopp(logits, temperature, case.parameters["n_iterations"])
+            got = sinkhorn(logits, temperature, case.parameters["n_iterations"])
             case.check(f"probs.temp{temperature}.{level}", got)
 
 
@@ -28,7 +46,7 @@ def test_assignments_of_real_patches_alone(case: Case) -> None:
     for temperature in case.parameters["teacher_temps"]:
         for level, logits in enumerate(case.levels("input/logits")):
             name = f"alternative/without_padding.temp{temperature}.{level}"
-            got = sinkhorn_knopp(logits[:real], temperature, case.parameters["n_iterations"])
+            got = sinkhorn(logits[:real], temperature, case.parameters["n_iterations"])
             case.compare(name, got, case[name])
 
 
@@ -36,20 +54,31 @@ def test_assignments_of_real_patches_alone(case: Case) -> None:
 def test_padding_taken_for_patches_gives_the_official_training_step(case: Case) -> None:
     for temperature in case.parameters["teacher_temps"]:
         for level, logits in enumerate(case.levels("input/logits")):
-            got = sinkhorn_knopp(logits, temperature, case.parameters["n_iterations"])
+            got = sinkhorn(logits, temperature, case.parameters["n_iterations"])
             case.check(f"probs.temp{temperature}.{level}", got)
 
 
 @pytest.mark.case("04_dino_loss")
 def test_class_token_loss_and_gradients(case: Case) -> None:
     temperature = case.parameters["student_temp"]
-    teacher = case.levels("input/teacher_probs")
-    for name, term in (("local", dino_local_loss), ("global", dino_global_loss)):
-        student = [logits.requires_grad_() for logits in case.levels(f"input/student_{name}")]
-        loss = torch.stack([term(s, t, temperature) for s, t in zip(student, teacher, strict=True)]).sum()
-        case.check(f"{name}_loss", loss)
-        for level, gradient in enumerate(torch.autograd.grad(loss, student)):
-            case.check(f"grad_{name}.{level}", gradient)
+    local, across = (
+        [logits.requires_grad_() for logits in case.levels(f"input/student_{name}")] for name in ("local", "global")
+    )
+    teacher = [assigned(probabilities) for probabilities in case.levels("input/teacher_probs")]
+    losses = [
+        dino_loss(level_of(torch.cat(pair)), targets, temperature)
+        for *pair, targets in zip(across, local, teacher, strict=True)
+    ]
+    case.check("local_loss", torch.stack([loss.local for loss in losses]).sum())
+    case.check("global_loss", torch.stack([loss.across for loss in losses]).sum())
+    # The whole is (local + 2 global) / (2 + 2 n), and each row belongs to one of the two.
+    images = len(teacher[0]) // 2
+    scale = 1 / (2 + 2 * len(local[0]) / images)
+    total = torch.stack([loss.loss for loss in losses]).sum()
+    for level, gradient in enumerate(torch.autograd.grad(total, local, retain_graph=True)):
+        case.check(f"grad_local.{level}", gradient / scale)
+    for level, gradient in enumerate(torch.autograd.grad(total, across)):
+        case.check(f"grad_global.{level}", gradient / (2 * scale))
 
 
 @pytest.mark.case("05_ibot_patch_loss")
@@ -59,9 +88,10 @@ def test_masked_patch_loss_and_gradients(case: Case) -> None:
     student = [logits.requires_grad_() for logits in case.levels("input/student")]
     teacher = case.levels("input/teacher_probs")
 
-    def losses(weights: torch.Tensor) -> list[torch.Tensor]:
+    def losses(weights: Tensor) -> list[Tensor]:
         return [
-            ibot_loss(s[:real], t[:real], weights, crops, temperature) for s, t in zip(student, teacher, strict=True)
+            ibot_loss(level_of(s[:real]), assigned(t[:real]), weights, crops, temperature)[0]
+            for s, t in zip(student, teacher, strict=True)
         ]
 
     given = losses(case["input/masks_weight"])
@@ -71,6 +101,20 @@ def test_masked_patch_loss_and_gradients(case: Case) -> None:
     case.check("loss_weights_from_masks", torch.stack(losses(mask_weights(masks))).sum())
     for level, gradient in enumerate(torch.autograd.grad(loss, student)):
         case.check(f"grad.{level}", gradient)
+
+
+@pytest.mark.case("07_centering")
+def test_softmax_with_a_moving_center(case: Case) -> None:
+    for kind in ("cls", "patch"):
+        center = torch.zeros_like(case[f"expected/{kind}_center_used.0"]).flatten()
+        for step, temperature in enumerate(case.parameters["teacher_temps"]):
+            logits = case[f"input/{kind}_logits.{step}"]
+            case.check(f"{kind}_center_used.{step}", center.view_as(case[f"expected/{kind}_center_used.{step}"]))
+            hidden, prototypes = level_of(logits.flatten(0, -2) / temperature)
+            potentials = center_potentials(hidden, prototypes, center / temperature)
+            case.check(f"{kind}_probs.{step}", Assignments(hidden, prototypes, *potentials).rows().view_as(logits))
+            center = moved_center(center, logits.flatten(0, -2), prototypes, case.parameters["center_momentum"])
+        case.check(f"{kind}_center_final", center.view_as(case[f"expected/{kind}_center_final"]))
 
 
 @pytest.mark.case("06_koleo")

@@ -1,31 +1,26 @@
 """Cases 08a and 08b: the whole objective, and whole training steps of a tiny student and teacher.
 
-The official patch assignments count the rows of padding as samples. Ours never see padding; here it is put behind the
-real patches at the door of the teacher's patch head, and cut off the assignments again, so that all the rest is the
-code that training runs.
+The official patch assignments count the rows of padding as samples, as `compat: official` does here.
 """
 
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 
+from franca.losses.ibot import mask_weights
+from franca.models.heads import Level
 from franca.params import Base, Losses, Params, Pretrain
-from franca.pretrain.network import Network, update_teacher
-from franca.pretrain.objective import Targets, Terms, student_terms, teacher_targets, total_loss
+from franca.pretrain.network import Network, Outputs, update_teacher
+from franca.pretrain.objective import Assigner, Terms, student_terms
 from franca.pretrain.optimizer import clip_gradients, make_optimizer, set_rates
 from tests.conformance.conftest import Case
+from tests.conformance.test_losses import level_of
 from tests.conftest import MakeParams
 
-ITERATIONS = 3
 NORMS_WITHIN = {"rtol": 2e-3, "atol": 1e-5}
 LOSSES_WITHIN = {"rtol": 5e-4, "atol": 0.0}
-
-
-def without_padding(targets: Targets, real: int) -> Targets:
-    return targets._replace(ibot=[assignments[:real] for assignments in targets.ibot])
 
 
 def check_terms(case: Case, terms: Terms, local_count: int, losses: Losses) -> None:
@@ -34,43 +29,53 @@ def check_terms(case: Case, terms: Terms, local_count: int, losses: Losses) -> N
     case.check("dino_global_crops_loss", terms.dino_global.sum() * 2 * scale)
     case.check("koleo_loss_displayed", losses.koleo_weight * terms.koleo / 2)
     case.check("ibot_loss_displayed", terms.ibot.sum() / 2)
-    case.check("total", total_loss(terms, local_count, losses))
+    case.check("total", terms.total)
 
 
 @pytest.mark.case("08a_total_objective")
 def test_objective_on_given_head_outputs(case: Case, tiny_params: MakeParams) -> None:
     about, masks = case.parameters, case["input/masks"]
-    local_count, real = about["n_local_crops"], about["n_masked_patches"]
+    real = about["n_masked_patches"]
     classes = torch.cat([case["input/student_cls_crop1"], case["input/student_cls_crop2"]])
-    dim = classes.shape[1]
-    patches = torch.zeros(*masks.shape, dim)
-    local_crops = torch.empty(len(case["input/student_local_logits.0"]), 0)
-    dino = zip(case.levels("input/student_global_logits"), case.levels("input/student_local_logits"), strict=True)
-    student = SimpleNamespace(
-        tokens=lambda images, masks=None: (torch.zeros(len(images), dim) if masks is None else classes, patches),
-        dino_head=lambda _: [torch.cat(logits) for logits in dino],
-        ibot_head=lambda _: [logits[:real] for logits in case.levels("input/student_patch_logits")],
-    )
-    teacher = SimpleNamespace(
-        tokens=lambda images: (classes, patches),
-        dino_head=lambda _: case.levels("input/teacher_cls_logits"),
-        ibot_head=lambda _: case.levels("input/teacher_patch_logits"),
-    )
     losses = tiny_params().pretrain.losses.model_copy(
         update={name: about[f"{name[:4]}_loss_weight"] for name in ("dino_weight", "ibot_weight")}
-        | {"koleo_weight": about["koleo_loss_weight"]}
+        | {
+            "koleo_weight": about["koleo_loss_weight"],
+            "koleo_images": len(classes) // 2,
+            "student_temperature": about["student_temp"],
+        }
     )
+    # The case's class logits have their halves swapped already, which the assigner does itself.
+    teacher = Outputs(
+        classes,
+        [level_of(torch.cat(logits.chunk(2)[::-1])) for logits in case.levels("input/teacher_cls_logits")],
+        [level_of(logits[:real]) for logits in case.levels("input/teacher_patch_logits")],
+    )
+    padding = [level_of(logits[real:]) for logits in case.levels("input/teacher_patch_logits")]
+    (targets,) = Assigner(losses, ())([teacher], about["teacher_temp"], padding)
+    everything = teacher._replace(ibot=[level_of(x) for x in case.levels("input/teacher_patch_logits")])
+    (with_padding,) = Assigner(losses, ())([everything], about["teacher_temp"])
+    for level, of_classes in enumerate(targets.dino):
+        case.check(f"teacher_cls_probs.{level}", of_classes.rows())
+        case.check(f"teacher_patch_probs.{level}", with_padding.ibot[level].rows())
+        torch.testing.assert_close(targets.ibot[level].rows(), with_padding.ibot[level].rows()[:real])
 
-    targets = teacher_targets(cast(Network, teacher), classes, masks, about["teacher_temp"], ITERATIONS)
-    for level, (of_classes, of_patches) in enumerate(zip(targets.dino, targets.ibot, strict=True)):
-        case.check(f"teacher_cls_probs.{level}", of_classes)
-        case.check(f"teacher_patch_probs.{level}", of_patches)
-    targets = without_padding(targets, real)
-    terms = student_terms(cast(Network, student), classes, local_crops, masks, targets, about["student_temp"])
+    student = Outputs(
+        classes,
+        [
+            level_of(torch.cat(logits))
+            for logits in zip(
+                case.levels("input/student_global_logits"), case.levels("input/student_local_logits"), strict=True
+            )
+        ],
+        [level_of(logits[:real]) for logits in case.levels("input/student_patch_logits")],
+    )
+    torch.testing.assert_close(mask_weights(masks), case["input/masks_weight"])
+    terms = student_terms(student, targets, case["input/masks_weight"], losses)
     case.check("dino_local_raw", terms.dino_local.sum())
     case.check("dino_global_raw", terms.dino_global.sum())
     case.check("ibot_raw", terms.ibot.sum())
-    check_terms(case, terms, local_count, losses)
+    check_terms(case, terms, about["n_local_crops"], losses)
 
 
 class Trainer:
@@ -104,6 +109,7 @@ class Trainer:
                 ),
                 "losses": params.pretrain.losses.model_copy(
                     update={"dino_weight": 1.0, "ibot_weight": 1.0, "koleo_weight": 0.1, "student_temperature": 0.1}
+                    | {"koleo_images": about["batch"]}
                 ),
             }
         )
@@ -113,24 +119,19 @@ class Trainer:
         self.teacher.load_state_dict(_weights(case, "weight/teacher."))
         self.teacher.requires_grad_(False).eval()
         self.optimizer = make_optimizer(self.student, self.pretrain.optimizer)
+        self.assigner = Assigner(self.pretrain.losses, self.teacher.ibot_head.counts)
 
     def losses(self, temperature: float) -> tuple[Tensor, Terms]:
-        case, weights = self.case, self.pretrain.losses
+        case = self.case
         global_crops, masks = case["input/collated_global_crops"], case["input/collated_masks"]
-        real, head = int(case["input/n_masked_patches"]), self.teacher.ibot_head
-        padding = torch.zeros(case.parameters["upperbound"] - real, case.parameters["vit"]["embed_dim"])
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(head, "forward", lambda x: type(head).forward(head, torch.cat([x, padding])))
-            targets = teacher_targets(self.teacher, global_crops, masks, temperature, ITERATIONS)
-        terms = student_terms(
-            self.student,
-            global_crops,
-            case["input/collated_local_crops"],
-            masks,
-            without_padding(targets, real),
-            weights.student_temperature,
+        masked = masks.flatten().nonzero()[:, 0]
+        padding: list[Level] = self.teacher.ibot_head(
+            torch.zeros(case.parameters["upperbound"] - len(masked), case.parameters["vit"]["embed_dim"])
         )
-        return total_loss(terms, case.parameters["n_local_crops"], weights), terms
+        (targets,) = self.assigner([self.teacher(global_crops, masked)], temperature, padding)
+        student = self.student(global_crops, masked, masks, case["input/collated_local_crops"])
+        terms = student_terms(student, targets, mask_weights(masks), self.pretrain.losses)
+        return terms.total, terms
 
     def gradients(self) -> dict[str, Tensor]:
         gradients = {name: parameter.grad for name, parameter in self.student.named_parameters()}

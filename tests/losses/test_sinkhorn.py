@@ -6,41 +6,71 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from franca.losses.sinkhorn import sinkhorn_knopp
+from franca.losses import chunks
+from franca.losses.assignments import Assignments
+from franca.losses.centering import center_potentials, moved_center
+from franca.losses.sinkhorn import sinkhorn_potentials
+from tests.losses import plain
+
+BOTTLENECK = 6
+PROTOTYPES = torch.randn(8, BOTTLENECK, generator=torch.Generator().manual_seed(1))
 
 
-def make_logits(samples: int = 12, prototypes: int = 8, scale: float = 1.0) -> Tensor:
-    return scale * torch.randn(samples, prototypes, generator=torch.Generator().manual_seed(0))
+def make_hidden(samples: int = 12, scale: float = 0.4) -> Tensor:
+    return scale * torch.randn(samples, BOTTLENECK, generator=torch.Generator().manual_seed(0))
+
+
+def sinkhorn_knopp(hidden: Tensor, temperature: float, iterations: int) -> Tensor:
+    hidden = hidden / temperature
+    return Assignments(hidden, PROTOTYPES, *sinkhorn_potentials(hidden, PROTOTYPES, iterations)).rows()
+
+
+@pytest.fixture(params=[1, 5, 1000], ids="{} rows at once".format)
+def rows_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "MIN_ROWS", request.param)
+    monkeypatch.setattr(chunks, "ELEMENTS", {"cpu": 1})
+
+
+@pytest.mark.usefixtures("rows_at_once")
+def test_chunks_give_what_the_textbook_gives() -> None:
+    expected = plain.sinkhorn_knopp(make_hidden() @ PROTOTYPES.T, 0.2, 3)
+    torch.testing.assert_close(sinkhorn_knopp(make_hidden(), 0.2, 3), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.04, 0.001])
 def test_each_sample_is_shared_out_whole(temperature: float) -> None:
-    shares = sinkhorn_knopp(make_logits(scale=5), temperature, 3)
+    shares = sinkhorn_knopp(make_hidden(scale=2), temperature, 3)
     assert torch.isfinite(shares).all() and (shares >= 0).all()
-    torch.testing.assert_close(shares.sum(dim=1), torch.ones(12))
+    torch.testing.assert_close(shares.sum(dim=1), torch.ones(12), rtol=1e-3, atol=1e-3)
 
 
 def test_prototypes_are_used_alike_once_it_has_converged() -> None:
-    shares = sinkhorn_knopp(make_logits(), 0.5, 200)
+    shares = sinkhorn_knopp(make_hidden(), 0.5, 200)
     torch.testing.assert_close(shares.sum(dim=0), torch.full((8,), 12 / 8), rtol=1e-4, atol=1e-5)
 
 
 def test_a_prototype_that_all_samples_favor_wins_nothing_by_it() -> None:
-    logits = make_logits()
-    favored = logits.clone()
-    favored[:, 3] += 10
-    torch.testing.assert_close(sinkhorn_knopp(favored, 0.1, 3), sinkhorn_knopp(logits, 0.1, 3), rtol=1e-3, atol=1e-5)
-
-
-def test_half_precision_is_computed_in_single() -> None:
-    logits = make_logits().bfloat16()
-    shares = sinkhorn_knopp(logits, 0.04, 3)
-    assert shares.dtype == torch.float32
-    torch.testing.assert_close(shares, sinkhorn_knopp(logits.float(), 0.04, 3))
+    shared = torch.cat([make_hidden(), torch.ones(12, 1)], dim=1)
+    plain_prototypes = torch.cat([PROTOTYPES, torch.zeros(8, 1)], dim=1)
+    favored = plain_prototypes.clone()
+    favored[3, -1] = 10
+    one, other = (
+        Assignments(shared, prototypes, *sinkhorn_potentials(shared, prototypes, 3)).rows()
+        for prototypes in (plain_prototypes, favored)
+    )
+    torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
 def test_no_samples() -> None:
-    assert sinkhorn_knopp(torch.empty(0, 8), 0.04, 3).shape == (0, 8)
+    assert sinkhorn_knopp(torch.empty(0, BOTTLENECK), 0.04, 3).shape == (0, 8)
+
+
+def test_runs_of_samples_are_parts_of_the_whole() -> None:
+    hidden = make_hidden()
+    whole = Assignments(hidden, PROTOTYPES, *sinkhorn_potentials(hidden, PROTOTYPES, 3))
+    parts = whole.split([5, 0, 4])
+    assert [len(part) for part in parts] == [5, 0, 4]
+    torch.testing.assert_close(torch.cat([part.rows() for part in parts]), whole.rows()[:9])
 
 
 @pytest.mark.parametrize("first", [6, 9, 12], ids=["even", "uneven", "one without samples"])
@@ -52,13 +82,26 @@ def test_two_processes_share_one_batch(tmp_path: Path, first: int) -> None:
     for process in ranks:
         process.join(60)
     assert [process.exitcode for process in ranks] == [0, 0]
-    shares = torch.cat([torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)])
-    torch.testing.assert_close(shares, sinkhorn_knopp(make_logits(), 0.04, 3))
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    torch.testing.assert_close(torch.cat([shares for shares, _ in found]), sinkhorn_knopp(make_hidden(), 0.2, 3))
+    center = moved_center(torch.ones(8), make_hidden(), PROTOTYPES, 0.9)
+    for _, got in found:
+        torch.testing.assert_close(got, center)
 
 
 def _rank(rank: int, first: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    part = make_logits()[:first] if rank == 0 else make_logits()[first:]
-    torch.save(sinkhorn_knopp(part, 0.04, 3), folder / f"{rank}.pt")
+    part = make_hidden()[:first] if rank == 0 else make_hidden()[first:]
+    center = moved_center(torch.ones(8), part, PROTOTYPES, 0.9)
+    torch.save((sinkhorn_knopp(part, 0.2, 3), center), folder / f"{rank}.pt")
     dist.destroy_process_group()
+
+
+def test_a_center_is_a_mean_of_logits_and_takes_itself_out() -> None:
+    hidden = make_hidden()
+    center = moved_center(torch.zeros(8), hidden, PROTOTYPES, 0.0)
+    torch.testing.assert_close(center, (hidden @ PROTOTYPES.T).mean(dim=0))
+    shares = Assignments(hidden, PROTOTYPES, *center_potentials(hidden, PROTOTYPES, center)).rows()
+    torch.testing.assert_close(shares, (hidden @ PROTOTYPES.T - center).softmax(dim=1))
+    torch.testing.assert_close(moved_center(center, hidden[:0], PROTOTYPES, 0.5), center)

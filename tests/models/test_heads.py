@@ -7,6 +7,10 @@ from tests.conftest import MakeParams
 DIM = 64
 
 
+def logits_of(head: NestedHead, x: torch.Tensor) -> list[torch.Tensor]:
+    return [level.hidden @ level.prototypes.T for level in head(x)]
+
+
 def make_head(tiny_params: MakeParams, **changes: object) -> NestedHead:
     heads = tiny_params({f"pretrain.heads.{name}": value for name, value in changes.items()}).pretrain.heads
     torch.manual_seed(0)
@@ -16,7 +20,7 @@ def make_head(tiny_params: MakeParams, **changes: object) -> NestedHead:
 @pytest.mark.parametrize("nesting", ["project", "slice"])
 def test_each_level_has_its_share_of_the_prototypes(tiny_params: MakeParams, nesting: str) -> None:
     head = make_head(tiny_params, nesting=nesting, prototypes=100)
-    shapes = [tuple(logits.shape) for logits in head(torch.randn(5, DIM))]
+    shapes = [tuple(logits.shape) for logits in logits_of(head, torch.randn(5, DIM))]
     assert head.levels == (4, 8, 16, 32, 64)
     assert shapes == [(5, 6), (5, 12), (5, 25), (5, 50), (5, 100)]
 
@@ -25,7 +29,7 @@ def test_each_level_has_its_share_of_the_prototypes(tiny_params: MakeParams, nes
 def test_a_slice_sees_its_first_dimensions_alone(tiny_params: MakeParams, sharing: str) -> None:
     head = make_head(tiny_params, nesting="slice", sharing=sharing)
     x = torch.randn(5, DIM, requires_grad=True)
-    for width, logits in zip(head.levels, head(x), strict=True):
+    for width, logits in zip(head.levels, logits_of(head, x), strict=True):
         (gradient,) = torch.autograd.grad(logits.square().sum(), x, retain_graph=True)
         assert (gradient[:, :width] != 0).all()
         assert (gradient[:, width:] == 0).all()
@@ -46,14 +50,14 @@ def test_a_shared_head_is_dedicated_heads_with_tied_weights(tiny_params: MakePar
             tied[name] = value
     dedicated.load_state_dict(tied)
     x = torch.randn(5, DIM)
-    for got, expected in zip(shared(x), dedicated(x), strict=True):
+    for got, expected in zip(logits_of(shared, x), logits_of(dedicated, x), strict=True):
         torch.testing.assert_close(got, expected)
     assert len(own) == len(dedicated.state_dict()) / 5
 
 
 def test_without_nesting_there_is_one_level(tiny_params: MakeParams) -> None:
     head = make_head(tiny_params, nesting="none")
-    (logits,) = head(torch.randn(5, DIM))
+    (logits,) = logits_of(head, torch.randn(5, DIM))
     assert head.levels == (DIM,) and logits.shape == (5, 64)
     assert not any(key.startswith("projections") for key in head.state_dict())
 
@@ -65,11 +69,12 @@ def test_prototypes_start_with_magnitude_one(tiny_params: MakeParams) -> None:
         bound = layer.weight_v.shape[1] ** -0.5
         assert layer.weight_v.abs().max() <= bound
         # The length of a direction changes nothing.
-        x = torch.randn(3, layer.weight_v.shape[1])
-        before = layer(x)
+        before = layer()
+        torch.testing.assert_close(before.norm(dim=1), torch.ones(len(before)))
         with torch.no_grad():
             layer.weight_v.mul_(7)
-        torch.testing.assert_close(layer(x), before)
+        torch.testing.assert_close(layer(), before)
+        torch.testing.assert_close(layer(3), before[:3])
 
 
 @pytest.mark.parametrize(("init", "std"), [("fixed", 0.02), ("fan_in", 1 / 8)])

@@ -115,14 +115,17 @@ def test_what_all_runs_of_the_paper_share(name: str) -> None:
         "blur_probability": (1.0, 0.1, 0.5),
         "solarize_probability": 0.2,
     }
-    assert losses.model_dump() == {
+    assert losses.koleo_images in (16, 32)  # a GPU's share of the batch
+    assert losses.model_dump(exclude={"koleo_images"}) == {
         "dino_weight": 1.0,
         "ibot_weight": 1.0,
         "koleo_weight": 0.1,
         "student_temperature": 0.1,
         "teacher_temperature": (0.04, 0.07),
         "teacher_warmup_epochs": 30,
+        "assignment": "sinkhorn",
         "sinkhorn_iterations": 3,
+        "center_momentum": 0.9,
     }
     assert optimizer.model_dump(exclude={"base_lr", "warmup_epochs"}) == {
         "min_lr": 1e-6,

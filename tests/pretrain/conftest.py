@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from franca.params import Params, load_params
 from franca.pretrain import loop
@@ -109,7 +111,14 @@ class Project:
         return folder
 
     def checkpoints(self) -> list[Path]:
-        return sorted((self.run_folder / "checkpoints").iterdir())
+        return sorted(path for path in (self.run_folder / "checkpoints").iterdir() if not path.name.startswith("."))
+
+    def weights(self) -> dict[str, Tensor]:
+        """Weights of the newest checkpoint, as `student.…` and `teacher.…`."""
+        path = self.folder / "weights.pt"
+        dcp_to_torch_save(self.checkpoints()[-1], path)
+        state = torch.load(path, weights_only=True)
+        return {f"{part}.{name}": value for part in ("student", "teacher") for name, value in state[part].items()}
 
     def steps(self) -> list[int]:
         """Steps that the run has logged so far."""

@@ -9,9 +9,10 @@ import torch
 
 from franca.data.store import Store
 from franca.params import Params
-from franca.pretrain.monitor import COLLAPSED_SHARE, LossMeter, OnlineKnn, collapse_warning
+from franca.pretrain.monitor import COLLAPSED_SHARE, Meter, OnlineEvaluation, collapse_warning, effective_rank
 from franca.pretrain.network import Network, update_teacher
-from franca.pretrain.objective import Targets, Terms
+from franca.pretrain.objective import Terms
+from franca.pretrain.parallel import Ranks
 from franca.pretrain.run_folder import RunFolder, fingerprint
 from franca.pretrain.schedules import cosine, linear, make_schedules
 from tests.conftest import MakeParams, MakeStore
@@ -57,42 +58,61 @@ def test_the_teacher_moves_a_share_of_the_way(tiny_params: MakeParams) -> None:
         torch.testing.assert_close(new, other)
 
 
-def feed(meter: LossMeter, loss: float, chosen: list[int]) -> None:
-    """One step: samples surely of the given prototypes at the narrower level, of all alike at the wider."""
-    sure = torch.nn.functional.one_hot(torch.tensor(chosen), 4).float()
-    even = torch.full((len(chosen), 8), 1 / 8)
+def feed(meter: Meter, loss: float, chosen: list[int]) -> None:
+    """One step: samples of the given prototypes at the narrower level, of the first at the wider."""
     parts = torch.tensor([loss, 2 * loss])
-    terms = Terms(parts, parts, parts, torch.tensor(3.0))
-    meter.update(torch.tensor(loss), terms, Targets([sure, even], [sure, even]), {"backbone": torch.tensor(5.0)})
+    favorites = [torch.tensor(chosen), torch.zeros(len(chosen), dtype=torch.int64)]
+    entropies, divergences = torch.tensor([0.0, 2.0]), torch.tensor([0.5, 0.25])
+    terms = Terms(
+        torch.tensor(loss),
+        *(parts, parts, parts),
+        torch.tensor(3.0),
+        *(entropies, entropies, divergences, divergences),
+        *(favorites, favorites),
+    )
+    meter.update(terms)
+    meter.add({"grad_norm/backbone": torch.tensor(5.0)})
 
 
-def test_a_meter_reads_means_entropies_and_used_prototypes() -> None:
-    meter = LossMeter(LEVELS)
+def make_meter() -> Meter:
+    return Meter(LEVELS, (4, 8), torch.device("cpu"))
+
+
+def test_a_meter_reads_means_and_used_prototypes() -> None:
+    meter = make_meter()
     feed(meter, 1.0, [0, 0])
     feed(meter, 3.0, [0, 2])
-    metrics = meter.read()
+    metrics = meter.read(Ranks())
     assert metrics["train/loss"] == 2.0 and metrics["train/koleo"] == 3.0
     assert metrics["train/grad_norm/backbone"] == 5.0
     assert metrics["train/dino"] == 12.0 and metrics["train/ibot"] == 6.0
     assert metrics["train/dino/level1"] == 4.0 and metrics["train/ibot/level2"] == 4.0
     assert metrics["train/teacher_entropy/dino/level1"] == 0.0
-    assert metrics["train/teacher_entropy/ibot/level2"] == pytest.approx(math.log(8))
+    assert metrics["train/teacher_entropy/ibot/level2"] == 2.0
+    assert metrics["train/divergence/dino/level1"] == 0.5
     assert metrics["train/prototypes_used/dino/level1"] == 0.5
     assert metrics["train/prototypes_used/ibot/level2"] == 0.125
 
     feed(meter, 7.0, [1, 1])
-    again = meter.read()
+    again = meter.read(Ranks())
     assert again["train/loss"] == 7.0 and again["train/prototypes_used/dino/level1"] == 0.25
 
 
 def test_a_meter_goes_on_where_another_stopped() -> None:
-    through, first, second = LossMeter(LEVELS), LossMeter(LEVELS), LossMeter(LEVELS)
+    through, first, second = make_meter(), make_meter(), make_meter()
     feed(through, 1.0, [0, 1])
     feed(first, 1.0, [0, 1])
-    second.load_state_dict(first.state_dict())
+    second.load_state_dict(first.state_dict(Ranks()))
     feed(through, 2.0, [2, 2])
     feed(second, 2.0, [2, 2])
-    assert second.read() == through.read()
+    assert second.read(Ranks()) == through.read(Ranks())
+
+
+def test_rank_counts_the_dimensions_that_features_fill() -> None:
+    directions = torch.linalg.qr(torch.randn(16, 16))[0]
+    spread = torch.cat([directions[:5], -directions[:5]])
+    assert effective_rank(spread) == pytest.approx(5, rel=1e-4)
+    assert effective_rank(torch.ones(10, 16)) == pytest.approx(1)
 
 
 def test_collapse_is_told_for_the_worst_level() -> None:
@@ -103,6 +123,8 @@ def test_collapse_is_told_for_the_worst_level() -> None:
         "train/prototypes_used/ibot/level2": COLLAPSED_SHARE / 4,
     }
     assert "train/prototypes_used/ibot/level2 is 2.5 %" in str(collapse_warning(ill))
+    flat = healthy | {"val/effective_rank": 1.2}
+    assert "signs of collapse: val/effective_rank is 1.2" in str(collapse_warning(flat))
 
 
 def test_online_knn_tells_the_classes_of_a_separable_set(
@@ -112,11 +134,14 @@ def test_online_knn_tells_the_classes_of_a_separable_set(
     store = Store(make_store(tmp_path / "prepared"))
     torch.manual_seed(0)
     teacher = Network(params.base, params.pretrain).eval()
-    online = OnlineKnn(store, params.base, torch.device("cpu"))
-    assert online.possible
-    assert online.top1(teacher) == online.top1(teacher) > 60
+    online = OnlineEvaluation(store, params.base, torch.device("cpu"))
+    metrics = online.measure(teacher)
+    assert online.measure(teacher) == metrics and metrics["val/knn_top1"] > 60
+    assert 1 < metrics["val/effective_rank"] < 32
     unlabelled = Store(make_store(tmp_path / "unlabelled", labelled=False))
-    assert not OnlineKnn(unlabelled, params.base, torch.device("cpu")).possible
+    assert set(OnlineEvaluation(unlabelled, params.base, torch.device("cpu")).measure(teacher)) == {
+        "val/effective_rank"
+    }
 
 
 def test_what_decides_the_result_decides_the_fingerprint(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from franca.files import read_json
 from tests.pretrain.conftest import STEPS, MakeProject, Project, wait_for
 
 
@@ -52,11 +53,14 @@ def test_after_sigterm(reference: Project, make_project: MakeProject, step: int)
     os.kill(run.pid, signal.SIGTERM)
     assert run.end() == 75
     stopped = project.steps()[-1]
+    requeue = project.folder / "runs/requeue.json"
+    assert read_json(requeue) == {"stage": "pretrain", "run": project.run_folder.name, "step": stopped}
     assert run.err == f"franca: stopped at step {stopped} of {STEPS}; run again to go on from there\n"
 
     again = project.start()
     assert again.end() == 0, again.err
     assert f"going on from the checkpoint of step {stopped} of {STEPS}" in again.out
+    assert not requeue.exists()
     assert project.outs() == reference.outs()
 
 
@@ -97,7 +101,8 @@ def test_with_processes_that_load_images(reference: Project, make_project: MakeP
     assert project.outs() == reference.outs()
 
 
-def damage(path: Path) -> None:
+def damage(folder: Path) -> None:
+    path = folder / "__0_0.distcp"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -113,7 +118,7 @@ def test_past_damaged_checkpoints(reference: Project, make_project: MakeProject,
     run = project.start()
     assert run.end() == 0, run.err
     for path in newest[:damaged]:
-        assert f"{path.name} is damaged; going on from an older checkpoint" in run.out
+        assert f"{path.name} is damaged (__0_0.distcp has changed); going on from an older checkpoint" in run.out
     assert (f"going on from the checkpoint of step {STEPS - 2}" in run.out) == (damaged == 1)
     assert project.outs() == reference.outs()
 
@@ -126,7 +131,7 @@ def test_on_a_full_disk(reference: Project, make_project: MakeProject, step: int
     assert run.end() == 75
     before = project.checkpoints()
 
-    full = project.start(largest_file=before[-1].stat().st_size - 1)
+    full = project.start(largest_file=(before[-1] / "__0_0.distcp").stat().st_size - 1)
     assert full.end() == 2, full.err
     assert full.err.count("\n") == 1 and "no space left on the device" in full.err
     assert "older checkpoints are kept: free space and run again" in full.err

@@ -1,0 +1,86 @@
+"""Cross-entropy of a student's tokens with given assignments, in chunks: logits are never all in memory."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from franca.losses.chunks import chunks
+
+TINY = 1e-30
+Targets = Callable[[slice], Tensor]
+"""Maps a slice of the student's rows to their targets, float32 (n, K)."""
+
+
+class RowStatistics(NamedTuple):
+    """What a row's targets and loss say, without gradients; tensors of (N,)."""
+
+    cross_entropy: Tensor
+    """-sum_k t_k log softmax(s)_k, not weighted"""
+    entropy: Tensor
+    """-sum_k t_k log t_k"""
+    favorite: Tensor
+    """int64: the prototype with the largest target"""
+
+
+class _PrototypeCrossEntropy(torch.autograd.Function):
+    """L = sum_n v_n sum_k -t_nk log softmax(h_n w^T)_k, its gradients taken where the logits are at hand.
+
+    With s = h w^T, p = softmax(s) and m_n = sum_k t_nk:
+
+        L       = sum_n v_n (m_n logsumexp_k s_nk - sum_k t_nk s_nk)
+        dL/ds   = v_n (m_n p_nk - t_nk) =: d_nk
+        dL/dh   = d w,    dL/dw = d^T h
+
+    d of a chunk of rows is formed while its logits are there, multiplied out into dL/dh (N, b) and dL/dw (K, b), and
+    dropped. So the peak is a chunk of rows x K and those two, where the plain form keeps several N x K; and no logit
+    is computed twice. The backward pass multiplies by the gradient of L.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, prototypes: Tensor, weights: Tensor, targets: Targets, product_dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        needs_gradients = any(ctx.needs_input_grad)
+        by_hidden = torch.empty_like(hidden)
+        by_prototypes = torch.zeros_like(prototypes)
+        low_prototypes = prototypes.to(product_dtype)
+        cross_entropy, entropy = hidden.new_empty(len(hidden)), hidden.new_empty(len(hidden))
+        favorite = torch.empty(len(hidden), dtype=torch.int64, device=hidden.device)
+        for part in chunks(len(hidden), prototypes):
+            logits, target = hidden[part] @ prototypes.T, targets(part)
+            mass, total = target.sum(dim=1), logits.logsumexp(dim=1)
+            cross_entropy[part] = mass * total - torch.linalg.vecdot(target, logits)
+            entropy[part] = -torch.linalg.vecdot(target, target.clamp_min(TINY).log())
+            favorite[part] = target.argmax(dim=1)
+            if needs_gradients:
+                # softmax(s) m v - t v, in place of the logits
+                scale = (mass * weights[part]).log()[:, None]
+                slope = logits.sub_(total[:, None]).add_(scale).exp_()
+                slope = slope.addcmul_(target, weights[part, None], value=-1).to(product_dtype)
+                by_hidden[part] = (slope @ low_prototypes).float()
+                by_prototypes += (slope.T @ hidden[part].to(product_dtype)).float()
+        ctx.save_for_backward(by_hidden, by_prototypes)
+        ctx.mark_non_differentiable(cross_entropy, entropy, favorite)
+        return torch.dot(weights, cross_entropy), cross_entropy, entropy, favorite
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_loss: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        by_hidden, by_prototypes = ctx.saved_tensors
+        return by_hidden * by_loss, by_prototypes * by_loss, None, None, None
+
+
+def prototype_cross_entropy(
+    hidden: Tensor, prototypes: Tensor, targets: Targets, weights: Tensor, temperature: float
+) -> tuple[Tensor, RowStatistics]:
+    """sum_n v_n CE_n, float32, of logits h w^T / temperature with `targets`, and what is known of each row.
+
+    hidden (N, b), prototypes (K, b), weights v (N,), all at least 0. The logits are float32; the two products of the
+    backward pass are of the type of `hidden`, bfloat16 where its layers ran under autocast. Not to be called there.
+    """
+    scaled, low = hidden.float() / temperature, hidden.dtype
+    loss, *rows = _PrototypeCrossEntropy.apply(scaled, prototypes.float(), weights, targets, low)
+    return loss, RowStatistics(*rows)
