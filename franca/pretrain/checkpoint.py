@@ -69,9 +69,9 @@ class Checkpoints:
             for torn in self.folder.glob(".step-*.tmp"):  # left by a process that was killed while it wrote
                 shutil.rmtree(torn, ignore_errors=True)
             partial.mkdir(parents=True)
-        self._ranks.wait()
+        self._ranks.wait_in_writer()
         alone = self._ranks.count == 1
-        dcp.save(tensors, checkpoint_id=partial, process_group=self._ranks.control, no_dist=alone)
+        dcp.save(tensors, checkpoint_id=partial, process_group=self._ranks.writer, no_dist=alone)
         if not self._ranks.first:
             return
         torch.save(rest, partial / "rest.pt")

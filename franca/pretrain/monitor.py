@@ -21,6 +21,9 @@ COLLAPSED_SHARE = 0.1
 COLLAPSED_RANK = 2.0
 EFFECTIVE_RANK = "val/effective_rank"
 HEADS = ("dino", "ibot")
+PATCHES = "patches"
+BY_PATCH = ("teacher_entropy/ibot", "divergence/ibot")
+"""Beginnings of names whose sums are over masked patches."""
 
 
 class Meter:
@@ -42,7 +45,7 @@ class Meter:
     @torch.no_grad()
     def update(self, terms: Terms) -> None:
         """Take in one part's terms."""
-        values = {"loss": terms.total.detach(), "koleo": terms.koleo}
+        values = {"loss": terms.total.detach(), "koleo": terms.koleo, PATCHES: terms.patches}
         for name, losses, entropies, divergences, favorites in (
             (
                 "dino",
@@ -70,7 +73,13 @@ class Meter:
     def read(self, ranks: Ranks) -> dict[str, float]:
         """Means over updates and processes, and shares of prototypes (0..1) that were some row's first choice."""
         state = self.state_dict(ranks)
-        metrics = {f"train/{name}": float(total) / state["updates"][name] for name, total in state["sums"].items()}
+        sums = {name: float(total) for name, total in state["sums"].items()}
+        # No patch may have been masked: then there is nothing to be told of patches, and 0 is told.
+        patches = max(sums.pop(PATCHES), 1)
+        metrics = {
+            f"train/{name}": total / (patches if name.startswith(BY_PATCH) else state["updates"][name])
+            for name, total in sums.items()
+        }
         for name, used in state["used"].items():
             for level, seen in zip(self._levels, used, strict=True):
                 metrics[f"train/prototypes_used/{name}/level{level}"] = float(seen.float().mean())

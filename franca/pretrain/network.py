@@ -38,7 +38,7 @@ class Network(nn.Module):
         `masks` (2 B, h w) hides patches from the backbone.
         """
         tokens = self.backbone(global_crops, masks)
-        classes, patches = tokens[:, 0], tokens[:, self.backbone.num_prefix_tokens :]
+        classes, patches = tokens[:, 0].contiguous(), tokens[:, self.backbone.num_prefix_tokens :]
         every = classes
         if local_crops is not None and len(local_crops):
             every = torch.cat([classes, self.backbone(local_crops)[:, 0]])

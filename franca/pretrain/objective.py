@@ -80,9 +80,10 @@ def _swapped(level: Level) -> Level:
 class Terms(NamedTuple):
     """The objective of one part: `total` has the gradient, the rest is for the eye.
 
-    The losses are not weighted; tensors of (levels,) but for `koleo`. Entropies are the teacher's, in nats, means
-    over rows; a divergence is KL(teacher | student), the cross-entropy less the entropy; favorites are the first
-    choices of the teacher's rows, int64, a tensor a level.
+    The losses are not weighted; tensors of (levels,) but for `koleo`. Entropies are the teacher's, in nats; a
+    divergence is KL(teacher | student), the cross-entropy less the entropy. Those of global crops are means, those of
+    masked patches sums over `patches`, of which other processes have other numbers. Favorites are the first choices
+    of the teacher's rows, int64, a tensor a level.
     """
 
     total: Tensor
@@ -96,6 +97,7 @@ class Terms(NamedTuple):
     ibot_divergence: Tensor
     dino_favorites: list[Tensor]
     ibot_favorites: list[Tensor]
+    patches: Tensor
 
 
 def student_terms(student: Outputs, targets: Targets, mask_weights: Tensor, losses: Losses) -> Terms:
@@ -108,8 +110,6 @@ def student_terms(student: Outputs, targets: Targets, mask_weights: Tensor, loss
     koleo = koleo_loss(student.classes.unflatten(0, (2, -1, losses.koleo_images))).mean(dim=1).sum()
     total = losses.dino_weight * torch.stack([level.loss for level in dino]).sum()
     total = total + losses.ibot_weight * torch.stack([loss for loss, _ in ibot]).sum() + losses.koleo_weight * koleo
-    # No patch may be masked in a whole part: a mean over no rows is 0 here, not 0 / 0.
-    patches = max(len(mask_weights), 1)
     with torch.no_grad():
         return Terms(
             total,
@@ -118,9 +118,10 @@ def student_terms(student: Outputs, targets: Targets, mask_weights: Tensor, loss
             torch.stack([loss for loss, _ in ibot]).detach(),
             koleo.detach(),
             torch.stack([level.rows.entropy.mean() for level in dino]),
-            torch.stack([rows.entropy.sum() / patches for _, rows in ibot]),
+            torch.stack([rows.entropy.sum() for _, rows in ibot]),
             torch.stack([(level.rows.cross_entropy - level.rows.entropy).mean() for level in dino]),
-            torch.stack([(rows.cross_entropy - rows.entropy).sum() / patches for _, rows in ibot]),
+            torch.stack([(rows.cross_entropy - rows.entropy).sum() for _, rows in ibot]),
             [level.rows.favorite for level in dino],
             [rows.favorite for _, rows in ibot],
+            koleo.new_tensor(len(mask_weights)),
         )

@@ -25,11 +25,16 @@ from franca.pretrain.network import Network
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all; `control` is a group over the CPU for what must not wait for a GPU."""
+    """This process among all, with two groups over the CPU for what must not wait for a GPU.
+
+    `control` is the training thread's, `writer` that of the thread that writes checkpoints: messages of two threads
+    in one group would meet in another order on each process.
+    """
 
     rank: int = 0
     count: int = 1
     control: Any = None
+    writer: Any = None
 
     @property
     def first(self) -> bool:
@@ -58,10 +63,10 @@ class Ranks:
             flags = seen.bool()
         return flags
 
-    def wait(self) -> None:
-        """Until all processes are here."""
+    def wait_in_writer(self) -> None:
+        """Until the writing threads of all processes are here."""
         if self.count > 1:
-            dist.barrier(group=self.control)
+            dist.barrier(group=self.writer)
 
 
 def launched() -> bool:
@@ -87,7 +92,8 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo"))
+        control, writer = (dist.new_group(backend="gloo") for _ in range(2))
+        yield Ranks(dist.get_rank(), dist.get_world_size(), control, writer)
     finally:
         dist.destroy_process_group()
 
@@ -114,7 +120,8 @@ def distribute(student: Network, teacher: Network, how: str, ranks: Ranks, devic
     mesh = init_device_mesh(device.type, (ranks.count,))
     for network in (student, teacher):
         for unit in (*network.backbone.blocks, network.dino_head, network.ibot_head, network):
-            fully_shard(unit, mesh=mesh)
+            # Also the outermost, which would else keep the teacher's weights whole, as no backward pass follows.
+            fully_shard(unit, mesh=mesh, reshard_after_forward=True)
     return student
 
 

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import time
@@ -120,18 +121,42 @@ class Project:
         state = torch.load(path, weights_only=True)
         return {f"{part}.{name}": value for part in ("student", "teacher") for name, value in state[part].items()}
 
+    def metrics(self) -> list[dict[str, float]]:
+        """The run's readings, in order."""
+        lines = (self.run_folder / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line)["metrics"] for line in lines]
+
     def steps(self) -> list[int]:
         """Steps that the run has logged so far."""
         paths = list((self.folder / "runs").glob("pretrain-*/metrics.jsonl"))
         lines = paths[0].read_text().split("\n")[:-1] if paths else []
         return [json.loads(line)["step"] for line in lines]
 
-    def start(self, *, largest_file: int | None = None, between: bool = False) -> Run:
+    def start(
+        self, *, largest_file: int | None = None, between: bool = False, environment: dict[str, str] | None = None
+    ) -> Run:
         """Start training; `largest_file` in bytes bounds what it can write, `between` puts a process before it."""
         log = self.folder / f"log{len(self._runs)}"
-        settings = {"project": self.folder, "log": str(log), "largest_file": largest_file, "between": between}
+        settings = {
+            "project": self.folder,
+            "log": str(log),
+            "largest_file": largest_file,
+            "between": between,
+            "environment": environment or {},
+        }
         self._runs.append(Run(self, settings))
         return self._runs[-1]
+
+    def together(self, processes: int) -> list[Run]:
+        """Train in several processes that find each other as those of torchrun do, to the end."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        runs = [self.start(environment=common | {"RANK": str(rank)}) for rank in range(processes)]
+        for run in runs:
+            run.end()
+        return runs
 
     def outs(self) -> dict[str, bytes]:
         """Contents of all that DVC keeps of the stage, by name."""

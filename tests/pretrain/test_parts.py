@@ -69,6 +69,7 @@ def feed(meter: Meter, loss: float, chosen: list[int]) -> None:
         torch.tensor(3.0),
         *(entropies, entropies, divergences, divergences),
         *(favorites, favorites),
+        torch.tensor(4.0),
     )
     meter.update(terms)
     meter.add({"grad_norm/backbone": torch.tensor(5.0)})
@@ -88,7 +89,7 @@ def test_a_meter_reads_means_and_used_prototypes() -> None:
     assert metrics["train/dino"] == 12.0 and metrics["train/ibot"] == 6.0
     assert metrics["train/dino/level1"] == 4.0 and metrics["train/ibot/level2"] == 4.0
     assert metrics["train/teacher_entropy/dino/level1"] == 0.0
-    assert metrics["train/teacher_entropy/ibot/level2"] == 2.0
+    assert metrics["train/teacher_entropy/ibot/level2"] == 2.0 / 4
     assert metrics["train/divergence/dino/level1"] == 0.5
     assert metrics["train/prototypes_used/dino/level1"] == 0.5
     assert metrics["train/prototypes_used/ibot/level2"] == 0.125

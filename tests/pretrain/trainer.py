@@ -14,7 +14,7 @@ settings: dict[str, Any] = globals()["settings"]
 
 os.setsid()
 os.chdir(settings["project"])
-os.environ["DVC_ROOT"] = str(settings["project"])
+os.environ |= {"DVC_ROOT": str(settings["project"]), **settings["environment"]}
 for number, name in ((1, "out"), (2, "err")):
     os.dup2(os.open(f"{settings['log']}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
 if settings["largest_file"] is not None:

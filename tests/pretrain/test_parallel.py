@@ -1,0 +1,112 @@
+"""Several processes, accumulation and one process alone train the same model."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from franca.errors import FrancaError
+from franca.files import read_json
+from franca.pretrain.parallel import Ranks, local_images
+from tests.conftest import MakeParams, MakeValues
+from tests.pretrain.conftest import PATIENCE_SECONDS, MakeProject, Project
+
+# A batch that 1, 2 and 3 processes can share; SGD-like steps of AdamW would hide what the gradients are.
+SHARED = {
+    "pretrain.batch_size": 12,
+    "pretrain.losses.koleo_images": 2,
+    "pretrain.epochs": 2,
+    "runtime.checkpoint_steps": 2,
+}
+
+
+def train(project: Project, processes: int) -> str:
+    """Run the stage to its end in as many processes; returns what the first one printed."""
+    runs = project.together(processes) if processes > 1 else [project.start()]
+    assert [run.end() for run in runs] == [0] * processes, runs[-1].err
+    return runs[0].out
+
+
+def assert_alike(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    """Equal to float32 rounding after some steps: AdamW turns gradients at rounding level into steps of the rate."""
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        share = float(((value - other[name]).abs() > 1e-4).float().mean())
+        assert share < 0.01, f"{name}: {100 * share:.2f} % of the weights differ"
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, prepared: Path, tiny_values: MakeValues) -> Project:
+    project = Project(tmp_path_factory.mktemp("alone"), prepared, tiny_values(SHARED))
+    train(project, 1)
+    return project
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_train_the_same_model_as_one(
+    make_project: MakeProject, alone: Project, parallel: str, tmp_path: Path
+) -> None:
+    project = make_project(SHARED | {"runtime.parallel": parallel})
+    train(project, 2)
+    assert_alike(project.weights(), alone.weights())
+    for got, expected in zip(project.metrics(), alone.metrics(), strict=True):
+        for name in ("train/loss", "train/koleo", "train/teacher_entropy/ibot/level32", "train/grad_norm/backbone"):
+            assert got[name] == pytest.approx(expected[name], rel=1e-3), name
+        for name in ("train/prototypes_used/dino/level32", "train/prototypes_used/ibot/level2"):
+            assert got[name] == expected[name]
+    first = project.outs()
+    again = make_project(SHARED | {"runtime.parallel": parallel}, "again")
+    train(again, 2)
+    assert again.outs() == first
+
+
+def test_parts_one_after_another_train_the_same_model(make_project: MakeProject, alone: Project) -> None:
+    project = make_project(SHARED | {"runtime.accumulation_steps": 3})
+    train(project, 1)
+    assert_alike(project.weights(), alone.weights())
+
+
+@pytest.mark.parametrize(("parallel", "then"), [("ddp", 1), ("fsdp", 1), ("fsdp", 3)])
+def test_another_number_of_processes_goes_on(
+    make_project: MakeProject, alone: Project, parallel: str, then: int
+) -> None:
+    project = make_project(SHARED | {"runtime.parallel": parallel, "pretrain.epochs": 2})
+    train(project, 2)
+    for path in project.checkpoints():
+        if path.name != "step-00000002":
+            for file in path.iterdir():
+                file.write_bytes(b"")
+    said = train(project, then)
+    assert "going on from the checkpoint of step 2 of 4" in said
+    assert_alike(project.weights(), alone.weights())
+
+
+def test_a_batch_that_cannot_be_cut_is_told(make_project: MakeProject, tiny_params: MakeParams) -> None:
+    params = tiny_params(SHARED | {"runtime.accumulation_steps": 2})
+    assert local_images(params, Ranks(1, 3)) == range(4, 8)
+    with pytest.raises(FrancaError, match=r"pretrain.batch_size 12 on 4 processes with runtime.accumulation_steps 2"):
+        local_images(params, Ranks(0, 4))
+    project = make_project(SHARED | {"pretrain.losses.koleo_images": 12})
+    for run in project.together(2):
+        assert run.end() == 2
+        assert run.err.endswith("each part must be a whole multiple of pretrain.losses.koleo_images 12\n")
+
+
+@pytest.mark.slow
+def test_the_command_starts_as_many_processes_as_params_say(make_project: MakeProject, alone: Project) -> None:
+    project = make_project(SHARED | {"runtime.processes": 2})
+    environment = os.environ | {"DVC_ROOT": str(project.folder), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    command = [sys.executable, "-m", "franca", "pretrain"]
+    subprocess.run(command, cwd=project.folder, env=environment, check=True, timeout=PATIENCE_SECONDS)
+    assert read_json(project.run_folder / "run.json")["processes"] == 2
+    assert_alike(project.weights(), alone.weights())
+
+
+def test_means_and_unions_of_one_process_are_its_own() -> None:
+    flags, values = torch.tensor([True, False]), torch.tensor([1.0, 2.0])
+    assert torch.equal(Ranks().mean(values), values) and torch.equal(Ranks().union(flags), flags)
+    assert Ranks().any(True) and not Ranks().any(False)
