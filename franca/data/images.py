@@ -1,11 +1,15 @@
 """What counts as an image, how its bytes become 8-bit RGB pixels, and what preparation measures on it."""
 
 import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".jp2"})
 # Named one by one: other readers of Pillow start foreign programs (EPS) or read formats that are no pictures.
@@ -32,8 +36,10 @@ def decode(content: bytes) -> Image.Image:
 
     EXIF orientation is applied; gray and palette images become RGB; transparent pixels lie on white; 16-bit gray is
     scaled from its full range; of several frames the first counts. Raises whatever Pillow raises on bad bytes, and
-    ValueError on 32-bit samples, whose range nothing tells.
+    ValueError on none at all and on 32-bit samples, whose range nothing tells.
     """
+    if not content:
+        raise ValueError("empty file")
     image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
@@ -47,6 +53,25 @@ def decode(content: bytes) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+@contextmanager
+def strict_decoding() -> Iterator[None]:
+    """Within it, in all threads, `decode` raises on more pixels than Pillow takes for safe, and warns of nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def refusal(error: Exception) -> str:
+    """Why an image is left out, in one line, of what `decode` or reading its bytes has raised."""
+    if isinstance(error, UnidentifiedImageError):
+        return f"not an image of a known format ({', '.join(FORMATS)})"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = re.sub(r"\s*<_io\.\w+ object at \w+>", "", str(error))
+    return " ".join(text.split()) or type(error).__name__
 
 
 def examine(content: bytes) -> ImageFacts:

@@ -1,8 +1,6 @@
 """One pass over a source: every image is decoded, measured and packed, or refused with a reason."""
 
 import hashlib
-import re
-import warnings
 from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +9,10 @@ from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from franca.data.dense import DenseSource
-from franca.data.images import FORMATS, ImageFacts, examine
+from franca.data.images import ImageFacts, examine, refusal, strict_decoding
 from franca.data.sources import Sample, Source
 from franca.data.splits import NONE
 from franca.data.store import SPLITS, PackWriter
@@ -100,9 +97,7 @@ def ingest(
 
     samples = iter(source)
     bar = tqdm(total=source.total_bytes, unit="B", unit_scale=True, desc=str(source.folder), disable=None)
-    with bar, warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with bar, strict_decoding(), ThreadPoolExecutor(threads) as pool:
         while batch := list(islice(samples, _BATCH)):
             for sample, result in zip(batch, pool.map(check, batch), strict=True):
                 content_digest = hashlib.sha256(sample.content).digest()
@@ -129,22 +124,12 @@ def _check(sample: Sample, source: Source | DenseSource) -> ImageFacts | str:
     """The facts of an image, or the reason why it is refused."""
     if sample.problem:
         return sample.problem
-    if not sample.content:
-        return "empty file"
     try:
         facts = examine(sample.content)
     except MemoryError:
         raise
-    except UnidentifiedImageError:
-        return f"not an image of a known format ({', '.join(FORMATS)})"
     except Exception as error:  # bad bytes make Pillow raise nearly anything
-        return one_line(error)
+        return refusal(error)
     if isinstance(source, DenseSource) and sample.mask is not None:
         return source.check_mask(sample.mask, facts.height, facts.width) or facts
     return facts
-
-
-def one_line(error: Exception) -> str:
-    """The error's text, without line breaks and memory addresses."""
-    text = re.sub(r"\s*<_io\.\w+ object at \w+>", "", str(error))
-    return " ".join(text.split()) or type(error).__name__
