@@ -1,6 +1,5 @@
 """Pictures and tables of an evaluation, the same bytes for the same results."""
 
-import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from franca.data.store import DenseSet, Store
+from franca.drawing import PrincipalColors, save_figure
 from franca.evaluation import report
 from franca.evaluation.benchmarks import knn
 from franca.evaluation.benchmarks.segmentation import Segmenter, patch_features
@@ -53,17 +52,17 @@ def write(
     folder.mkdir(parents=True)
     if report.by_level(results, "franca", "val"):
         _write_lines(folder / "knn_by_level.csv", "dim,val,test", _level_lines(results))
-        _save(_knn_by_level(results), folder / "knn_by_level.png")
+        save_figure(_knn_by_level(results), folder / "knn_by_level.png")
         predicted, truth = (classes.tolist() for classes in knn.predict(data, "val", params))
         names = [(data.classes[true], data.classes[seen]) for true, seen in zip(truth, predicted, strict=True)]
         _write_lines(folder / "confusion.csv", "actual,predicted", [f"{true},{seen}" for true, seen in names])
-        _save(_confusion(truth, predicted, data.classes), folder / "confusion.png")
+        save_figure(_confusion(truth, predicted, data.classes), folder / "confusion.png")
     if segmenters:
         images = store.dense("test") or store.dense("val")
         assert images is not None
         rows = evenly_spaced(len(images), params.evaluate.sample_images).tolist()
-        _save(_patch_maps(images, rows, segmenters), folder / "patch_maps.png")
-        _save(_masks(images, rows, segmenters), folder / "masks.png")
+        save_figure(_patch_maps(images, rows, segmenters), folder / "patch_maps.png")
+        save_figure(_masks(images, rows, segmenters), folder / "masks.png")
 
 
 def _level_lines(results: dict[str, Any]) -> Iterator[str]:
@@ -74,12 +73,6 @@ def _level_lines(results: dict[str, Any]) -> Iterator[str]:
 
 def _write_lines(path: Path, header: str, lines: Iterator[str] | list[str]) -> None:
     write_bytes(path, "".join(f"{line}\n" for line in [header, *lines]).encode())
-
-
-def _save(figure: Figure, path: Path) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    write_bytes(path, buffer.getvalue())
 
 
 def _knn_by_level(results: dict[str, Any]) -> Figure:
@@ -160,21 +153,9 @@ def _patch_maps(images: DenseSet, rows: list[int], segmenters: dict[str, Segment
     for name in _shown(segmenters):
         segmenter = segmenters[name]
         features = [patch_features(segmenter.backbone, images[row], segmenter.side) for row in rows]
-        bands[style(name)[0]] = principal_colors(features)
+        colors = PrincipalColors.fit(torch.cat([part.flatten(0, 1) for part in features]))
+        bands[style(name)[0]] = [colors(part) for part in features]
     return _tiles(bands)
-
-
-def principal_colors(features: list[Tensor]) -> list[NDArray[np.float64]]:
-    """(h, w, 3) in [0, 1] for each feature map (h, w, D): three principal components, common to all maps."""
-    tokens = torch.cat([part.flatten(0, 1) for part in features]).double()
-    center = tokens.mean(0)
-    axes = torch.linalg.eigh((tokens - center).T @ (tokens - center))[1].flip(1)[:, :3]
-    # An eigenvector's sign is free: let its largest entry be positive, so that colors do not flip.
-    axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
-    colors = [(part.double() - center) @ axes for part in features]
-    flat = torch.cat([part.flatten(0, 1) for part in colors])
-    low, high = (flat.quantile(share, dim=0) for share in (0.01, 0.99))
-    return [((part - low) / (high - low).clamp_min(1e-12)).clamp(0, 1).cpu().numpy() for part in colors]
 
 
 def _masks(images: DenseSet, rows: list[int], segmenters: dict[str, Segmenter]) -> Figure:
