@@ -15,7 +15,7 @@ from pathlib import Path
 from franca import __version__, presets
 from franca.errors import FrancaError
 from franca.params import Params, load_params
-from franca.paths import PARAMS, runs_root
+from franca.paths import MODEL, PARAMS, runs_root
 from franca.process import follow_parent
 
 STAGES = {
@@ -38,6 +38,8 @@ def parser() -> argparse.ArgumentParser:
     promote = commands.add_parser("promote", help="move the champion alias where the gates hold")
     promote.add_argument("--apply", action="store_true", help="move it; without this, only say what would happen")
     commands.add_parser("summary", help="what was trained, how good it is, where it is registered")
+    _add_embed(commands.add_parser("embed", help="embed all images of a folder into a Parquet file"))
+    _add_maps(commands.add_parser("maps", help="draw patch features and attention of images"))
     params = commands.add_parser("params", help="presets and schema of params.yaml")
     actions = params.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("list", help="list the presets")
@@ -48,9 +50,61 @@ def parser() -> argparse.ArgumentParser:
     return main
 
 
+def _add_embed(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", type=Path, metavar="FOLDER", help="images and tars of images, however nested")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="file.parquet to write")
+    _add_model(command)
+    command.add_argument("--dim", type=int, metavar="N", help="keep the first N dimensions (default: all)")
+    command.add_argument("--batch-size", type=int, default=128, metavar="N", help="images a step (default: 128)")
+    threads = os.cpu_count() or 1
+    command.add_argument(
+        "--workers", type=int, default=threads, metavar="N", help="threads that decode (default: one a core)"
+    )
+    command.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"
+    )
+
+
+def _add_maps(command: argparse.ArgumentParser) -> None:
+    command.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="images, or folders of them")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where the PNGs go")
+    _add_model(command)
+    command.add_argument("--block", type=int, metavar="I", help="block to look at, 0 the first (default: the last)")
+    command.add_argument(
+        "--size", type=int, metavar="S", help="short side in pixels (default: 4 times the model's image size)"
+    )
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--model",
+        default=str(MODEL),
+        metavar="SOURCE",
+        help=f"folder, models:/NAME@ALIAS, models:/NAME/VERSION or run (default: {MODEL})",
+    )
+
+
 def run(arguments: argparse.Namespace) -> None:
     if arguments.command == "params":
         return _params(arguments)
+    if arguments.command == "embed":
+        from franca.inference import embed
+
+        return embed.run(
+            arguments.folder,
+            arguments.output,
+            arguments.model,
+            dim=arguments.dim,
+            batch_size=arguments.batch_size,
+            workers=arguments.workers,
+            device=arguments.device,
+        )
+    if arguments.command == "maps":
+        from franca.inference import maps
+
+        return maps.run(
+            arguments.images, arguments.output, arguments.model, block=arguments.block, size=arguments.size
+        )
     params = load_params(arguments.params)
     if arguments.command in STAGES:
         if "DVC_ROOT" in os.environ:

@@ -1,5 +1,7 @@
 """Where and how tensors are computed, as the `runtime` section asks for it."""
 
+from typing import Literal
+
 import torch
 
 from franca.errors import FrancaError
@@ -7,9 +9,14 @@ from franca.params import Runtime
 
 
 def choose_device(runtime: Runtime) -> torch.device:
-    if runtime.device == "cuda" and not torch.cuda.is_available():
-        raise FrancaError("runtime.device: 'cuda' is asked for, but torch sees no GPU; set 'auto' or 'cpu'")
-    return torch.device("cuda" if runtime.device != "cpu" and torch.cuda.is_available() else "cpu")
+    return device_of(runtime.device, "runtime.device")
+
+
+def device_of(choice: Literal["auto", "cpu", "cuda"], key: str) -> torch.device:
+    """The device of a choice, `auto` a GPU if there is one; `key` is where it was made, for messages."""
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise FrancaError(f"{key}: 'cuda' is asked for, but torch sees no GPU; set 'auto' or 'cpu'")
+    return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def make_deterministic(runtime: Runtime) -> None:

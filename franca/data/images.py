@@ -70,8 +70,7 @@ def refusal(error: Exception) -> str:
         return f"not an image of a known format ({', '.join(FORMATS)})"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = re.sub(r"\s*<_io\.\w+ object at \w+>", "", str(error))
-    return " ".join(text.split()) or type(error).__name__
+    return one_line(error)
 
 
 def examine(content: bytes) -> ImageFacts:
@@ -98,3 +97,9 @@ def perceptual_hash(image: Image.Image, mean_color: NDArray[np.float64]) -> int:
     clipped = [min(max(int(count), 0), 31) for count in counts]
     gray_code = np.array([[(number ^ number >> 1) >> bit & 1 for bit in range(5)] for number in clipped], dtype=bool)
     return int.from_bytes(np.packbits(np.concatenate([bits, gray_code.ravel()])).tobytes(), "big")
+
+
+def one_line(error: Exception) -> str:
+    """The error's text, without line breaks and memory addresses."""
+    text = re.sub(r"\s*<_io\.\w+ object at \w+>", "", str(error))
+    return " ".join(text.split()) or type(error).__name__

@@ -36,6 +36,12 @@ def tracking_uri() -> str:
     return uri.rstrip("/")
 
 
+def database() -> Path | None:
+    """The SQLite file that the tracking address names, which need not be there yet; None for a server."""
+    uri = tracking_uri()
+    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+
+
 def redacted(uri: str) -> str:
     """The address without user and password, fit for files and for the screen."""
     parts = urlsplit(uri)
@@ -91,9 +97,9 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
     """Find or create the experiment; beside a SQLite file its artifacts lie in `mlartifacts`."""
     found = client.get_experiment_by_name(name)
     if found is None:
-        uri = tracking_uri()
-        here = Path(uri.removeprefix(_SQLITE)).parent / "mlartifacts" if uri.startswith(_SQLITE) else None
-        return str(client.create_experiment(name, artifact_location=here.as_uri() if here else None))
+        file = database()
+        here = (file.parent / "mlartifacts").as_uri() if file else None
+        return str(client.create_experiment(name, artifact_location=here))
     if found.lifecycle_stage != "active":
         raise FrancaError(
             f"experiment '{name}' was deleted on the tracking server; bring it back by "

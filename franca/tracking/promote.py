@@ -108,7 +108,7 @@ def champion_results(
     from franca.evaluation.suite import evaluate_model
 
     print(f"measuring champion version {champion.version} on the present data and suite")
-    with model_folder(champion) as folder:
+    with model_folder(f"models:/{champion.name}/{champion.version}") as folder:
         return evaluate_model(folder, store, params)
 
 

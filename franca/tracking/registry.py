@@ -76,19 +76,35 @@ def results_of(client: "MlflowClient", version: "ModelVersion") -> dict[str, Any
 
 
 @contextlib.contextmanager
-def model_folder(version: "ModelVersion") -> Iterator[Path]:
-    """The version's model folder, downloaded for as long as the block lasts."""
+def model_folder(address: str) -> Iterator[Path]:
+    """The model folder behind a `models:/` address, downloaded for as long as the block lasts."""
     import mlflow
 
     with tempfile.TemporaryDirectory() as place:
-        root = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}", dst_path=place))
+        root = Path(mlflow.artifacts.download_artifacts(address, dst_path=place))
+        if not (root / "MLmodel").is_file():
+            raise FrancaError(f"{address}: its files are gone from the tracking server; `franca register` sends them")
         flavor = mlflow.models.Model.load(str(root)).flavors.get("python_function", {})
         if flavor.get("loader_module") != "franca.tracking.flavor":
             raise FrancaError(
-                f"{version.name} version {version.version} holds no Franca model, so it cannot be compared; "
-                f"move its alias by hand"
+                f"{address}: not a Franca model; name, or move the alias to, one that `franca register` made"
             )
         yield root / flavor["data"]
+
+
+def run_model(client: "MlflowClient", run: "Run") -> str | None:
+    """The `models:/` address of the weights that a run has trained, or None where it has none.
+
+    A run whose weights were logged before, by another run, has no model of its own.
+    """
+    digest = run.data.tags.get(DIGEST)
+    if digest is None:
+        return None
+    logged = _logged_model(client, run.info.experiment_id, digest, None)
+    if logged is not None:
+        return f"models:/{logged.model_id}"
+    versions = client.search_model_versions(f"tags.`{DIGEST}` = '{digest}'")
+    return next((f"models:/{version.name}/{version.version}" for version in versions), None)
 
 
 def _logged_model(
