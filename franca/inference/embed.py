@@ -68,9 +68,8 @@ def run(
     )
     print(f"{output}: {done.rows:,} embeddings of {dim or model.embed_dim} dimensions by {source}")
     if done.refused:
-        print(
-            f"{refused_path(output)}: {len(done.refused):,} images left out: {_shown(done.refused)}", file=sys.stderr
-        )
+        left_out = f"left out {len(done.refused):,} of {done.rows + len(done.refused):,} images"
+        print(f"{refused_path(output)}: {left_out}: {_shown(done.refused)}", file=sys.stderr)
 
 
 def refused_path(output: Path) -> Path:
