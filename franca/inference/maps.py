@@ -113,7 +113,7 @@ def _readable(paths: list[Path], side: int, patch_size: int) -> list[Path]:
         else:
             good.append(path)
     if not good:
-        raise FrancaError(f"none of {len(paths):,} images can be shown")
+        raise FrancaError("no image is left to be drawn")
     return good
 
 

@@ -93,8 +93,8 @@ class FrancaModel(nn.Module):
         for a block that is not there.
         """
         depth = len(self.backbone.blocks)
-        wanted = [indices] if isinstance(indices, int) else indices or []
-        if (isinstance(indices, int) and not 1 <= indices <= depth) or any(not -depth <= i < depth for i in wanted):
+        wanted = [-indices] if isinstance(indices, int) else indices or []
+        if (isinstance(indices, int) and indices < 1) or any(not -depth <= i < depth for i in wanted):
             raise FrancaError(f"no such block: {indices}; the model has {depth}, 0 to {depth - 1}")
         blocks: list[tuple[Tensor, Tensor]] = self.backbone.forward_intermediates(
             self._normalize(images),

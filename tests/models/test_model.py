@@ -144,9 +144,10 @@ def test_features_of_any_block_at_any_size(model: FrancaModel) -> None:
     torch.testing.assert_close(model.forward_intermediates(images, [0])[0].patches, first.patches)
     torch.testing.assert_close(model.forward_intermediates(images, [-1])[0].patches, last.patches)
     torch.testing.assert_close(model.forward_intermediates(images, 1)[0].patches, last.patches)
+    assert len(model.forward_intermediates(images, 2)) == 2
     raw = model.forward_intermediates(images, 1, norm=False)[0]
     torch.testing.assert_close(model.backbone.norm(raw.patches), last.patches)
-    for missing in (0, 3, [2], [-3]):
+    for missing in (0, 3, -1, [2], [-3]):
         with pytest.raises(FrancaError, match=r"no such block: .*; the model has 2, 0 to 1"):
             model.forward_intermediates(images, missing)
 

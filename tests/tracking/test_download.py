@@ -1,0 +1,84 @@
+"""Models read back from the tracking server, and one line for whatever is not there."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import franca
+from franca.errors import FrancaError
+from franca.files import read_json
+from franca.params import Params, parse_params
+from franca.tracking import register
+from franca.tracking.client import connect, experiment_id
+from tests.tracking.conftest import Finish
+
+RECEIPT = Path("results/register/receipt.json")
+
+
+def test_a_model_by_alias_by_version_and_by_run(finish: Finish, params: Params, tmp_path: Path) -> None:
+    digest = finish()["model_digest"]
+    register.run(params)
+    receipt = read_json(RECEIPT)
+    addresses = ["models:/franca@champion", "models:/franca/1", f"models:/{receipt['model_id']}"]
+    for address in [*addresses, f"runs:/{receipt['run_id']}", receipt["run_id"]]:
+        assert franca.load(address).digest == digest, address
+    assert list(Path("models").iterdir()) == [Path("models/franca")]
+
+
+def test_a_run_whose_weights_another_run_has_logged(finish: Finish, params: Params) -> None:
+    digest = finish()["model_digest"]
+    register.run(params)
+    first = read_json(RECEIPT)
+    values = params.model_dump(by_alias=True)
+    elsewhere = {"register": values["register"] | {"experiment": "elsewhere"}}
+    moved = parse_params(values | elsewhere, "params.yaml")
+    finish(suite=moved)
+    register.run(moved)
+    second = read_json(RECEIPT)
+    assert (second["version"], second["model_id"]) == (first["version"], first["model_id"])
+    assert second["run_id"] != first["run_id"]
+    assert franca.load(second["run_id"]).digest == digest
+
+
+def test_what_is_not_there_is_one_line(finish: Finish, params: Params) -> None:
+    finish()
+    register.run(params)
+    client = connect()
+    bare = client.create_run(experiment_id(client, "franca")).info.run_id
+    for address, line in (
+        ("models:/franca@nobody", "models:/franca@nobody: Registered model alias nobody not found (tracking server "),
+        ("models:/franca/7", r"models:/franca/7: Model Version (name=franca, version=7) not found (tracking server "),
+        ("models:/other@champion", "models:/other@champion: Registered Model with name=other not found (tracking "),
+        ("0" * 32, f"runs:/{'0' * 32}: Run with id={'0' * 32} not found (tracking server "),
+        (bare, f"runs:/{bare}: this run has no model yet; `franca register` logs it"),
+        ("models:/", "models:/: no address of a model; models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID is"),
+    ):
+        with pytest.raises(FrancaError) as caught:
+            franca.load(address)
+        assert str(caught.value).startswith(line) and "\n" not in str(caught.value)
+
+
+def test_files_that_are_gone_or_of_another_kind(finish: Finish, params: Params, root: Path) -> None:
+    finish()
+    register.run(params)
+    (about,) = root.glob("mlartifacts/**/MLmodel")
+    about.write_text(about.read_text().replace("franca.tracking.flavor", "somebody.elses"))
+    with pytest.raises(FrancaError, match="models:/franca@champion: not a Franca model; "):
+        franca.load("models:/franca@champion")
+    shutil.rmtree(about.parent)
+    with pytest.raises(FrancaError, match="models:/franca@champion: its files are gone from the tracking server; "):
+        franca.load("models:/franca@champion")
+
+
+def test_no_database_is_made_by_looking_for_a_model(root: Path) -> None:
+    (root / "mlflow.db").unlink()
+    with pytest.raises(FrancaError, match=r"franca@champion: no tracking database at .*mlflow.db; set MLFLOW_TRACK"):
+        franca.load("models:/franca@champion")
+    assert not (root / "mlflow.db").exists()
+
+
+def test_dead_server_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(FrancaError, match=r"^tracking server http://127.0.0.1:9: connection refused; start it or"):
+        franca.load("models:/franca@champion")
