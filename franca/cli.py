@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     promote = commands.add_parser("promote", help="move the champion alias where the gates hold")
     promote.add_argument("--apply", action="store_true", help="move it; without this, only say what would happen")
     commands.add_parser("summary", help="what was trained, how good it is, where it is registered")
+    _add_import(commands.add_parser("import-weights", help="make a model folder of released weights"))
     _add_embed(commands.add_parser("embed", help="embed all images of a folder into a Parquet file"))
     _add_maps(commands.add_parser("maps", help="draw patch features and attention of images"))
     params = commands.add_parser("params", help="presets and schema of params.yaml")
@@ -48,6 +49,25 @@ def parser() -> argparse.ArgumentParser:
     use = actions.add_parser("use", help="write a preset, with every value and its meaning, into params.yaml")
     use.add_argument("preset", choices=presets.names(), metavar="PRESET", help=", ".join(presets.names()))
     return main
+
+
+def _add_import(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="official checkpoint of Franca or DINOv2 (safetensors, pth), or the parts of its tar.gz in order",
+    )
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="model folder to write")
+    command.add_argument("--rasa", type=Path, metavar="FILE", help="official RASA head that goes with it")
+    command.add_argument("--timm", metavar="NAME", help="a model of timm; its weights from FILE, or from timm's hub")
+    command.add_argument("--num-heads", type=int, metavar="N", help="attention heads (default: embedding / 64)")
+    for name, text in (("--mean", "means"), ("--std", "standard deviations")):
+        command.add_argument(
+            name, nargs=3, type=float, metavar="X", help=f"channel {text}, of 0..1 (default: ImageNet's, or timm's)"
+        )
+    command.add_argument("--force", action="store_true", help="replace the model that FOLDER holds")
 
 
 def _add_embed(command: argparse.ArgumentParser) -> None:
@@ -87,6 +107,19 @@ def _add_model(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     if arguments.command == "params":
         return _params(arguments)
+    if arguments.command == "import-weights":
+        from franca.weights import importing
+
+        return importing.run(
+            arguments.files,
+            arguments.output,
+            rasa=arguments.rasa,
+            timm_name=arguments.timm,
+            num_heads=arguments.num_heads,
+            mean=arguments.mean,
+            std=arguments.std,
+            force=arguments.force,
+        )
     if arguments.command == "embed":
         from franca.inference import embed
 

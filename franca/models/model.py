@@ -196,8 +196,11 @@ def load_model(folder: Path) -> FrancaModel:
     return model
 
 
-def load_weights(module: nn.Module, state: dict[str, Tensor], origin: str) -> None:
-    """Copy `state` into `module`; every key must be there with the right shape."""
+def load_weights(module: nn.Module, state: dict[str, Tensor], origin: str, assign: bool = False) -> None:
+    """Copy `state` into `module`, or put its very tensors there (`assign`, for a module on the meta device).
+
+    Every key must be there with the right shape.
+    """
     own = module.state_dict()
     faults = [f"missing {key}" for key in own.keys() - state.keys()]
     faults += [f"unexpected {key}" for key in state.keys() - own.keys()]
@@ -209,4 +212,4 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], origin: str) -> No
     if faults:
         shown = "; ".join(sorted(faults)[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
         raise FrancaError(f"{origin}: the weights do not fit the architecture: {shown}")
-    module.load_state_dict(state)
+    module.load_state_dict(state, assign=assign)
