@@ -115,7 +115,9 @@ def architecture_of(backbone: Mapping[str, Tensor], origin: str, num_heads: int 
             " a square grid are read"
         )
     if num_heads is None and embed_dim % HEAD_DIM:
-        raise FrancaError(f"{origin}: {embed_dim} dimensions are no heads of {HEAD_DIM}; name their number, --num-heads")
+        raise FrancaError(
+            f"{origin}: {embed_dim} dimensions are no heads of {HEAD_DIM}; name their number, --num-heads"
+        )
     found = {int(key.split(".")[1]) for key in backbone if re.match(r"blocks\.\d+\.", key)}
     if found != set(range(len(found))):
         raise FrancaError(f"{origin}: its blocks are not 0 to {len(found) - 1}, one after another")
@@ -123,7 +125,7 @@ def architecture_of(backbone: Mapping[str, Tensor], origin: str, num_heads: int 
         "patch_size": patch_size,
         "embed_dim": embed_dim,
         "depth": len(found),
-        "num_heads": num_heads or embed_dim // HEAD_DIM,
+        "num_heads": embed_dim // HEAD_DIM if num_heads is None else num_heads,
         "ffn": "swiglu" if wide == 2 * narrow else "mlp",
         "registers": registers,
         "layer_scale": OFFICIAL_LAYER_SCALE if any(key.endswith(".gamma") for key in backbone) else 1.0,

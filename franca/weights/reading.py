@@ -105,14 +105,12 @@ def _read_torch(path: Path, name: str) -> Any:
     try:
         with warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except OSError:
-        raise
     except pickle.UnpicklingError as error:
         raise FrancaError(
-            f"{name}: refused, nothing was run: a pickle of {_foreign(path, str(error))}; only tensors and plain values"
-            " are read, and no unsafe way is tried; save its tensors alone, best as safetensors"
+            f"{name}: refused, nothing was run: a pickle of {_foreign(path, str(error))}; only tensors and plain"
+            " values are read, and no unsafe way is tried; save its tensors alone, best as safetensors"
         ) from None
-    except Exception as error:  # a broken pickle can fail in any way
+    except Exception as error:  # a broken file can fail in any way
         reason = " ".join(str(error).split()).partition(". ")[0]
         raise FrancaError(f"{name}: broken or cut short ({reason}); download it again") from None
 

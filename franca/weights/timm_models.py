@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 
 import timm
@@ -86,7 +87,6 @@ def _reach(about: PretrainedCfg) -> None:
     names = {*HUB_FILES, about.hf_hub_filename or HUB_FILES[0]}
     if any(isinstance(try_to_load_from_cache(about.hf_hub_id, name), str) for name in names):
         return
-    try:
+    # Where it answers, be it with a refusal, the download will say what is wrong.
+    with suppress(HfHubHTTPError):
         get_hf_file_metadata(hf_hub_url(about.hf_hub_id, "config.json"), timeout=HUB_SECONDS)
-    except HfHubHTTPError:
-        pass  # It has answered; the download says what is wrong.
