@@ -100,7 +100,7 @@ def _add_model(command: argparse.ArgumentParser) -> None:
         "--model",
         default=str(MODEL),
         metavar="SOURCE",
-        help=f"folder, models:/NAME@ALIAS, models:/NAME/VERSION or run (default: {MODEL})",
+        help=f"folder, checkpoint, models:/NAME@ALIAS, models:/NAME/VERSION or run (default: {MODEL})",
     )
 
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from franca.errors import FrancaError
+from franca.files import sha256_file
 from franca.models import FrancaModel, load_model
 
 _ADDRESS = re.compile(r"(models|runs):/.*")
@@ -13,7 +14,8 @@ _RUN_ID = re.compile(r"[0-9a-f]{32}")
 def load(source: str | Path) -> FrancaModel:
     """The model that `source` names, on the CPU and ready for use.
 
-    - a model folder, as `models/franca`
+    - a model folder, as `models/franca`, or the `model.safetensors` in it
+    - an official checkpoint of Franca or DINOv2, in a file of any name
     - the registry: `models:/franca@champion`, `models:/franca/3`
     - a run: `runs:/ID`, or its 32 digits alone
 
@@ -22,8 +24,27 @@ def load(source: str | Path) -> FrancaModel:
     address, path = str(source), Path(source)
     if path.is_dir():
         return load_model(path)
+    if path.is_file():
+        beside = path.name == "model.safetensors" and (path.parent / "config.json").is_file()
+        return load_model(path.parent) if beside else _official(path)
     if _ADDRESS.fullmatch(address) or _RUN_ID.fullmatch(address):
         from franca.tracking.download import download
 
         return download(f"runs:/{address}" if _RUN_ID.fullmatch(address) else address)
-    raise FrancaError(f"{source}: no such model folder; `dvc repro` makes models/franca")
+    raise FrancaError(f"{source}: no such model; `dvc repro` makes models/franca, `franca import-weights` any other")
+
+
+def _official(path: Path) -> FrancaModel:
+    """The model of an official checkpoint, with the planes of position in it; channels are ImageNet's."""
+    from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+    from franca.weights.official import build_model, from_official, state_of
+    from franca.weights.reading import read_checkpoint
+
+    origin = str(path)
+    found = from_official(state_of(read_checkpoint([path]), origin), origin)
+    model = build_model(found.backbone, origin, None, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    if found.planes is not None:
+        model.remove_position(found.planes)
+    model.digest = sha256_file(path)
+    return model
