@@ -62,9 +62,14 @@ class Base(Section):
 
 
 class Prepare(Section):
-    source: str = Field(min_length=1, description="Folder of images, tars of images (one a class) or webdataset tars.")
+    source: str = Field(
+        min_length=1, description="Folder or URL of images, of tars of images (one a class) or of webdataset tars."
+    )
     dense_source: str | None = Field(
         description="Folder of images with segmentation masks for dense evaluation, or null."
+    )
+    storage: Literal["pack", "in_place"] = Field(
+        description="Copy the images into packs, or leave them in their tars and read them there, local or remote."
     )
     val_fraction: float = Field(gt=0, lt=1, description="Share of the training images held out as val.")
     test_fraction: float = Field(
@@ -73,7 +78,9 @@ class Prepare(Section):
     duplicate_bits: int = Field(
         ge=0, le=16, description="Perceptual hashes at most this many bits (of 64) apart are near-duplicates."
     )
-    max_refused: Probability = Field(description="Share of unreadable images above which the stage fails.")
+    max_refused: Probability = Field(
+        description="Share of images that may be unreadable, here or later in training, before the stage fails."
+    )
 
 
 class Crops(Section):
@@ -193,6 +200,9 @@ class Pretrain(Section):
     dense_share: Probability = Field(
         description="Share of samples that are random windows of the dense set's training images; 0 leaves them out."
     )
+    shuffle_window: Count = Field(
+        description="Consecutive samples of in_place shards that are shuffled together; fewer keep reads closer."
+    )
     crops: Crops = Field(description="Multi-crop.")
     augment: Augment = Field(description="Augmentation of each crop.")
     masks: Masks = Field(description="Masks of global crops.")
@@ -305,7 +315,7 @@ class Runtime(Section):
 
 class Params(Section):
     base: Base = Field(description="What several stages need.")
-    prepare: Prepare = Field(description="From raw images to a verified, split, packed store.")
+    prepare: Prepare = Field(description="From raw images to a verified and split store.")
     pretrain: Pretrain = Field(description="Self-supervised pretraining.")
     disentangle: Disentangle = Field(description="RASA: removal of position from patch features.")
     evaluate: Evaluate = Field(description="Benchmarks.")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from franca import presets
-from franca.data.store import PackWriter
+from franca.data.pack import PackWriter
 from franca.files import write_json
 from franca.params import Params, parse_params
 
@@ -40,6 +40,7 @@ TINY = {
     "pretrain.drop_path": 0.0,
     "pretrain.precision": "fp32",
     "pretrain.dense_share": 0.1,
+    "pretrain.shuffle_window": 16,
     "pretrain.knn_epochs": 1,
     "pretrain.compat": "none",
     "pretrain.crops.global_scale": [0.4, 1.0],

@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from franca.data.folders import list_files
 from franca.data.images import SUFFIXES
-from franca.data.sources import Sample, list_files, printable, suffix
-from franca.data.store import SPLITS, SplitName
+from franca.data.index import SPLITS, SplitName
+from franca.data.sources import Sample, printable, suffix
 from franca.data.tars import member_name, member_problem, open_tar
 from franca.errors import FrancaError
 from franca.params import fault_lines
@@ -121,7 +122,7 @@ def _open_part(path: Path) -> Iterator[dict[str, Callable[[], bytes]]]:
     if path.is_dir():
         yield {name: (path / name).read_bytes for name in list_files(path, "prepare.dense_source")}
         return
-    with open_tar(path) as tar:
+    with path.open("rb") as file, open_tar(file, str(path)) as tar:
         yield {
             member_name(member): lambda member=member: tar.read(member)  # type: ignore[misc]
             for member in tar.members

@@ -1,4 +1,4 @@
-"""One pass over a source: every image is decoded, measured and packed, or refused with a reason."""
+"""One pass over a source: every image is decoded, measured and kept, or refused with a reason."""
 
 import hashlib
 from array import array
@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from franca.data.dense import DenseSource
 from franca.data.images import ImageFacts, examine, refusal, strict_decoding
+from franca.data.index import SPLITS
 from franca.data.sources import Sample, Source
 from franca.data.splits import NONE
-from franca.data.store import SPLITS, PackWriter
 from franca.errors import FrancaError, Stopped
 
 _BATCH = 256
@@ -29,7 +29,7 @@ class Refused:
 
 @dataclass
 class Table:
-    """What is known of each accepted image, a row an image, in the order of the packs."""
+    """What is known of each accepted image, a row an image, in the order of the source."""
 
     names: list[str] = field(default_factory=list)
     class_names: list[str | None] = field(default_factory=list)
@@ -82,13 +82,9 @@ class Table:
 
 
 def ingest(
-    source: Source | DenseSource,
-    images: PackWriter,
-    masks: PackWriter | None,
-    threads: int,
-    stop: Callable[[], bool],
+    source: Source | DenseSource, keep: Callable[[Sample], None], threads: int, stop: Callable[[], bool]
 ) -> Table:
-    """Read the whole source into the packs; Stopped when `stop` turns true."""
+    """Read the whole source and `keep` what is accepted; Stopped when `stop` turns true."""
     table = Table()
     digest = hashlib.sha256()
 
@@ -107,9 +103,7 @@ def ingest(
                     table.refused.append(Refused(sample.name, result))
                     continue
                 table.add(sample, content_digest, result)
-                images.add(sample.content)
-                if masks:
-                    masks.add(sample.mask or b"")
+                keep(sample)
             bar.update(source.bytes_read - bar.n)
             if stop():
                 raise Stopped("stopped while preparing; the store of before still stands; run the stage again")

@@ -1,6 +1,5 @@
 """Batches of multi-crop views, each a function of (seed, step) alone: any number of workers gives the same bytes."""
 
-import functools
 import signal
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -8,13 +7,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from franca.data.color import apply_color
 from franca.data.crops import Views, multi_crop
+from franca.data.index import Lost
 from franca.data.masks import batch_masks
+from franca.data.missing import MissingImages, fetch_or_replace
+from franca.data.order import Order
 from franca.data.store import DenseSet, ImageSet
+from franca.errors import FrancaError
 from franca.params import Base, Pretrain
 
 WINDOW = (2.0, 4.0)
@@ -47,27 +51,35 @@ class StepDataset(Dataset[Batch]):
         self, images: ImageSet, dense: DenseSet | None, base: Base, params: Pretrain, part: range | None = None
     ) -> None:
         """`part` are the rows of each batch that are made here; all of them if None."""
-        self._images, self._dense = images, dense
+        self.images, self._dense = images, dense
         self._base, self._params = base, params
         self._part = part or range(params.batch_size)
+        self._order = Order(base.seed, images.firsts, params.shuffle_window if images.in_place else len(images))
 
     def __getitem__(self, step: int) -> Batch:
+        return self.load(step, {})
+
+    def load(self, step: int, lost: dict[int, Lost]) -> Batch:
+        """The batch of a step; `lost` gets the images that could not be read and why, for others took their place."""
         params, seed = self._params, self._base.seed
-        indices = self.indices(step)
-        views = [self._sample(step, row, indices[row]) for row in self._part]
+        views = [self._sample(step, row, image) for row, image in zip(self._part, self._fetch(step, lost), strict=True)]
         grid = self._base.image_size // self._base.backbone.patch_size
         masks = batch_masks(2 * params.batch_size, grid, params.masks, sample_rng(seed, 1, step))
         global_views, local_views = zip(*views, strict=True)
         masks = masks.reshape(2, params.batch_size, -1)[:, self._part].reshape(2 * len(self._part), -1)
         return Batch(_collate(global_views), _collate(local_views), torch.from_numpy(masks))
 
-    def indices(self, step: int) -> NDArray[np.int64]:
-        """Positions of the step's images in the endless sequence of shuffles, one shuffle of the set after another."""
-        size = len(self._images)
-        places = np.arange(step * self._params.batch_size, (step + 1) * self._params.batch_size)
-        return np.array([_shuffle(self._base.seed, int(place) // size, size)[place % size] for place in places])
+    def _fetch(self, step: int, lost: dict[int, Lost]) -> Iterator[Image.Image]:
+        """This part's images of the step, one after the other."""
+        indices = self.indices(step)[self._part].tolist()
+        seed, part = self._base.seed, self._part
+        return fetch_or_replace(self.images, indices, lambda row: sample_rng(seed, 3, step, part[row]), lost)
 
-    def _sample(self, step: int, row: int, index: int) -> tuple[Views, Views]:
+    def indices(self, step: int) -> NDArray[np.int64]:
+        """The step's images by number, (B,), from the endless sequence of shuffles."""
+        return self._order[np.arange(step * self._params.batch_size, (step + 1) * self._params.batch_size)]
+
+    def _sample(self, step: int, row: int, image: Image.Image) -> tuple[Views, Views]:
         rng = sample_rng(self._base.seed, 2, step, row)
         size, params = self._base.image_size, self._params
         if self._dense is not None and rng.random() < params.dense_share:
@@ -75,14 +87,7 @@ class StepDataset(Dataset[Batch]):
             side = min(size * rng.uniform(*WINDOW), *image.size)
             left, upper = rng.uniform(0, image.width - side), rng.uniform(0, image.height - side)
             image = image.crop((round(left), round(upper), round(left + side), round(upper + side)))
-        else:
-            image = self._images[index]
         return multi_crop(image, size, params.crops, params.augment, rng)
-
-
-@functools.lru_cache(maxsize=2)
-def _shuffle(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
-    return sample_rng(seed, 0, epoch).permutation(size)
 
 
 def _collate(views: Any) -> tuple[Tensor, ...]:
@@ -93,10 +98,28 @@ def _collate(views: Any) -> tuple[Tensor, ...]:
     )
 
 
+class _Results(Dataset[Any]):
+    """What a loading process sends for a step: the batch and what is lost, or the fault that ends the run."""
+
+    def __init__(self, dataset: StepDataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, step: int) -> tuple[Batch, dict[int, Lost]] | FrancaError:
+        lost: dict[int, Lost] = {}
+        try:
+            return self._dataset.load(step, lost), lost
+        except FrancaError as error:
+            # Raised here, it would arrive as a traceback of many lines.
+            return error
+
+
 def step_loader(dataset: StepDataset, start: int, stop: int, workers: int, pin: bool) -> Iterator[Batch]:
-    """Batches of steps `start` … `stop` - 1 in order, made in `workers` processes (0: in this one)."""
+    """Batches of steps `start` … `stop` - 1 in order, made in `workers` processes (0: in this one).
+
+    FrancaError where more training images cannot be read than `prepare.max_refused` allows.
+    """
     loader = DataLoader(
-        dataset,
+        _Results(dataset),
         batch_size=None,
         sampler=range(start, stop),
         num_workers=workers,
@@ -104,7 +127,13 @@ def step_loader(dataset: StepDataset, start: int, stop: int, workers: int, pin: 
         prefetch_factor=None if workers == 0 else 4,
         worker_init_fn=_leave_stopping_to_the_trainer,
     )
-    yield from loader
+    missing = MissingImages(dataset.images)
+    for result in loader:
+        if isinstance(result, FrancaError):
+            raise result
+        batch, lost = result
+        missing.add(lost)
+        yield batch
 
 
 def _leave_stopping_to_the_trainer(worker: int) -> None:

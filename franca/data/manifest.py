@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from franca.data.dense import DenseSource
+from franca.data.index import SPLITS
 from franca.data.ingest import Refused, Table
 from franca.data.sources import Source
 from franca.data.splits import NONE, TRAIN
-from franca.data.store import SPLITS
 
 
 def describe(

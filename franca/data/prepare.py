@@ -1,8 +1,8 @@
-"""The prepare stage: verify, split and pack the images, and write down what became of each."""
+"""The prepare stage: verify and split the images, pack or index them, and write down what became of each."""
 
 import errno
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from franca.data.dense import DenseSource
 from franca.data.duplicates import group_duplicates, join
+from franca.data.folders import is_url
+from franca.data.index import SPLITS, SplitName
 from franca.data.ingest import Refused, Table, ingest
 from franca.data.manifest import describe, describe_duplicates, headline
-from franca.data.sources import Source
+from franca.data.pack import PackWriter
+from franca.data.shards import InPlaceWriter
+from franca.data.sources import Sample, Source
 from franca.data.splits import NONE, TRAIN, assign_splits
-from franca.data.store import SPLITS, PackWriter, SplitName
 from franca.errors import FrancaError
 from franca.files import write_json
 from franca.params import Params, Prepare
@@ -53,27 +56,54 @@ def prepare(
     `threads` decode images. Raises FrancaError for what is wrong with the source or when `stop` turns true, OSError
     where the disk fails.
     """
-    source = Source(Path(params.source), "prepare.source")
+    if params.dense_source and is_url(params.dense_source):
+        raise FrancaError(f"prepare.dense_source: {params.dense_source} is a URL; copy it into a local folder")
+    source = Source(params.source, "prepare.source")
     dense = DenseSource(Path(params.dense_source), "prepare.dense_source") if params.dense_source else None
 
-    with PackWriter(folder / "images") as images:
-        table = ingest(source, images, None, threads, stop)
-        manifest = _finish(source, table, params, {"images": images})
+    if params.storage == "in_place":
+        manifest = _index(source, folder / "images", params, threads, stop)
+    else:
+        manifest = _pack(source, folder / "images", params, threads, stop)
 
     manifest["dense"] = None
     if dense:
         with PackWriter(folder / "dense/images") as images, PackWriter(folder / "dense/masks") as masks:
-            table = ingest(dense, images, masks, threads, stop)
+
+            def keep(sample: Sample) -> None:
+                images.add(sample.content)
+                masks.add(sample.mask or b"")
+
+            table = ingest(dense, keep, threads, stop)
             packs = {"dense/images": images, "dense/masks": masks}
             manifest["dense"] = _finish(dense, table, params, packs) | dense.about.model_dump()
     write_json(folder / "manifest.json", manifest)
     return manifest
 
 
+def _pack(source: Source, folder: Path, params: Prepare, threads: int, stop: Callable[[], bool]) -> dict[str, Any]:
+    """Copy the images' bytes into `folder`."""
+    with PackWriter(folder) as images:
+        table = ingest(source, lambda sample: images.add(sample.content), threads, stop)
+        return _finish(source, table, params, {"images": images})
+
+
+def _index(source: Source, folder: Path, params: Prepare, threads: int, stop: Callable[[], bool]) -> dict[str, Any]:
+    """Write into `folder` where in the source's tars the images are."""
+    if not source.shards:
+        raise FrancaError(
+            f"prepare.storage: in_place is for tars, and {source.folder} holds loose images; "
+            "set pack, or put the images into tars"
+        )
+    images = InPlaceWriter(folder, str(source.folder), source.shards)
+    table = ingest(source, lambda sample: images.add(sample.content, sample.shard, sample.offset), threads, stop)
+    return _finish(source, table, params, {"images": images})
+
+
 def _finish(
-    source: Source | DenseSource, table: Table, params: Prepare, packs: dict[str, PackWriter]
+    source: Source | DenseSource, table: Table, params: Prepare, packs: Mapping[str, PackWriter | InPlaceWriter]
 ) -> dict[str, Any]:
-    """Split what was packed, close the packs, and describe it all."""
+    """Split what was kept, close the packs, and describe it all."""
     images = len(table) + len(table.refused)
     _check_refused(source, table.refused, images, params.max_refused)
     groups = group_duplicates(table.hashes, params.duplicate_bits)
@@ -91,7 +121,7 @@ def _finish(
     manifest["files"] = {}
     heights, widths, _ = table.sizes.T
     for pack_name, pack in packs.items():
-        files = pack.close(split != NONE, height=heights, width=widths, label=label, split=split)
+        files = pack.close(split != NONE, params.max_refused, height=heights, width=widths, label=label, split=split)
         manifest["files"] |= {f"{pack_name}/{name}": digest for name, digest in files.items()}
     return manifest
 

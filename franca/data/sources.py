@@ -3,7 +3,6 @@
 The layout is found out by looking (docs/data.md has the rules). Order and names depend on nothing but the source.
 """
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -11,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from franca.data.folders import hidden, open_folder
 from franca.data.images import MAX_BYTES, SUFFIXES
-from franca.data.store import SPLITS, SplitName
-from franca.data.tars import TOO_LARGE, member_name, member_problem, open_tar
+from franca.data.index import SPLITS, Shard, SplitName
+from franca.data.tars import TOO_LARGE, first_names, member_name, member_problem, open_tar
 from franca.errors import FrancaError
 
 Layout = Literal["images", "class tars", "webdataset tars"]
@@ -38,6 +38,10 @@ class Sample:
     """Bytes of the segmentation mask, in a dense set."""
     scene: str | None = None
     """What must not be torn apart by a split, in a dense set."""
+    shard: int = -1
+    """Number of the tar that it lies in, as `Source.shards` counts them; -1 for a file of its own."""
+    offset: int = 0
+    """First of its bytes in that tar."""
 
 
 class Source:
@@ -46,12 +50,12 @@ class Source:
     Raises FrancaError where the folder is missing, holds no image, or mixes layouts.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
-        """`key` is the parameter that named the folder, for messages."""
-        self.folder = folder
+    def __init__(self, place: str | Path, key: str) -> None:
+        """`place` is a path or a URL; `key` is the parameter that named it, for messages."""
+        self.folder = folder = open_folder(place)
         self.ignored: Counter[str] = Counter()
         self.bytes_read = 0
-        files = list_files(folder, key)
+        files = folder.names(key)
         self._tars = [name for name in files if suffix(name) == ".tar"]
         self._images = [name for name in files if suffix(name) in SUFFIXES]
         self._count_ignored(name for name in files if suffix(name) != ".tar" and suffix(name) not in SUFFIXES)
@@ -69,7 +73,8 @@ class Source:
                     f"{folder}: {stray[0]} lies beside the split folders; all images belong in train, val or test"
                 )
         self.layout: Layout = "images" if self._images else self._tar_layout()
-        self.total_bytes = sum((folder / name).stat().st_size for name in used)
+        self.shards = [Shard(name, folder.size(name)) for name in self._tars]
+        self.total_bytes = sum(folder.size(name) for name in used)
         self._first: dict[bool, str] = {}
         for name in self._images:
             self._require_alike(name, self._folder_class(name))
@@ -79,10 +84,12 @@ class Source:
 
     def _samples_of_folder(self) -> Iterator[Sample]:
         for name in self._images:
-            path = self.folder / name
-            size = path.stat().st_size
+            size = self.folder.size(name)
             problem = TOO_LARGE if size > MAX_BYTES else None
-            content = b"" if problem else path.read_bytes()
+            content = b""
+            if not problem:
+                with self.folder.stream(name) as file:
+                    content = file.read()
             yield Sample(printable(name), content, self._folder_class(name), self._split(name)[0], problem)
             self.bytes_read += size
 
@@ -102,10 +109,9 @@ class Source:
 
     def _samples_of_tars(self) -> Iterator[Sample]:
         before = 0
-        for tar_name in self._tars:
+        for shard, (tar_name, size) in enumerate(self.shards):
             split, inner = self._split(tar_name)
-            path = self.folder / tar_name
-            with open_tar(path) as tar:
+            with self.folder.fetch(tar_name) as file, open_tar(file, f"{self.folder}/{tar_name}") as tar:
                 names = [member_name(member) for member in tar.members]
                 labels = {
                     _key(name): member
@@ -116,7 +122,7 @@ class Source:
                     name for name in names if suffix(name) not in SUFFIXES and _key(name) not in labels
                 )
                 for name, member in zip(names, tar.members, strict=True):
-                    if suffix(name) not in SUFFIXES or _hidden(name):
+                    if suffix(name) not in SUFFIXES or hidden(name):
                         continue
                     class_name = inner.stem if self.layout == "class tars" else None
                     if _key(name) in labels:
@@ -125,16 +131,24 @@ class Source:
                     where = printable(f"{tar_name}/{name}")
                     self._require_alike(where, class_name)
                     problem = member_problem(member)
-                    yield Sample(where, b"" if problem else tar.read(member), class_name, split, problem)
+                    yield Sample(
+                        where,
+                        b"" if problem else tar.read(member),
+                        class_name,
+                        split,
+                        problem,
+                        shard=shard,
+                        offset=member.offset_data,
+                    )
                     self.bytes_read = before + member.offset_data + member.size
-            before += path.stat().st_size
+            before += size
             self.bytes_read = before
 
     def _tar_layout(self) -> Layout:
         if all(_SHARD_NAME.fullmatch(PurePosixPath(name).stem) for name in self._tars):
             return "webdataset tars"
-        with open_tar(self.folder / self._tars[0]) as tar:
-            names = [member_name(member) for member in tar.members[:_PEEK]]
+        with self.folder.stream(self._tars[0]) as file:
+            names = first_names(file, _PEEK, f"{self.folder}/{self._tars[0]}")
         keys = {_key(name) for name in names if suffix(name) in SUFFIXES}
         sidecars = {_key(name) for name in names if name.rpartition(".")[2].lower() in _SIDECARS}
         return "webdataset tars" if keys & sidecars else "class tars"
@@ -148,26 +162,7 @@ class Source:
         return None, path
 
     def _count_ignored(self, names: Iterator[str]) -> None:
-        self.ignored.update(suffix(name) or "without suffix" for name in names if not _hidden(name))
-
-
-def list_files(folder: Path, key: str) -> list[str]:
-    """Relative paths of all files under `folder`, sorted, hidden ones left out; links to folders are followed once."""
-    if not folder.is_dir():
-        what = "not a folder" if folder.exists() else "no such folder"
-        raise FrancaError(f"{folder}: {what}; run `dvc pull data.dvc` or change {key}")
-    files: list[str] = []
-    seen: set[str] = set()
-    for root, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
-        real = os.path.realpath(root)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        here = Path(root).relative_to(folder)
-        files += [(here / name).as_posix() for name in names]
-    return sorted(name for name in files if not _hidden(name))
+        self.ignored.update(suffix(name) or "without suffix" for name in names if not hidden(name))
 
 
 def suffix(name: str) -> str:
@@ -179,15 +174,7 @@ def printable(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts if part != "..")
-
-
 def _key(name: str) -> str:
     """What the files of one webdataset sample share: the path up to the first dot of the last part."""
     head, slash, last = name.rpartition("/")
     return head + slash + last.partition(".")[0]
-
-
-def _raise(error: OSError) -> None:
-    raise error

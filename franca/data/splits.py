@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from franca.data.store import SPLITS, SplitName
+from franca.data.index import SPLITS, SplitName
 
 TRAIN, VAL, TEST = range(len(SPLITS))
 NONE = -1

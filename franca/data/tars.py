@@ -2,8 +2,9 @@
 
 import tarfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path, PurePosixPath
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from franca.data.images import MAX_BYTES
@@ -16,12 +17,10 @@ _CHUNK = 1 << 20
 class Tar:
     """An open tar: the files in it, in the archive's order."""
 
-    def __init__(self, path: Path, file: BinaryIO, archive: tarfile.TarFile) -> None:
-        try:
+    def __init__(self, file: BinaryIO, archive: tarfile.TarFile, where: str) -> None:
+        with _damage_told(where):
             members = archive.getmembers()
-        except (tarfile.TarError, ValueError) as error:
-            raise FrancaError(f"{path}: damaged tar ({error}); fetch or pack it again") from None
-        _check_end(path, file, archive.offset)
+        _check_end(file, archive.offset, where)
         self._archive = archive
         self.members = [member for member in members if not member.isdir()]
 
@@ -32,14 +31,31 @@ class Tar:
 
 
 @contextmanager
-def open_tar(path: Path) -> Iterator[Tar]:
-    """Open `path`; FrancaError where it is no tar, compressed, cut short or damaged."""
-    with path.open("rb") as file, ExitStack() as stack:
-        try:
-            archive = stack.enter_context(tarfile.open(fileobj=file, mode="r:"))
-        except tarfile.TarError as error:
-            raise FrancaError(f"{path}: not an uncompressed tar ({error}); fetch or pack it again") from None
-        yield Tar(path, file, archive)
+def open_tar(file: BinaryIO, where: str) -> Iterator[Tar]:
+    """The tar in `file`, which `where` names; FrancaError if it is no tar, compressed, cut short or damaged."""
+    with _archive(file, where) as archive:
+        yield Tar(file, archive, where)
+
+
+def first_names(file: BinaryIO, count: int, where: str) -> list[str]:
+    """Names of the first files, at most `count`, read without looking at the rest."""
+    with _archive(file, where) as archive, _damage_told(where):
+        return [member_name(member) for member in islice((m for m in archive if not m.isdir()), count)]
+
+
+def _archive(file: BinaryIO, where: str) -> tarfile.TarFile:
+    try:
+        return tarfile.open(fileobj=file, mode="r:")
+    except tarfile.TarError as error:
+        raise FrancaError(f"{where}: not an uncompressed tar ({error}); fetch or pack it again") from None
+
+
+@contextmanager
+def _damage_told(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.TarError, ValueError) as error:
+        raise FrancaError(f"{where}: damaged tar ({error}); fetch or pack it again") from None
 
 
 def member_name(member: tarfile.TarInfo) -> str:
@@ -59,13 +75,13 @@ def member_problem(member: tarfile.TarInfo) -> str | None:
     return None
 
 
-def _check_end(path: Path, file: BinaryIO, offset: int) -> None:
+def _check_end(file: BinaryIO, offset: int, where: str) -> None:
     """`tarfile` stops silently at a damaged header and at a cut between two members; a whole tar ends in zeros."""
     file.seek(offset)
     block = file.read(tarfile.BLOCKSIZE)
     if len(block) < tarfile.BLOCKSIZE:
-        raise FrancaError(f"{path}: cut short after {offset} bytes (no end mark); fetch or pack it again")
+        raise FrancaError(f"{where}: cut short after {offset} bytes (no end mark); fetch or pack it again")
     while block:
         if block.strip(b"\0"):
-            raise FrancaError(f"{path}: damaged or more data after byte {offset}; fetch or pack it again")
+            raise FrancaError(f"{where}: damaged or more data after byte {offset}; fetch or pack it again")
         block = file.read(_CHUNK)

@@ -22,7 +22,7 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
 def load_images(images: ImageSet, size: int, rows: Iterable[int] | None = None) -> Tensor:
     """uint8 (N, 3, size, size) of the given rows, or of all."""
     rows = range(len(images)) if rows is None else rows
-    pixels = [np.asarray(resize_and_crop(images[row], size)) for row in rows]
+    pixels = [np.asarray(resize_and_crop(image, size)) for image in images.fetch(rows)]
     if not pixels:
         return torch.zeros((0, 3, size, size), dtype=torch.uint8)
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()

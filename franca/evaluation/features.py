@@ -103,7 +103,7 @@ def _extract(backbones: list[Backbone], images: ImageSet, title: str) -> dict[st
             whole = _embed_native(backbone.native, batch) if backbone.native else features.pooled.clone()
             pooled[backbone.name].append(whole)
             patches[backbone.name].append(features.patches[np.isin(rows, kept[backbone.name])])
-    labels = torch.from_numpy(images.labels)
+    labels = torch.from_numpy(images.labels.astype(np.int64))
     if not len(images):
         return {name: Part(torch.empty(0, 0), labels, torch.empty(0, 0, 0, 0)) for name in pooled}
     parts = {name: (torch.cat(pooled[name]), torch.cat(patches[name])) for name in pooled}
@@ -125,7 +125,7 @@ def _rows_with_patches(backbone: Backbone, count: int) -> NDArray[np.int64]:
 def _batches(images: ImageSet, title: str) -> Iterator[tuple[NDArray[np.int64], list[Image.Image]]]:
     for start in tqdm(range(0, len(images), BATCH), desc=title, unit="batch", disable=None):
         rows = np.arange(start, min(start + BATCH, len(images)))
-        yield rows, [images[row] for row in rows]
+        yield rows, list(images.fetch(rows.tolist()))
 
 
 def evenly_spaced(count: int, wanted: int) -> NDArray[np.int64]:

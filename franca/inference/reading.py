@@ -5,15 +5,16 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from franca.data.folders import hidden, list_files
 from franca.data.images import MAX_BYTES, SUFFIXES, decode, refusal
-from franca.data.sources import list_files, printable, suffix
+from franca.data.sources import printable, suffix
 from franca.data.tars import TOO_LARGE, member_name, member_problem, open_tar
 from franca.data.transform import resize_and_crop
 from franca.errors import FrancaError
@@ -73,10 +74,10 @@ class ImageFolder:
     def _members(self, tar_name: str) -> Iterator[Found]:
         path, before = self.folder / tar_name, self.bytes_read
         try:
-            with open_tar(path) as tar:
+            with path.open("rb") as file, open_tar(file, str(path)) as tar:
                 for member in tar.members:
                     name = member_name(member)
-                    if suffix(name) in SUFFIXES and not _hidden(name):
+                    if suffix(name) in SUFFIXES and not hidden(name):
                         problem = member_problem(member)
                         content = b"" if problem else tar.read(member)
                         yield Found(printable(f"{tar_name}/{name}"), content, problem)
@@ -127,7 +128,3 @@ def _size(path: Path) -> int:
     with suppress(OSError):
         return path.stat().st_size
     return 0
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts if part != "..")

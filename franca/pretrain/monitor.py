@@ -3,10 +3,12 @@
 import resource
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from franca.data.order import permute
 from franca.data.store import Store
 from franca.data.transform import load_images
 from franca.evaluation.knn import knn_predict
@@ -133,19 +135,17 @@ class OnlineEvaluation:
     """Measures the teacher's class tokens on fixed samples of train and val."""
 
     def __init__(self, store: Store, base: Base, device: torch.device) -> None:
-        generator = torch.Generator().manual_seed(base.seed)
         self._base, self._device = base, device
         self._classes = len(store.manifest["classes"])
         self._images: list[Tensor] = []
         self._labels: list[Tensor] = []
-        for split, limit in (("train", KNN_TRAIN), ("val", KNN_VAL)):
+        for draw, (split, limit) in enumerate((("train", KNN_TRAIN), ("val", KNN_VAL))):
             images = store.images(split)  # type: ignore[arg-type]
-            labels = torch.as_tensor(images.labels)
-            chosen = torch.randperm(len(images), generator=generator)[:limit]
-            if self._classes > 1:
-                chosen = chosen[labels[chosen] >= 0]
-            self._images.append(load_images(images, base.image_size, chosen.tolist()))
-            self._labels.append(labels[chosen])
+            chosen = permute(np.arange(min(limit, len(images))), len(images), (base.seed, 4, draw))
+            labels = images.labels[chosen].astype(np.int64)
+            known = labels >= 0 if self._classes > 1 else np.full(len(labels), True)
+            self._images.append(load_images(images, base.image_size, chosen[known].tolist()))
+            self._labels.append(torch.from_numpy(labels[known]))
 
     def measure(self, teacher: Network, k: int = 20, temperature: float = 0.07) -> dict[str, float]:
         """Effective rank of val's class tokens and, where there are labels, top-1 of the weighted k-NN in percent."""

@@ -46,8 +46,8 @@ def _make_tar(path: Path, files: Mapping[str, bytes]) -> Path:
     return path
 
 
-def _make_params(source: Path, dense_source: Path | None = None, **changes: Any) -> Prepare:
-    values = {"val_fraction": 0.2, "test_fraction": 0.2, "duplicate_bits": 2, "max_refused": 0.0}
+def _make_params(source: Path | str, dense_source: Path | None = None, **changes: Any) -> Prepare:
+    values = {"storage": "pack", "val_fraction": 0.2, "test_fraction": 0.2, "duplicate_bits": 2, "max_refused": 0.0}
     dense = str(dense_source) if dense_source else None
     return Prepare.model_validate({"source": str(source), "dense_source": dense, **values, **changes})
 

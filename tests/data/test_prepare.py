@@ -80,7 +80,7 @@ def test_store_holds_the_images_and_labels(
         }
         assert images[0].size == (30, 10)
         assert manifest["counts"][split] == {"images": 8, "classes": {"land": 4, "sea": 4}}
-    assert store.images("train")._pack.columns["height"].tolist() == [10] * 24
+    assert store.images("train")._pack.index.columns["height"].tolist() == [10] * 24
     assert manifest["sizes"]["width"] == {"min": 30, "median": 30, "max": 30}
     pixels = np.concatenate([np.asarray(image).reshape(-1, 3) for image in store.images("train")]) / 255
     assert manifest["channels"]["mean"] == pytest.approx(pixels.mean(axis=0), abs=1e-6)
@@ -108,7 +108,7 @@ def test_bytes_do_not_depend_on_threads_or_batches(
     monkeypatch.setattr("franca.data.ingest._BATCH", 7)
     prepare(params, tmp_path / "two", threads=3)
     names = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
-    assert len(names) == 3
+    assert len(names) == 9
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 

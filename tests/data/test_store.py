@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from franca.data.store import Pack, PackWriter, Store
+from franca.data.pack import Pack, PackWriter
+from franca.data.store import Store
 from franca.errors import FrancaError
 from franca.files import sha256_file
 
 
 def test_records_come_back_across_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("franca.data.store.SHARD_BYTES", 100)
+    monkeypatch.setattr("franca.data.pack.SHARD_BYTES", 100)
     records = [bytes([i]) * (i * 7 % 60) for i in range(40)] + [b"longer than a shard" * 10]
     with PackWriter(tmp_path / "pack") as writer:
         for i, record in enumerate(records):
@@ -23,7 +24,7 @@ def test_records_come_back_across_shards(tmp_path: Path, monkeypatch: pytest.Mon
     assert files == {path.name: sha256_file(path) for path in (tmp_path / "pack").iterdir()}
     pack = Pack(tmp_path / "pack")
     assert [pack[i] for i in range(len(pack))] == records
-    assert pack.columns["number"].tolist() == list(range(41))
+    assert pack.index.columns["number"].tolist() == list(range(41))
     again = pickle.loads(pickle.dumps(pack))
     assert [again[i] for i in range(len(again))] == records
 
@@ -35,7 +36,7 @@ def test_rows_left_out_and_columns_added_at_the_end(tmp_path: Path) -> None:
     writer.close(np.array([True, False, True]), label=np.array([5, 6, 7]))
     pack = Pack(tmp_path / "pack")
     assert [pack[i] for i in range(len(pack))] == [b"a", b"ccc"]
-    assert pack.columns["label"].tolist() == [5, 7]
+    assert pack.index.columns["label"].tolist() == [5, 7]
 
 
 def test_pack_without_an_index_is_told_in_one_line(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from franca.data.store import SPLITS, PackWriter, SplitName, Store
+from franca.data.pack import PackWriter
+from franca.data.store import SPLITS, SplitName, Store
 from franca.files import write_json
 
 MakeStore = Callable[..., Store]
