@@ -15,7 +15,7 @@ from franca.data.images import one_line
 from franca.errors import FrancaError
 
 _BLOCK = 16 << 20
-"""Bytes a request where a file is read through."""
+"""Bytes a request where a whole file is fetched."""
 
 
 class Folder:
@@ -51,13 +51,11 @@ class Folder:
         """Bytes of a file that `names` found."""
         return self._sizes[name]
 
-    @contextmanager
-    def stream(self, name: str) -> Iterator[BinaryIO]:
-        """Open a file of which the first few blocks are wanted, or all of it once."""
+    def read(self, name: str) -> bytes:
+        """All of a file's bytes."""
         with _told(f"{self}/{name}"):
             files, root = self._connect()
-            with files.open(f"{root}/{name}", "rb", block_size=_BLOCK) as file:
-                yield file
+            return bytes(files.cat_file(f"{root}/{name}"))
 
     @contextmanager
     def fetch(self, name: str) -> Iterator[BinaryIO]:
@@ -72,9 +70,11 @@ class Folder:
             yield cast(BinaryIO, copy)
 
     def _blocks(self, name: str) -> Iterator[bytes]:
-        with self.stream(name) as file:
-            while block := file.read(_BLOCK):
-                yield block
+        with _told(f"{self}/{name}"):
+            files, root = self._connect()
+            with files.open(f"{root}/{name}", "rb", block_size=_BLOCK) as file:
+                while block := file.read(_BLOCK):
+                    yield block
 
     def ranges(self, names: list[str], starts: list[int], stops: list[int]) -> list[bytes | Exception]:
         """Bytes `starts[i]` … `stops[i]` - 1 of each file, fewer where it ends before, or why there are none."""
@@ -119,14 +119,12 @@ class LocalFolder(Folder):
     def size(self, name: str) -> int:
         return (self._folder / name).stat().st_size
 
-    @contextmanager
-    def stream(self, name: str) -> Iterator[BinaryIO]:
-        with (self._folder / name).open("rb") as file:
-            yield file
+    def read(self, name: str) -> bytes:
+        return (self._folder / name).read_bytes()
 
     @contextmanager
     def fetch(self, name: str) -> Iterator[BinaryIO]:
-        with self.stream(name) as file:
+        with (self._folder / name).open("rb") as file:
             yield file
 
     def _file_system(self) -> tuple[Any, str]:

@@ -86,10 +86,7 @@ class Source:
         for name in self._images:
             size = self.folder.size(name)
             problem = TOO_LARGE if size > MAX_BYTES else None
-            content = b""
-            if not problem:
-                with self.folder.stream(name) as file:
-                    content = file.read()
+            content = b"" if problem else self.folder.read(name)
             yield Sample(printable(name), content, self._folder_class(name), self._split(name)[0], problem)
             self.bytes_read += size
 
@@ -147,7 +144,7 @@ class Source:
     def _tar_layout(self) -> Layout:
         if all(_SHARD_NAME.fullmatch(PurePosixPath(name).stem) for name in self._tars):
             return "webdataset tars"
-        with self.folder.stream(self._tars[0]) as file:
+        with self.folder.fetch(self._tars[0]) as file:
             names = first_names(file, _PEEK, f"{self.folder}/{self._tars[0]}")
         keys = {_key(name) for name in names if suffix(name) in SUFFIXES}
         sidecars = {_key(name) for name in names if name.rpartition(".")[2].lower() in _SIDECARS}

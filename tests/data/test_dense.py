@@ -173,3 +173,9 @@ def test_one_scene_cannot_be_split(
     dense = make_tree(tmp_path / "dense", scenes(picture, 1) | {"classes.json": CLASSES})
     with pytest.raises(FrancaError, match=r"no image for val and test: too few scenes \(names up to"):
         prepare(make_params(source, dense), tmp_path / "prepared")
+
+
+def test_a_dense_set_must_be_local(tmp_path: Path, source: Path, make_params: MakeParams) -> None:
+    params = make_params(source).model_copy(update={"dense_source": "s3://bucket/dense"})
+    with pytest.raises(FrancaError, match=r"prepare.dense_source: s3://bucket/dense is a URL; copy it into a local"):
+        prepare(params, tmp_path / "prepared")

@@ -88,6 +88,25 @@ def test_webdataset_tars_by_number(tmp_path: Path, make_tar: Build) -> None:
     assert source.layout == "webdataset tars"
 
 
+def test_a_folder_as_img2dataset_writes_it(tmp_path: Path, make_tree: Build, make_tar: Build) -> None:
+    """Tables and statistics lie beside the tars, captions and metadata in them; some samples have no image."""
+    for shard in ("00000", "00001"):
+        make_tree(tmp_path, {f"{shard}.parquet": b"PAR1", f"{shard}_stats.json": b"{}"})
+        members = {f"{shard}{i:04d}.{end}": b"x" for i in range(3) for end in ("jpg", "json", "txt")}
+        make_tar(tmp_path / f"{shard}.tar", members | {f"{shard}0003.json": b"{}", f"{shard}0003.txt": b"gone"})
+    source = Source(tmp_path, "prepare.source")
+    samples = list(source)
+    assert brief(samples) == [(f"{s}.tar/{s}{i:04d}.jpg", None, None) for s in ("00000", "00001") for i in range(3)]
+    assert source.layout == "webdataset tars"
+    assert source.ignored == {".parquet": 2, ".json": 10, ".txt": 8}
+    assert [(shard.name, shard.size) for shard in source.shards] == [
+        (f"{shard}.tar", (tmp_path / f"{shard}.tar").stat().st_size) for shard in ("00000", "00001")
+    ]
+    for sample in samples:
+        tar = (tmp_path / source.shards[sample.shard].name).read_bytes()
+        assert tar[sample.offset : sample.offset + len(sample.content)] == sample.content
+
+
 @pytest.mark.parametrize("sidecar", ["cls", "json"])
 def test_webdataset_tars_by_their_sidecars(tmp_path: Path, make_tar: Build, sidecar: str) -> None:
     make_tar(tmp_path / "photos.tar", {"a/1.jpg": b"1", f"a/1.{sidecar}": b" 7\n"})
