@@ -137,7 +137,7 @@ def open_folder(place: str | Path) -> Folder:
     if not is_url(url):
         return LocalFolder(Path(place))
     if url.startswith(("file://", "local://")):
-        return LocalFolder(Path(LocalFileSystem._strip_protocol(url)))
+        return LocalFolder(Path(fsspec.url_to_fs(url)[1]))
     return Folder(url)
 
 
@@ -192,6 +192,6 @@ def remote_fault(place: str, error: Exception) -> str:
         case PermissionError():
             return f"{place}: access denied ({reason}); check the keys (for S3 AWS_ACCESS_KEY_ID and its kin)"
         case ImportError():
-            return f"{place}: {reason} (for S3 `pip install 'franca[s3]'`)"
+            return f"{place}: {reason} (for S3 `pip install s3fs`)"
         case _:
             return f"{place}: {reason}; check the address, the network and the keys (for S3 the AWS_* variables)"

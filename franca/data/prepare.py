@@ -3,6 +3,7 @@
 import errno
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from franca.data.shards import InPlaceWriter
 from franca.data.sources import Sample, Source
 from franca.data.splits import NONE, TRAIN, assign_splits
 from franca.errors import FrancaError
-from franca.files import write_json
+from franca.files import sha256_file, write_json
 from franca.params import Params, Prepare
 from franca.paths import PREPARED, RESULTS
 from franca.process import listen_for_stop
@@ -62,9 +63,9 @@ def prepare(
     dense = DenseSource(Path(params.dense_source), "prepare.dense_source") if params.dense_source else None
 
     if params.storage == "in_place":
-        manifest = _index(source, folder / "images", params, threads, stop)
+        manifest = _index(source, folder, params, threads, stop)
     else:
-        manifest = _pack(source, folder / "images", params, threads, stop)
+        manifest = _pack(source, folder, params, threads, stop)
 
     manifest["dense"] = None
     if dense:
@@ -76,34 +77,39 @@ def prepare(
 
             table = ingest(dense, keep, threads, stop)
             packs = {"dense/images": images, "dense/masks": masks}
-            manifest["dense"] = _finish(dense, table, params, packs) | dense.about.model_dump()
+            manifest["dense"] = _finish(dense, table, params, packs, folder, "dense") | dense.about.model_dump()
     write_json(folder / "manifest.json", manifest)
     return manifest
 
 
 def _pack(source: Source, folder: Path, params: Prepare, threads: int, stop: Callable[[], bool]) -> dict[str, Any]:
-    """Copy the images' bytes into `folder`."""
-    with PackWriter(folder) as images:
+    """Copy the images' bytes into the store."""
+    with PackWriter(folder / "images") as images:
         table = ingest(source, lambda sample: images.add(sample.content), threads, stop)
-        return _finish(source, table, params, {"images": images})
+        return _finish(source, table, params, {"images": images}, folder, "")
 
 
 def _index(source: Source, folder: Path, params: Prepare, threads: int, stop: Callable[[], bool]) -> dict[str, Any]:
-    """Write into `folder` where in the source's tars the images are."""
+    """Write into the store where in the source's tars the images are."""
     if not source.shards:
         raise FrancaError(
             f"prepare.storage: in_place is for tars, and {source.folder} holds loose images; "
             "set pack, or put the images into tars"
         )
-    images = InPlaceWriter(folder, str(source.folder), source.shards)
+    images = InPlaceWriter(folder / "images", str(source.folder), source.shards)
     table = ingest(source, lambda sample: images.add(sample.content, sample.shard, sample.offset), threads, stop)
-    return _finish(source, table, params, {"images": images})
+    return _finish(source, table, params, {"images": images}, folder, "")
 
 
 def _finish(
-    source: Source | DenseSource, table: Table, params: Prepare, packs: Mapping[str, PackWriter | InPlaceWriter]
+    source: Source | DenseSource,
+    table: Table,
+    params: Prepare,
+    packs: Mapping[str, PackWriter | InPlaceWriter],
+    store: Path,
+    part: str,
 ) -> dict[str, Any]:
-    """Split what was kept, close the packs, and describe it all."""
+    """Split what was kept, close the packs, list in the store's `part` what was left out, and describe it all."""
     images = len(table) + len(table.refused)
     _check_refused(source, table.refused, images, params.max_refused)
     groups = group_duplicates(table.hashes, params.duplicate_bits)
@@ -113,7 +119,8 @@ def _finish(
     _check_refused(source, refused, images, params.max_refused)
     _check_splits(source, split)
 
-    classes = sorted({name for name, part in zip(table.class_names, split, strict=True) if name and part != NONE})
+    kept = zip(table.class_names, split, strict=True)
+    classes = sorted({name for name, number in kept if name and number != NONE})
     numbers = {name: number for number, name in enumerate(classes)}
     label = np.array([numbers.get(name or "", -1) for name in table.class_names], dtype=np.int64)
     manifest = describe(source, table, split, label, classes, refused, duplicates)
@@ -123,6 +130,12 @@ def _finish(
     for pack_name, pack in packs.items():
         files = pack.close(split != NONE, params.max_refused, height=heights, width=widths, label=label, split=split)
         manifest["files"] |= {f"{pack_name}/{name}": digest for name, digest in files.items()}
+    for path, content in (
+        (store / part / "refused.json", [asdict(item) for item in refused]),
+        (store / part / "duplicates.json", duplicates),
+    ):
+        write_json(path, content)
+        manifest["files"][path.relative_to(store).as_posix()] = sha256_file(path)
     return manifest
 
 

@@ -1,9 +1,11 @@
 """The prepared store: encoded images beside an index, packed into few large files or left in the shards they came in.
 
-prepared/manifest.json             counts, splits, hashes, channel statistics, refused images
+prepared/manifest.json             counts, splits, hashes, channel statistics
+prepared/refused.json              images that were left out, and why
+prepared/duplicates.json           images that look the same
 prepared/images/shard-00000.bin …  the images' own bytes, one after the other; none where they stay in place
 prepared/images/index.json, *.npy  where each image is, its height, width and label (franca/data/index.py)
-prepared/dense/{images,masks}/…    the same for the dense set, where there is one
+prepared/dense/…                   the same for the dense set, where there is one, with packs of images and masks
 """
 
 import io

@@ -117,7 +117,7 @@ def test_pairs_that_do_not_fit_are_refused(
         prepare(make_params(source, dense), tmp_path / "prepared")
     assert reason in str(caught.value)
     manifest = prepare(make_params(source, dense, max_refused=0.1), tmp_path / "again")
-    assert len(manifest["dense"]["refused"]) == 1
+    assert manifest["dense"]["refused"] == 1
     assert sum(part["images"] for part in manifest["dense"]["counts"].values()) == 19
 
 

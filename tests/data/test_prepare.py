@@ -21,7 +21,7 @@ from franca.data import prepare as stage
 from franca.data.prepare import prepare
 from franca.data.store import SPLITS, Store
 from franca.errors import FrancaError
-from franca.files import sha256_file
+from franca.files import read_json, sha256_file
 from franca.params import Params, Prepare, load_params
 
 Build = Callable[..., Path]
@@ -87,7 +87,8 @@ def test_store_holds_the_images_and_labels(
     assert manifest["channels"]["std"] == pytest.approx(pixels.std(axis=0), abs=1e-6)
     assert manifest["files"] == {
         path.relative_to(tmp_path / "prepared").as_posix(): sha256_file(path)
-        for path in (tmp_path / "prepared/images").iterdir()
+        for path in (tmp_path / "prepared").rglob("*.*")
+        if path.name != "manifest.json"
     }
     assert manifest["dense"] is None
 
@@ -108,7 +109,7 @@ def test_bytes_do_not_depend_on_threads_or_batches(
     monkeypatch.setattr("franca.data.ingest._BATCH", 7)
     prepare(params, tmp_path / "two", threads=3)
     names = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
-    assert len(names) == 9
+    assert len(names) == 11
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -142,7 +143,8 @@ def test_bad_images_are_refused_with_path_and_reason(
     files = {f"sea/{name}": content for name, (content, _) in bad.items()} | two_classes(picture, 10)
     source = make_tree(tmp_path / "source", files)
     manifest = prepare(make_params(source, max_refused=0.25), tmp_path / "prepared")
-    refused = {item["path"]: item["reason"] for item in manifest["refused"]}
+    assert manifest["refused"] == len(bad)
+    refused = {item["path"]: item["reason"] for item in read_json(tmp_path / "prepared/refused.json")}
     assert refused.keys() == {f"sea/{name}" for name in bad}
     for name, (_, reason) in bad.items():
         assert reason in refused[f"sea/{name}"]
@@ -165,10 +167,9 @@ def test_copies_never_straddle(tmp_path: Path, picture: Picture, make_tree: Buil
         files |= {f"{i}.png": original, f"x{i}.png": original}
         files[f"y{i}.jpg"] = picture(i, (160, 140), format="JPEG", quality=85)
     manifest = prepare(make_params(make_tree(tmp_path / "source", files)), tmp_path / "prepared")
-    groups = manifest["duplicates"]["groups"]
+    groups = read_json(tmp_path / "prepared/duplicates.json")["groups"]
     assert sorted(map(sorted, groups)) == sorted([f"{i}.png", f"x{i}.png", f"y{i}.jpg"] for i in range(60))
-    assert manifest["duplicates"]["images"] == 180
-    assert manifest["duplicates"]["dropped"] == []
+    assert manifest["duplicates"] == {"bits": 2, "images": 180, "largest": 3, "groups": 60, "dropped": 0}
     where = contents(Store(tmp_path / "prepared"))
     for i in range(60):
         copies = {hashlib.sha256(files[name]).digest() for name in (f"{i}.png", f"y{i}.jpg")}
@@ -182,7 +183,8 @@ def test_train_copies_of_given_test_images_are_dropped_and_listed(
     files = {f"train/{i}.png": picture(i, (160, 140)) for i in range(20)}
     files |= {"test/a.png": picture(3, (160, 140)), "test/b.jpg": picture(7, (160, 140), format="JPEG")}
     manifest = prepare(make_params(make_tree(tmp_path / "source", files)), tmp_path / "prepared")
-    assert manifest["duplicates"]["dropped"] == [
+    assert manifest["duplicates"]["dropped"] == 2
+    assert read_json(tmp_path / "prepared/duplicates.json")["dropped"] == [
         {"path": "train/3.png", "same_as": "test/a.png"},
         {"path": "train/7.png", "same_as": "test/b.jpg"},
     ]
@@ -197,7 +199,7 @@ def test_class_without_train_images_is_refused(
     source = make_tree(tmp_path / "source", files | {"test/see/1.png": picture(91)})
     manifest = prepare(make_params(source, max_refused=0.1), tmp_path / "prepared")
     reason = "class see has too few images to split: none is left for train"
-    assert manifest["refused"] == [{"path": "test/see/1.png", "reason": reason}]
+    assert read_json(tmp_path / "prepared/refused.json") == [{"path": "test/see/1.png", "reason": reason}]
     assert manifest["classes"] == ["sea"]
     with pytest.raises(FrancaError, match=rf"1 of 12 images refused.*test/see/1.png: {reason}"):
         prepare(make_params(source), tmp_path / "again")
