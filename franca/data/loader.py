@@ -62,7 +62,9 @@ class StepDataset(Dataset[Batch]):
     def load(self, step: int, lost: dict[int, Lost]) -> Batch:
         """The batch of a step; `lost` gets the images that could not be read and why, for others took their place."""
         params, seed = self._params, self._base.seed
-        views = [self._sample(step, row, image) for row, image in zip(self._part, self._fetch(step, lost), strict=True)]
+        views = [
+            self._sample(step, row, image) for row, image in zip(self._part, self._fetch(step, lost), strict=True)
+        ]
         grid = self._base.image_size // self._base.backbone.patch_size
         masks = batch_masks(2 * params.batch_size, grid, params.masks, sample_rng(seed, 1, step))
         global_views, local_views = zip(*views, strict=True)

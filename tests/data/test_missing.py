@@ -62,7 +62,7 @@ def test_workers_and_a_later_start_change_nothing(source: str, dataset: Callable
 def test_an_epoch_meets_every_image_once(source: str, dataset: Callable[..., StepDataset]) -> None:
     data = dataset(source)
     size = len(data.images)
-    met = np.concatenate([data._indices(step) for step in range(size)])[: 8 * size].reshape(8, size)
+    met = np.concatenate([data.indices(step) for step in range(size)])[: 8 * size].reshape(8, size)
     assert (np.sort(met, axis=1) == np.arange(size)).all()
 
 
@@ -87,7 +87,7 @@ def test_others_take_the_place_of_what_is_lost(
 
     lost = range(*data.images.firsts[2:4].tolist())
     for step in range(STEPS):
-        changed = np.isin(data._indices(step), lost)
+        changed = np.isin(data.indices(step), lost)
         before, after = (batches[step].global_views[0].flatten(1) for batches in (whole, alone))
         assert ((before != after).any(dim=1).numpy().reshape(2, -1) == changed).all()
 
