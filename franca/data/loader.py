@@ -1,8 +1,8 @@
 """Batches of multi-crop views, each a function of (seed, step) alone: any number of workers gives the same bytes."""
 
 import signal
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,32 +11,20 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from franca.data.color import apply_color
-from franca.data.crops import Views, multi_crop
+from franca.data.batch import Batch, RawBatch
 from franca.data.index import Lost
 from franca.data.masks import batch_masks
 from franca.data.missing import MissingImages, fetch_or_replace
+from franca.data.multi_crop import Frame, MultiCrop
 from franca.data.order import Order
 from franca.data.store import DenseSet, ImageSet
 from franca.errors import FrancaError
 from franca.params import Base, Pretrain
 
+LARGEST_RAW = 256
+"""Largest side of images of which whole batches are cropped at once, in pixels."""
 WINDOW = (2.0, 4.0)
 """Side of a window of a dense image, in multiples of the global crop's side."""
-
-
-class Batch(NamedTuple):
-    """One step's input, crop-major: rows i B … (i + 1) B - 1 are crop i of the B images."""
-
-    global_views: tuple[Tensor, ...]
-    local_views: tuple[Tensor, ...]
-    masks: Tensor
-    """bool (2 B, patches of a global crop)"""
-
-    def crops(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Global crops (2 B, 3, S, S) and local crops (n B, 3, s, s), float32 in 0..1, and masks, on the device."""
-        views = [apply_color(*(part.to(device, non_blocking=True) for part in v)) for v in self[:2]]
-        return views[0], views[1], self.masks.to(device, non_blocking=True)
 
 
 def sample_rng(*key: int) -> np.random.Generator:
@@ -44,60 +32,71 @@ def sample_rng(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
-class StepDataset(Dataset[Batch]):
-    """`dataset[step]` is the batch of a step: a shuffle an epoch without repeats, then crops of each image."""
+class StepDataset(Dataset[Batch | RawBatch]):
+    """`dataset[step]` is the batch of a step: a shuffle an epoch without repeats, then crops of each image.
+
+    The data alone decides how crops are cut. Where all images are squares of one size, at most `LARGEST_RAW` pixels a
+    side, a batch holds the images as they are, and all crops are cut at once: on the GPU where there is one, which
+    leaves only decoding to the loading processes. Other images are cropped by Pillow one by one. Boxes and changes are
+    the same either way, and the crops of an image equal but for rounding.
+
+    `part` are the rows, of the B images of each batch, that are made here; all, where it is None. Batches of the parts
+    put together are the whole batch.
+    """
 
     def __init__(
         self, images: ImageSet, dense: DenseSet | None, base: Base, params: Pretrain, part: range | None = None
     ) -> None:
-        """`part` are the rows of each batch that are made here; all of them if None."""
         self.images, self._dense = images, dense
         self._base, self._params = base, params
-        self._part = part or range(params.batch_size)
+        self._part = slice(0, params.batch_size) if part is None else slice(part.start, part.stop)
         self._order = Order(base.seed, images.firsts, params.shuffle_window if images.in_place else len(images))
+        self._multi_crop = MultiCrop(base.image_size, params.crops, params.augment)
+        height, width = images.common_size or (0, 0)
+        self._side = height if 0 < height == width <= LARGEST_RAW else None
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> Batch | RawBatch:
         return self.load(step, {})
 
-    def load(self, step: int, lost: dict[int, Lost]) -> Batch:
+    def load(self, step: int, lost: dict[int, Lost]) -> Batch | RawBatch:
         """The batch of a step; `lost` gets the images that could not be read and why, for others took their place."""
-        params, seed = self._params, self._base.seed
-        views = [
-            self._sample(step, row, image) for row, image in zip(self._part, self._fetch(step, lost), strict=True)
-        ]
-        grid = self._base.image_size // self._base.backbone.patch_size
-        masks = batch_masks(2 * params.batch_size, grid, params.masks, sample_rng(seed, 1, step))
-        global_views, local_views = zip(*views, strict=True)
-        masks = masks.reshape(2, params.batch_size, -1)[:, self._part].reshape(2 * len(self._part), -1)
-        return Batch(_collate(global_views), _collate(local_views), torch.from_numpy(masks))
-
-    def _fetch(self, step: int, lost: dict[int, Lost]) -> Iterator[Image.Image]:
-        """This part's images of the step, one after the other."""
-        indices = self.indices(step)[self._part].tolist()
-        seed, part = self._base.seed, self._part
-        return fetch_or_replace(self.images, indices, lambda row: sample_rng(seed, 3, step, part[row]), lost)
+        base, params, part = self._base, self._params, self._part
+        grid = base.image_size // base.backbone.patch_size
+        masks = batch_masks(2 * params.batch_size, grid, params.masks, sample_rng(base.seed, 1, step))
+        own_masks = torch.from_numpy(masks.reshape(2, params.batch_size, -1)[:, part].reshape(-1, grid * grid))
+        rng = sample_rng(base.seed, 2, step)
+        windows = rng.random((params.batch_size, 5))[part]
+        draws = self._multi_crop.draw(rng, params.batch_size, part)
+        images = map(self._frame, self._fetch(step, lost), windows.tolist())
+        if self._side is None:
+            return Batch(*self._multi_crop.views(images, draws), own_masks)
+        return RawBatch(_stack(images, self._side), *self._multi_crop.cuts(draws, self._side), own_masks)
 
     def indices(self, step: int) -> NDArray[np.int64]:
         """The step's images by number, (B,), from the endless sequence of shuffles."""
         return self._order[np.arange(step * self._params.batch_size, (step + 1) * self._params.batch_size)]
 
-    def _sample(self, step: int, row: int, image: Image.Image) -> tuple[Views, Views]:
-        rng = sample_rng(self._base.seed, 2, step, row)
-        size, params = self._base.image_size, self._params
-        if self._dense is not None and rng.random() < params.dense_share:
-            image = self._dense[int(rng.integers(len(self._dense)))]
-            side = min(size * rng.uniform(*WINDOW), *image.size)
-            left, upper = rng.uniform(0, image.width - side), rng.uniform(0, image.height - side)
-            image = image.crop((round(left), round(upper), round(left + side), round(upper + side)))
-        return multi_crop(image, size, params.crops, params.augment, rng)
+    def _fetch(self, step: int, lost: dict[int, Lost]) -> Iterator[Image.Image]:
+        """This part's images of the step, one after the other."""
+        indices = self.indices(step)[self._part].tolist()
+        seed, first = self._base.seed, self._part.start
+        return fetch_or_replace(self.images, indices, lambda row: sample_rng(seed, 3, step, first + row), lost)
+
+    def _frame(self, image: Image.Image, uniform: list[float]) -> tuple[Image.Image, Frame]:
+        """The image and all of it, or a dense image and a random window of it, as five numbers in 0..1 decide."""
+        chance, which, scale, x, y = uniform
+        if self._dense is None or chance >= self._params.dense_share:
+            return image, (0, 0, *image.size)
+        image = self._dense[int(which * len(self._dense))]
+        side = min(self._base.image_size * (WINDOW[0] + (WINDOW[1] - WINDOW[0]) * scale), *image.size)
+        left, upper = x * (image.width - side), y * (image.height - side)
+        return image, (left, upper, left + side, upper + side)
 
 
-def _collate(views: Any) -> tuple[Tensor, ...]:
-    """Views of B images to tensors with the crop axis first: (crops B, …)."""
-    return tuple(
-        torch.from_numpy(np.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:]))
-        for parts in zip(*views, strict=True)
-    )
+def _stack(images: Iterable[tuple[Image.Image, Frame]], side: int) -> Tensor:
+    """uint8 (B, side, side, 3); a frame of another size, as a window of a dense image, is brought to this one."""
+    resized = [image.resize((side, side), Image.Resampling.BICUBIC, box=frame) for image, frame in images]
+    return torch.from_numpy(np.stack([np.asarray(image) for image in resized]))
 
 
 class _Results(Dataset[Any]):
@@ -106,7 +105,7 @@ class _Results(Dataset[Any]):
     def __init__(self, dataset: StepDataset) -> None:
         self._dataset = dataset
 
-    def __getitem__(self, step: int) -> tuple[Batch, dict[int, Lost]] | FrancaError:
+    def __getitem__(self, step: int) -> tuple[Batch | RawBatch, dict[int, Lost]] | FrancaError:
         lost: dict[int, Lost] = {}
         try:
             return self._dataset.load(step, lost), lost
@@ -115,15 +114,18 @@ class _Results(Dataset[Any]):
             return error
 
 
-def step_loader(dataset: StepDataset, start: int, stop: int, workers: int, pin: bool) -> Iterator[Batch]:
+def step_loader(dataset: StepDataset, start: int, stop: int, workers: int, pin: bool) -> Iterator[Batch | RawBatch]:
     """Batches of steps `start` … `stop` - 1 in order, made in `workers` processes (0: in this one).
 
-    FrancaError where more training images cannot be read than `prepare.max_refused` allows.
+    `pin` is for a GPU: batches lie in pinned memory, and the GPU cuts what is still to be cut. Without it, crops are
+    cut where images are loaded, beside the training. FrancaError where more training images cannot be read than
+    `prepare.max_refused` allows.
     """
     loader = DataLoader(
         _Results(dataset),
         batch_size=None,
         sampler=range(start, stop),
+        collate_fn=None if pin else _cut,
         num_workers=workers,
         pin_memory=pin,
         prefetch_factor=None if workers == 0 else 4,
@@ -136,6 +138,19 @@ def step_loader(dataset: StepDataset, start: int, stop: int, workers: int, pin: 
         batch, lost = result
         missing.add(lost)
         yield batch
+
+
+def _cut(result: Any) -> Any:
+    """Cut the crops with one thread, as in a process that only loads: more might change bytes."""
+    if isinstance(result, FrancaError):
+        return result
+    batch, lost = result
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return batch.cut(), lost
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _leave_stopping_to_the_trainer(worker: int) -> None:

@@ -91,6 +91,14 @@ class ImageSet(Sequence[Image.Image]):
         except Exception as error:  # bad bytes make Pillow raise nearly anything
             return self._pack.lost(self.rows[index], f"does not decode ({one_line(error)})")
 
+    @property
+    def common_size(self) -> tuple[int, int] | None:
+        """Height and width where all images have the same, else None."""
+        heights, widths = (self._pack.columns[name][self.rows] for name in ("height", "width"))
+        if len(self) == 0 or np.ptp(heights) or np.ptp(widths):
+            return None
+        return int(heights[0]), int(widths[0])
+
 
 class DenseSet(ImageSet):
     """Images with segmentation masks."""

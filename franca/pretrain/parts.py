@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from franca.data.loader import Batch
+from franca.data.batch import Batch, RawBatch
 from franca.losses.ibot import mask_weights
 from franca.models.model import normalize
 from franca.params import Base
@@ -26,7 +26,7 @@ class Part(NamedTuple):
     """(M,): 1 / (masked patches of its crop)"""
 
 
-def cut(batch: Batch, count: int, base: Base, device: torch.device) -> list[Part]:
+def cut(batch: Batch | RawBatch, count: int, base: Base, device: torch.device) -> list[Part]:
     """`count` parts of equally many images."""
     images = len(batch.masks) // 2
     global_crops, local_crops, masks = batch.crops(device)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from matplotlib import cbook
 from moto.server import ThreadedMotoServer
 from PIL import Image
 
@@ -68,6 +69,12 @@ def _make_shards(folder: Path, shards: int = 4, images: int = 12) -> Path:
             members |= {f"{key}.png": _picture((shard, i)), f"{key}.cls": str(i % 3).encode(), f"{key}.json": b"{}"}
         _make_tar(folder / f"{shard:05d}.tar", members)
     return folder
+
+
+@pytest.fixture(scope="session")
+def photo() -> Image.Image:
+    """A photograph of some hundred pixels a side, from matplotlib's samples."""
+    return Image.open(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))).convert("RGB")
 
 
 @pytest.fixture(scope="session")

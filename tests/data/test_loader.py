@@ -5,18 +5,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._pytree import tree_leaves
 
-from franca.data.loader import Batch, StepDataset, step_loader
+from franca.data import loader
+from franca.data.batch import Batch, RawBatch, Views
+from franca.data.loader import LARGEST_RAW, StepDataset, step_loader
 from franca.data.store import Store
 from tests.conftest import MakeParams, MakeStore
 
 IMAGES = 12
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, make_store: MakeStore) -> Path:
+@pytest.fixture(scope="module", params=[(24, 20), (24, 24)], ids=["cropped one by one", "all at once"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, make_store: MakeStore) -> Path:
     """Image i has the gray level 20 i all over; the dense images are white."""
-    images = [Image.new("RGB", (24, 20), (20 * i,) * 3) for i in range(IMAGES)]
+    images = [Image.new("RGB", request.param, (20 * i,) * 3) for i in range(IMAGES)]
     return make_store(tmp_path_factory.mktemp("prepared"), train=IMAGES, images=images, dense=True)
 
 
@@ -35,14 +38,33 @@ def dataset(folder: Path, tiny_params: MakeParams) -> Any:
     return make
 
 
-def levels(views: tuple[torch.Tensor, ...]) -> list[int]:
+def levels(views: Views) -> list[int]:
     """Which image each crop is of."""
-    return [int(pixels.float().mean().round()) // 20 for pixels in views[0]]
+    return [int(pixels.float().mean().round()) // 20 for pixels in views.pixels]
 
 
-def same(first: Batch, second: Batch) -> bool:
-    parts = zip((*first[0], *first[1], first[2]), (*second[0], *second[1], second[2]), strict=True)
-    return all(torch.equal(a, b) for a, b in parts)
+def same(first: Any, second: Any) -> bool:
+    parts = zip(tree_leaves(first), tree_leaves(second), strict=True)
+    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in parts)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kind"),
+    [
+        ([(24, 24)] * 8, RawBatch),
+        ([(LARGEST_RAW, LARGEST_RAW)] * 8, RawBatch),
+        ([(LARGEST_RAW + 1, LARGEST_RAW + 1)] * 8, Batch),
+        ([(24, 20)] * 8, Batch),
+        ([(24, 24)] * 7 + [(25, 25)], Batch),
+    ],
+)
+def test_squares_of_one_small_size_are_left_uncut(
+    sizes: list[tuple[int, int]], kind: type, tmp_path: Path, make_store: MakeStore, tiny_params: MakeParams
+) -> None:
+    """Images of another size in val decide nothing."""
+    images = [Image.new("RGB", size) for size in [*sizes, (9, 7)]]
+    store, params = Store(make_store(tmp_path / "prepared", train=8, images=images)), tiny_params()
+    assert type(StepDataset(store.images("train"), None, params.base, params.pretrain)[0]) is kind
 
 
 def test_shapes_and_types(dataset: Any) -> None:
@@ -60,7 +82,7 @@ def test_no_local_crops(dataset: Any) -> None:
 
 
 def test_crops_of_an_image_lie_a_batch_apart(dataset: Any) -> None:
-    batch = dataset(**{"pretrain.crops.local_count": 3})[0]
+    batch = dataset(**{"pretrain.crops.local_count": 3})[0].cut()
     first, second = np.array(levels(batch.global_views)).reshape(2, 4)
     assert (first == second).all() and len(set(first)) == 4
     assert (np.array(levels(batch.local_views)).reshape(3, 4) == first).all()
@@ -69,7 +91,7 @@ def test_crops_of_an_image_lie_a_batch_apart(dataset: Any) -> None:
 @pytest.mark.parametrize("batch_size", [4, 5])
 def test_every_image_comes_once_an_epoch(dataset: Any, batch_size: int) -> None:
     data = dataset(**{"pretrain.batch_size": batch_size})
-    order = [level for step in range(batch_size * 3) for level in levels(data[step].global_views)[:batch_size]]
+    order = [level for step in range(batch_size * 3) for level in levels(data[step].cut().global_views)[:batch_size]]
     epochs = np.array(order[: len(order) // IMAGES * IMAGES]).reshape(-1, IMAGES)
     assert (np.sort(epochs, axis=1) == np.arange(IMAGES)).all()
     assert len({tuple(epoch) for epoch in epochs.tolist()}) == len(epochs)
@@ -94,9 +116,66 @@ def test_workers_and_a_later_start_change_nothing(dataset: Any) -> None:
     assert list(step_loader(data, 6, 6, workers=0, pin=False)) == []
 
 
+def test_threads_of_the_trainer_change_nothing(photos: Any) -> None:
+    before = torch.get_num_threads()
+    (alone,) = step_loader(photos(), 0, 1, workers=1, pin=False)
+    try:
+        torch.set_num_threads(2)
+        (here,) = step_loader(photos(), 0, 1, workers=0, pin=False)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert same(alone, here)
+
+
 def test_windows_of_dense_images_take_the_asked_share(dataset: Any) -> None:
-    windows = dataset(**{"pretrain.dense_share": 1.0})[0]
-    assert (windows.global_views[0] == 255).all() and (windows.local_views[0] == 255).all()
+    windows = dataset(**{"pretrain.dense_share": 1.0})[0].cut()
+    assert (windows.global_views.pixels == 255).all() and (windows.local_views.pixels == 255).all()
     half = dataset(**{"pretrain.dense_share": 0.5})
-    white = np.mean([(half[step].global_views[0].flatten(1) == 255).all(dim=1).numpy() for step in range(50)])
+    crops = torch.stack([half[step].cut().global_views.pixels for step in range(50)])
+    white = float((crops == 255).flatten(2).all(dim=2).float().mean())
     assert abs(white - 0.5) < 5 * 0.5 / np.sqrt(200)
+
+
+@pytest.fixture
+def photos(photo: Image.Image, tmp_path: Path, make_store: MakeStore, tiny_params: MakeParams) -> Any:
+    """Squares of a photograph, all changes of color and windows of dense images among them."""
+    images = [photo.crop((20 * i, 25 * i, 20 * i + 64, 25 * i + 64)) for i in range(16)]
+    store = Store(make_store(tmp_path / "prepared", train=16, images=images, dense=True))
+
+    def make(part: range | None = None) -> StepDataset:
+        params = tiny_params({"pretrain.dense_share": 0.25})
+        return StepDataset(store.images("train"), store.dense("train"), params.base, params.pretrain, part)
+
+    return make
+
+
+@pytest.mark.parametrize("largest_raw", [0, 256])
+@pytest.mark.parametrize("parts", [(4, 4), (1, 5, 2)])
+def test_parts_put_together_are_the_whole_batch(
+    photos: Any, monkeypatch: pytest.MonkeyPatch, largest_raw: int, parts: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(loader, "LARGEST_RAW", largest_raw)
+    ends = np.cumsum(parts).tolist()
+    ranges = [range(end - count, end) for end, count in zip(ends, parts, strict=True)]
+    for step in range(2):
+        whole = photos()[step]
+        pieces = [photos(part)[step] for part in ranges]
+        assert {type(batch) for batch in (whole, *pieces)} == {RawBatch if largest_raw else Batch}
+        cpu = torch.device("cpu")
+        columns = zip(whole.crops(cpu), *(piece.crops(cpu) for piece in pieces), strict=True)
+        for expected, *tensors in columns:
+            together = [tensor.view(2, len(part), -1) for tensor, part in zip(tensors, ranges, strict=True)]
+            assert torch.equal(torch.cat(together, dim=1), expected.view(2, 8, -1))
+
+
+def test_both_ways_to_cut_agree(photos: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The windows of dense images among them are white: those are brought to the size of the others first."""
+    at_once = photos()[0]
+    monkeypatch.setattr(loader, "LARGEST_RAW", 63)
+    one_by_one = photos()[0]
+    assert isinstance(at_once, RawBatch) and isinstance(one_by_one, Batch)
+    assert torch.equal(at_once.masks, one_by_one.masks)
+    for one, other in zip(at_once.cut()[:2], one_by_one[:2], strict=True):
+        assert same(one.color, other.color)
+        assert (one.pixels.int() - other.pixels.int()).abs().max() <= 1

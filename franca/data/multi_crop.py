@@ -1,0 +1,86 @@
+"""Multi-crop of the images of a step: two global crops and some local ones of each, with the color changes of each."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from franca.data.batch import Cuts, Views
+from franca.data.color import COLOR_DRAWS, Color, random_color
+from franca.data.crops import BOX_DRAWS, ORIENTATION_DRAWS, Floats, cut, orient, random_boxes
+from franca.params import Augment, Crops
+
+Frame = tuple[float, float, float, float]
+"""Left, upper, right, lower of what counts as the image, in pixels."""
+
+
+class Draws(NamedTuple):
+    """Uniform numbers in 0..1 behind the crops of B images."""
+
+    box: Floats
+    """(22, B, crops)"""
+    orientation: Floats
+    """(3, B, crops)"""
+    color: Floats
+    """(9, B, crops)"""
+
+
+class MultiCrop:
+    """Global crops of side `size` and local crops of images; both ways to cut them follow the same draws."""
+
+    def __init__(self, size: int, crops: Crops, augment: Augment) -> None:
+        self._sides = (size, crops.local_size)
+        self._groups = (slice(0, 2), slice(2, 2 + crops.local_count))
+        self._augment = augment
+        self._scales = np.array([crops.global_scale] * 2 + [crops.local_scale] * crops.local_count)
+        first, second, local = augment.blur_probability
+        self._blur = [first, second] + [local] * crops.local_count
+        self._solarize = [0.0, augment.solarize_probability] + [0.0] * crops.local_count
+
+    def draw(self, rng: np.random.Generator, batch_size: int, part: slice) -> Draws:
+        """Draws for the images `part` of a batch: the whole batch's are made, so that each part finds its own."""
+        counts = (BOX_DRAWS, ORIENTATION_DRAWS, COLOR_DRAWS)
+        return Draws(*(rng.random((count, batch_size, len(self._scales)))[:, part] for count in counts))
+
+    def views(self, images: Iterable[tuple[Image.Image, Frame]], draws: Draws) -> tuple[Views, Views]:
+        """Crops of images of any size, cut by Pillow out of one after the other, none of which is kept."""
+        batch = draws.box.shape[1]
+        pixels = [
+            np.empty((group.stop - group.start, batch, 3, side, side), dtype=np.uint8)
+            for group, side in zip(self._groups, self._sides, strict=True)
+        ]
+        for row, (image, (left, upper, right, lower)) in enumerate(images):
+            size = (right - left, lower - upper)
+            boxes, transposed = self._boxes(draws.box[:, row], draws.orientation[:, row], size)
+            boxes += (left, upper, left, upper)
+            for crops, group, side in zip(pixels, self._groups, self._sides, strict=True):
+                crops[:, row] = cut(image, boxes[group], transposed[group], side)
+        global_views, local_views = (
+            Views(torch.from_numpy(crops).flatten(0, 1), color)
+            for crops, color in zip(pixels, self._colors(draws), strict=True)
+        )
+        return global_views, local_views
+
+    def cuts(self, draws: Draws, side: int) -> tuple[Cuts, Cuts]:
+        """What to cut out of square images of one side, later and out of all at once."""
+        boxes, transposed = self._boxes(draws.box, draws.orientation, (side, side))
+        global_cuts, local_cuts = (
+            Cuts(
+                torch.from_numpy(boxes[:, group].astype(np.float32)),
+                torch.from_numpy(transposed[:, group].T.flatten()),
+                crop_side,
+                color,
+            )
+            for group, crop_side, color in zip(self._groups, self._sides, self._colors(draws), strict=True)
+        )
+        return global_cuts, local_cuts
+
+    def _boxes(self, box: Floats, orientation: Floats, size: tuple[float, float]) -> tuple[Floats, NDArray[np.bool_]]:
+        return orient(random_boxes(box, size, self._scales), orientation, self._augment.orientation)
+
+    def _colors(self, draws: Draws) -> Iterator[Color]:
+        for group in self._groups:
+            yield random_color(draws.color[:, :, group], self._augment, self._blur[group], self._solarize[group])

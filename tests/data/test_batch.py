@@ -1,0 +1,67 @@
+"""Batches on their way to the device."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._pytree import tree_map_only
+
+from franca.data.batch import Batch, RawBatch
+from franca.data.multi_crop import MultiCrop
+from franca.params import Augment, Crops
+
+AUGMENT = Augment(
+    orientation="dihedral",
+    jitter=(0.4, 0.4, 0.2, 0.1),
+    jitter_probability=0.8,
+    gray_probability=0.2,
+    blur_probability=(1.0, 0.1, 0.5),
+    solarize_probability=0.2,
+)
+CROPS = Crops(global_scale=(0.4, 1.0), local_count=4, local_size=16, local_scale=(0.1, 0.4))
+
+
+def make_raw(batch_size: int = 6) -> RawBatch:
+    multi_crop, rng = MultiCrop(32, CROPS, AUGMENT), np.random.default_rng(0)
+    images = torch.from_numpy(rng.integers(0, 256, (batch_size, 48, 48, 3), dtype=np.uint8))
+    cuts = multi_crop.cuts(multi_crop.draw(rng, batch_size, slice(batch_size)), 48)
+    return RawBatch(images, *cuts, torch.zeros(2 * batch_size, 16, dtype=torch.bool))
+
+
+@pytest.fixture(params=["raw", "cut"])
+def batch(request: pytest.FixtureRequest) -> Batch | RawBatch:
+    return make_raw() if request.param == "raw" else make_raw().cut()
+
+
+def test_crops(batch: Batch | RawBatch) -> None:
+    global_crops, local_crops, masks = batch.crops(torch.device("cpu"))
+    assert global_crops.shape == (12, 3, 32, 32) and local_crops.shape == (24, 3, 16, 16) and masks.shape == (12, 16)
+    for crops in (global_crops, local_crops):
+        assert crops.dtype == torch.float32 and crops.min() >= 0 and crops.max() <= 1 and crops.std() > 0.1
+
+
+def test_cut_here_or_on_the_device_is_the_same() -> None:
+    device = torch.device("cpu")
+    for now, later in zip(make_raw().cut().crops(device), make_raw().crops(device), strict=True):
+        assert torch.equal(now, later)
+
+
+def test_nothing_waits_for_the_device(batch: Batch | RawBatch) -> None:
+    """Tensors on "meta" have no values: whatever the host would have to read raises."""
+    meta = torch.device("meta")
+    shapes = [crops.shape for crops in batch.crops(torch.device("cpu"))]
+    assert [crops.shape for crops in batch.crops(meta)] == shapes
+    assert all(crops.device == meta for crops in batch.crops(meta))
+
+
+@pytest.mark.gpu
+def test_a_gpu_makes_the_same_crops_without_being_waited_for(batch: Batch | RawBatch) -> None:
+    pinned = tree_map_only(torch.Tensor, torch.Tensor.pin_memory, batch)
+    pinned.crops(torch.device("cuda"))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        crops = pinned.crops(torch.device("cuda"))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for one, other in zip(crops, batch.crops(torch.device("cpu")), strict=True):
+        # A tie may be rounded to the next level, which the solarized may invert.
+        assert (one.cpu().float() - other.float()).abs().mean() < 1e-3

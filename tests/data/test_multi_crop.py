@@ -1,0 +1,100 @@
+"""Crops of a step's images: what they are made of, and that both ways to cut them give the same."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from franca.data.multi_crop import Draws, Frame, MultiCrop
+from franca.params import Augment, Crops
+
+BATCH = 4
+
+
+def make_multi_crop(local_count: int = 3, orientation: str = "dihedral") -> MultiCrop:
+    crops = {"global_scale": (0.4, 1), "local_count": local_count, "local_size": 16, "local_scale": (0.1, 0.4)}
+    augment = {
+        "orientation": orientation,
+        "jitter": (0.4, 0.4, 0.2, 0.1),
+        "jitter_probability": 0.8,
+        "gray_probability": 0.2,
+        "blur_probability": (1.0, 0.1, 0.5),
+        "solarize_probability": 0.5,
+    }
+    return MultiCrop(32, Crops.model_validate(crops), Augment.model_validate(augment))
+
+
+def make_draws(multi_crop: MultiCrop, part: slice = slice(BATCH), seed: int = 0) -> Draws:
+    return multi_crop.draw(np.random.default_rng(seed), BATCH, part)
+
+
+@pytest.fixture
+def images(photo: Image.Image) -> list[tuple[Image.Image, Frame]]:
+    """Squares of a photograph."""
+    whole = (0, 0, 64, 64)
+    return [(photo.crop((100 * i, 90 * i, 100 * i + 64, 90 * i + 64)), whole) for i in range(BATCH)]
+
+
+def as_tensor(images: list[tuple[Image.Image, Frame]]) -> Tensor:
+    return torch.from_numpy(np.stack([np.asarray(image) for image, _ in images]))
+
+
+def same(first: Any, second: Any) -> bool:
+    pairs = zip(tree_leaves(first), tree_leaves(second), strict=True)
+    return all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in pairs)
+
+
+@pytest.mark.parametrize("local_count", [0, 3])
+def test_shapes_and_types(images: list[tuple[Image.Image, Frame]], local_count: int) -> None:
+    multi_crop = make_multi_crop(local_count)
+    views = multi_crop.views(images, make_draws(multi_crop))
+    for view, count, side in zip(views, (2, local_count), (32, 16), strict=True):
+        assert view.pixels.shape == (count * BATCH, 3, side, side) and view.pixels.dtype == torch.uint8
+        assert view.color.matrix.shape == (count * BATCH, 3, 3) and view.color.matrix.dtype == torch.float32
+        assert view.color.pull.shape == (count * BATCH,) and view.color.pull.dtype == torch.float32
+        assert view.color.sigma.dtype == torch.float32 and view.color.blurred.dtype == torch.int64
+    first_global, second_global = views[0].color.blurred < BATCH, views[0].color.blurred >= BATCH
+    assert first_global.sum() == BATCH and second_global.sum() < BATCH
+    assert (views[0].color.solarized >= BATCH).all() and len(views[1].color.solarized) == 0
+
+
+@pytest.mark.parametrize("orientation", ["flip", "dihedral"])
+def test_both_ways_cut_the_same_crops(images: list[tuple[Image.Image, Frame]], orientation: str) -> None:
+    multi_crop = make_multi_crop(orientation=orientation)
+    draws = make_draws(multi_crop)
+    for one, cuts in zip(multi_crop.views(images, draws), multi_crop.cuts(draws, 64), strict=True):
+        other = cuts.cut(as_tensor(images))
+        assert same(one.color, other.color)
+        assert (one.pixels.int() - other.pixels.int()).abs().max() <= 1
+        assert one.pixels.float().std() > 30
+
+
+def test_a_frame_counts_as_the_image(images: list[tuple[Image.Image, Frame]]) -> None:
+    """But for the border, where the filter sees what lies beyond the frame."""
+    multi_crop = make_multi_crop()
+    draws = make_draws(multi_crop)
+    framed = []
+    for image, _ in images:
+        sheet = Image.new("RGB", (100, 90), image.getpixel((32, 32)))
+        sheet.paste(image, (20, 10))
+        framed.append((sheet, (20.0, 10.0, 84.0, 74.0)))
+    for one, other in zip(multi_crop.views(images, draws), multi_crop.views(framed, draws), strict=True):
+        assert (one.pixels.int() - other.pixels.int())[:, :, 3:-3, 3:-3].abs().max() <= 1
+
+
+@pytest.mark.parametrize("parts", [(2, 2), (1, 3)])
+def test_each_part_of_a_batch_gets_its_own_draws(parts: tuple[int, int]) -> None:
+    multi_crop = make_multi_crop()
+    first, second = (make_draws(multi_crop, part) for part in (slice(0, parts[0]), slice(parts[0], BATCH)))
+    for numbers, *pieces in zip(make_draws(multi_crop), first, second, strict=True):
+        assert (np.concatenate(pieces, axis=1) == numbers).all()
+
+
+def test_draws_are_the_seeds() -> None:
+    multi_crop = make_multi_crop()
+    assert same(multi_crop.cuts(make_draws(multi_crop), 64), multi_crop.cuts(make_draws(multi_crop), 64))
+    assert not same(multi_crop.cuts(make_draws(multi_crop), 64), multi_crop.cuts(make_draws(multi_crop, seed=1), 64))
