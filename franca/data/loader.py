@@ -1,21 +1,20 @@
 """Batches of multi-crop views, each a function of (seed, step) alone: any number of workers gives the same bytes."""
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from franca.data.batch import Batch, RawBatch
 from franca.data.index import Lost
 from franca.data.masks import batch_masks
 from franca.data.missing import MissingImages, fetch_or_replace
-from franca.data.multi_crop import Frame, MultiCrop
+from franca.data.multi_crop import Frame, MultiCrop, stack
 from franca.data.order import Order
 from franca.data.store import DenseSet, ImageSet
 from franca.errors import FrancaError
@@ -70,7 +69,7 @@ class StepDataset(Dataset[Batch | RawBatch]):
         images = map(self._frame, self._fetch(step, lost), windows.tolist())
         if self._side is None:
             return Batch(*self._multi_crop.views(images, draws), own_masks)
-        return RawBatch(_stack(images, self._side), *self._multi_crop.cuts(draws, self._side), own_masks)
+        return RawBatch(stack(images, self._side), *self._multi_crop.cuts(draws, self._side), own_masks)
 
     def indices(self, step: int) -> NDArray[np.int64]:
         """The step's images by number, (B,), from the endless sequence of shuffles."""
@@ -91,12 +90,6 @@ class StepDataset(Dataset[Batch | RawBatch]):
         side = min(self._base.image_size * (WINDOW[0] + (WINDOW[1] - WINDOW[0]) * scale), *image.size)
         left, upper = x * (image.width - side), y * (image.height - side)
         return image, (left, upper, left + side, upper + side)
-
-
-def _stack(images: Iterable[tuple[Image.Image, Frame]], side: int) -> Tensor:
-    """uint8 (B, side, side, 3); a frame of another size, as a window of a dense image, is brought to this one."""
-    resized = [image.resize((side, side), Image.Resampling.BICUBIC, box=frame) for image, frame in images]
-    return torch.from_numpy(np.stack([np.asarray(image) for image in resized]))
 
 
 class _Results(Dataset[Any]):

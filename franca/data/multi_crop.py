@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from franca.data.batch import Cuts, Views
 from franca.data.color import COLOR_DRAWS, Color, random_color
@@ -84,3 +85,9 @@ class MultiCrop:
     def _colors(self, draws: Draws) -> Iterator[Color]:
         for group in self._groups:
             yield random_color(draws.color[:, :, group], self._augment, self._blur[group], self._solarize[group])
+
+
+def stack(images: Iterable[tuple[Image.Image, Frame]], side: int) -> Tensor:
+    """uint8 (B, side, side, 3); a frame of another size, as a window of a dense image, is brought to this one."""
+    pixels = [np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box=frame)) for image, frame in images]
+    return torch.from_numpy(np.stack(pixels))

@@ -94,8 +94,9 @@ class ImageSet(Sequence[Image.Image]):
     @property
     def common_size(self) -> tuple[int, int] | None:
         """Height and width where all images have the same, else None."""
-        heights, widths = (self._pack.columns[name][self.rows] for name in ("height", "width"))
-        if len(self) == 0 or np.ptp(heights) or np.ptp(widths):
+        part = slice(self.rows.start, self.rows.stop)
+        heights, widths = (self._pack.index.columns[name][part] for name in ("height", "width"))
+        if not len(self) or heights.min() < heights.max() or widths.min() < widths.max():
             return None
         return int(heights[0]), int(widths[0])
 

@@ -31,7 +31,8 @@ def dataset(folder: Path, tiny_params: MakeParams) -> Any:
             "pretrain.augment.jitter_probability": 0.0,
             "pretrain.batch_size": 4,
         }
-        params = tiny_params(still | changes)
+        batch_size = changes.get("pretrain.batch_size", still["pretrain.batch_size"])
+        params = tiny_params(still | {"pretrain.losses.koleo_images": batch_size} | changes)
         store = Store(folder)
         return StepDataset(store.images("train"), store.dense("train"), params.base, params.pretrain)
 

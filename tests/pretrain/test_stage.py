@@ -101,7 +101,7 @@ def test_the_newest_checkpoints_are_kept(make_project: MakeProject, pretrain: Pr
             "runtime.device: 'cuda' is asked for, but torch sees no GPU; set 'auto' or 'cpu'",
         ),
         ({"pretrain.init": "nowhere"}, "nowhere: not a model folder, nowhere/config.json is missing"),
-        ({"pretrain.optimizer.base_lr": 1e30}, "the loss is not finite at step 3 (training images 0, 17, "),
+        ({"pretrain.optimizer.base_lr": 1e30}, "the loss is not finite at step 3 (training images 18, 4, "),
     ],
     ids=["batch", "device", "init", "diverged"],
 )
