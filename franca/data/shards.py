@@ -97,23 +97,33 @@ class InPlaceReader:
 
     def _lost(self, shard: int, error: Exception) -> Lost | None:
         """What has become of a shard that gave an error instead of bytes; None where the error may pass."""
-        where = self._index.where(shard)
-        if isinstance(error, PermissionError):
-            raise FrancaError(remote_fault(where, error))
-        # A range beyond the end is an error of its own in each storage: the length tells in all of them.
+        match error:
+            case PermissionError():
+                raise FrancaError(remote_fault(self._index.where(shard), error))
+            case ConnectionError() | TimeoutError():
+                return None
+            case OSError():
+                # A range beyond the end is an error of its own in each storage: the length tells in all of them.
+                return self._measure(shard)
+            case _:
+                return None
+
+    def _changed(self, shard: int) -> Lost:
+        """What has become of a shard whose bytes are not those of the index."""
+        return self._measure(shard) or Lost(self._index.where(shard), "its bytes are not those that were prepared")
+
+    def _measure(self, shard: int) -> Lost | None:
+        """Whether a shard is gone or has another length; None where it is as long as it was, or nobody can tell."""
         name, size = self._index.shards[shard]
         try:
             now = self._folder.current_size(name)
         except FileNotFoundError:
-            return Lost(where, "it is gone")
+            return Lost(self._index.where(shard), "it is gone")
         except Exception:
             return None
-        return None if now == size else Lost(where, f"it has {now} bytes where the index has {size}")
-
-    def _changed(self, shard: int) -> Lost:
-        """What has become of a shard whose bytes are not those of the index."""
-        other = Lost(self._index.where(shard), "its bytes are not those that were prepared")
-        return self._lost(shard, ValueError()) or other
+        if now == size:
+            return None
+        return Lost(self._index.where(shard), f"it has {now} bytes where the index has {size}")
 
 
 def _blocks(shards: list[int], offsets: list[int], lengths: list[int]) -> list[_Block]:
