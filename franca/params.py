@@ -114,8 +114,8 @@ class Augment(Section):
 
 
 class Masks(Section):
-    kind: Literal["inverse_block", "block", "random"] = Field(
-        description="A visible block with the rest masked, a masked block, or single patches."
+    kind: Literal["inverse_block", "block", "multi_block", "random"] = Field(
+        description="A visible block with the rest masked, a masked block, several (DINOv2), or single patches."
     )
     cyclic: bool = Field(description="Shift each mask cyclically by a random offset on both axes (CyclicMask).")
     image_share: Probability = Field(description="Share of global crops that are masked.")

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from franca.params import Masks
 
 ASPECT = (0.3, 1 / 0.3)
+SMALLEST_BLOCK = 4
+TRIES = 10
 
 
 def batch_masks(crops: int, grid: int, params: Masks, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -21,7 +23,7 @@ def batch_masks(crops: int, grid: int, params: Masks, rng: np.random.Generator) 
     masks = np.zeros((crops, grid, grid), dtype=bool)
     for index in range(count):
         masked = int(grid * grid * rng.uniform(edges[index], edges[index + 1]))
-        masks[index] = mask(grid, masked, params, rng)
+        masks[index] = mask((grid, grid), masked, params, rng)
     return rng.permutation(masks).reshape(crops, grid * grid)
 
 
@@ -31,34 +33,64 @@ def official_buffer(crops: int, grid: int, params: Masks) -> int:
     return int(sum(int(grid * grid * ratio) for ratio in edges[1:]))
 
 
-def mask(grid: int, masked: int, params: Masks, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """One mask (grid, grid) with exactly `masked` patches."""
+def mask(grid: tuple[int, int], masked: int, params: Masks, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """One mask of shape `grid` (rows, columns) with exactly `masked` patches, or all; multi_block has few less."""
+    total = math.prod(grid)
+    masked = min(masked, total)
     match params.kind:
         case "random":
-            chosen = (rng.permutation(grid * grid) < masked).reshape(grid, grid)
+            chosen = (rng.permutation(total) < masked).reshape(grid)
         case "block":
             chosen = block(grid, masked, rng)
         case "inverse_block":
-            chosen = ~block(grid, grid * grid - masked, rng)
+            chosen = ~block(grid, total - masked, rng)
+        case "multi_block":
+            chosen = multi_block(grid, masked, rng)
     if params.cyclic:
-        chosen = np.roll(chosen, tuple(rng.integers(grid, size=2)), axis=(0, 1))
+        chosen = np.roll(chosen, tuple(rng.integers(grid)), axis=(0, 1))
     return chosen
 
 
-def block(grid: int, count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+def block(grid: tuple[int, int], count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """A rectangle of random aspect and place cut to exactly `count` patches, the last ones in row order dropped.
 
     The aspect is log-uniform, its limits narrowed so that the rectangle fits into the grid.
     """
-    chosen = np.zeros((grid, grid), dtype=bool)
+    chosen = np.zeros(grid, dtype=bool)
     if count <= 0:
         return chosen
-    low = max(math.log(ASPECT[0]), math.log(count / grid**2))
-    high = min(math.log(ASPECT[1]), math.log(grid**2 / count))
+    rows, columns = grid
+    low = max(math.log(ASPECT[0]), math.log(count / columns**2))
+    high = min(math.log(ASPECT[1]), math.log(rows**2 / count))
     aspect = math.exp(rng.uniform(low, high))
-    height = min(grid, math.ceil(math.sqrt(count * aspect)))
-    width = min(grid, math.ceil(math.sqrt(count / aspect)))
-    top, left = rng.integers(grid - height + 1), rng.integers(grid - width + 1)
+    height = min(rows, math.ceil(math.sqrt(count * aspect)))
+    width = min(columns, math.ceil(math.sqrt(count / aspect)))
+    top, left = rng.integers(rows - height + 1), rng.integers(columns - width + 1)
     chosen[top : top + height, left : left + width] = True
     chosen[tuple(np.argwhere(chosen)[count:].T)] = False
+    return chosen
+
+
+def multi_block(grid: tuple[int, int], count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Rectangles over one another until `count` patches are covered (BEiT, arXiv 2106.08254; DINOv2).
+
+    Each adds at most what is still missing, and no more than half of the grid. Where none of some draws adds that
+    little, a few patches stay uncovered.
+    """
+    chosen = np.zeros(grid, dtype=bool)
+    rows, columns = grid
+    added = 1
+    while added and (missing := count - int(chosen.sum())) > 0:
+        missing, added = min(missing, math.prod(grid) // 2), 0
+        for _ in range(TRIES):
+            area = SMALLEST_BLOCK + (missing - SMALLEST_BLOCK) * rng.random()
+            aspect = math.exp(rng.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
+            height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if not (height < rows and width < columns):
+                continue
+            top, left = rng.integers(rows - height + 1), rng.integers(columns - width + 1)
+            window = chosen[top : top + height, left : left + width]
+            if 0 < (new := int((~window).sum())) <= missing:
+                window[:], added = True, new
+                break
     return chosen

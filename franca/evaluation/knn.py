@@ -5,6 +5,12 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 
+def nearest_neighbors(train: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Cosine similarity (M, k), falling, and row in `train` (N, D), both of unit length, of each query's neighbors."""
+    similarities, rows = (queries @ train.T).topk(k, dim=1)
+    return similarities, rows
+
+
 def knn_predict(
     train: Tensor,
     labels: Tensor,
@@ -35,9 +41,8 @@ def knn_predict(
     k = min(k, max_k)
     shares = []
     for part in queries.split(chunk):
-        similarities = normalize(part.float(), dim=1) @ train.T
-        nearest, indices = similarities.topk(max_k, dim=1)
-        weights = (nearest / temperature).softmax(dim=1)[:, :k]
+        similarities, indices = nearest_neighbors(train, normalize(part.float(), dim=1), max_k)
+        weights = (similarities / temperature).softmax(dim=1)[:, :k]
         votes = one_hot(labels[indices[:, :k]], classes).float()
         shares.append((weights.unsqueeze(2) * votes).sum(dim=1))
     return torch.cat(shares) if shares else train.new_zeros(0, classes)

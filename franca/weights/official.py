@@ -48,11 +48,11 @@ def state_of(checkpoint: Any, origin: str) -> dict[str, Tensor]:
 
     Raises FrancaError where there are none, or two of the same name.
     """
-    while isinstance(checkpoint, Mapping):
-        owner = next((key for key in OWNERS if isinstance(checkpoint.get(key), Mapping)), None)
-        if owner is None:
-            break
-        checkpoint = checkpoint[owner]
+    for _ in OWNERS:
+        if isinstance(checkpoint, Mapping):
+            checkpoint = next(
+                (checkpoint[key] for key in OWNERS if isinstance(checkpoint.get(key), Mapping)), checkpoint
+            )
     state: dict[str, Tensor] = {}
     for key, value in checkpoint.items() if isinstance(checkpoint, Mapping) else ():
         if isinstance(value, Tensor):
@@ -138,10 +138,10 @@ def architecture_of(backbone: Mapping[str, Tensor], origin: str, num_heads: int 
 
 
 def float_weights(state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:
-    """All weights in float32; FrancaError for integers, which quantized models have."""
+    """A copy of all weights in float32, none sharing memory; FrancaError for integers, as quantized models have."""
     if odd := sorted(key for key, value in state.items() if not value.is_floating_point()):
         raise FrancaError(f"{origin}: no floating-point numbers in {_shown(odd)}; quantized weights are not read")
-    return {key: value.float() for key, value in state.items()}
+    return {key: value.to(torch.float32, copy=True) for key, value in state.items()}
 
 
 def build_model(
@@ -154,9 +154,9 @@ def build_model(
     architecture, image_size = architecture_of(backbone, origin, num_heads)
     state = float_weights(backbone, origin)
     if not any(key.endswith(".gamma") for key in state):
-        ones = torch.ones(architecture.embed_dim)
-        state |= {f"blocks.{block}.{ls}.gamma": ones for block in range(architecture.depth) for ls in ("ls1", "ls2")}
-    # Nothing is allocated before the shapes are known to fit, and then nothing twice.
+        gammas = (f"blocks.{block}.{name}.gamma" for block in range(architecture.depth) for name in ("ls1", "ls2"))
+        state |= {gamma: torch.ones(architecture.embed_dim) for gamma in gammas}
+    # On the meta device nothing is allocated for an architecture that the weights turn out not to fit.
     with torch.device("meta"):
         model = FrancaModel(architecture, image_size, mean, std)
     load_weights(model.backbone, state, origin, assign=True)

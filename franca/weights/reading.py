@@ -81,14 +81,16 @@ def _read(path: Path, name: str) -> Any:
     return content
 
 
-def _tensors(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Tensors of a dictionary and of the dictionaries right in it, each with its key."""
-    if isinstance(content, Mapping):
-        for key, value in content.items():
-            if isinstance(value, Tensor):
-                yield f"{prefix}{key}", value
-            elif not prefix:
-                yield from _tensors(value, f"{key}.")
+def _tensors(content: Any) -> Iterator[tuple[Any, Tensor]]:
+    """Tensors of a dictionary and of all dictionaries in it, each with its key; one may hold itself."""
+    seen: set[int] = set()
+    waiting = [content]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Mapping) and id(part) not in seen:
+            seen.add(id(part))
+            waiting += part.values()
+            yield from ((key, value) for key, value in part.items() if isinstance(value, Tensor))
 
 
 def _read_torch(path: Path, name: str) -> Any:

@@ -1,12 +1,14 @@
 """Official numbers: a test marked `case(NAME)` gets that case's tensors, and a table of errors ends the run.
 
-`FRANCA_CONFORMANCE_DIR` may name another folder of the same format; tests of cases that it lacks are left out.
+`FRANCA_CONFORMANCE_DIR` may name another folder of the same format; tests of cases that it lacks are left out. Where
+all tests of this folder are asked for, the last ones fail for whatever no test has compared.
 """
 
 import functools
 import json
 import os
 import re
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ MARKER = "case(name): the case of the conformance vectors that the test needs"
 
 _worst: dict[str, tuple[float, str]] = {}
 """Largest error of each case as a share of its tolerance, and the tensor that has it."""
+
+_compared: dict[str, set[str]] = defaultdict(set)
+"""Tensors and JSON files of each case that a test has looked at."""
 
 _RENAMES = (
     (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),
@@ -37,16 +42,30 @@ class Case:
         self.name: str = about["name"]
         self.parameters: dict[str, Any] = about.get("parameters") or {}
         self._tolerance = about.get("tolerance")
-        self._about = {entry["tensor"]: entry for entry in about["expected"]} if "expected" in about else {}
+        results = [*about.get("expected", []), *about.get("alternative", [])]
+        self._about: dict[str, dict[str, Any]] = {entry["tensor"]: entry for entry in results}
         self._tensors = load_file(VECTORS / about["file"]) if about.get("file") else {}
-        self._json = [entry["file"] for entry in about.get("json", [])]
+        self._json: dict[str, str] = {entry["file"]: entry.get("meaning", "") for entry in about.get("json", [])}
 
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]
 
     def json(self) -> dict[str, Any]:
-        values: dict[str, Any] = json.loads((VECTORS / self._json[0]).read_text())
+        name = next(iter(self._json))
+        _compared[self.name].add(name)
+        values: dict[str, Any] = json.loads((VECTORS / name).read_text())
         return values
+
+    def results(self) -> set[str]:
+        """All that a test must compare: expected and alternative tensors, and JSON files."""
+        tensors = {name for name in self._tensors if name.startswith(("expected/", "alternative/"))}
+        return tensors | self._about.keys() | self._json.keys()
+
+    def meaning(self, name: str | None = None) -> str:
+        """What the manifest says of `expected/name`, or of the JSON file."""
+        if name is None:
+            return next(iter(self._json.values()))
+        return str(self._about[f"expected/{name}"].get("meaning", ""))
 
     def names(self, prefix: str) -> list[str]:
         """What follows `prefix` in the names of the tensors that start with it."""
@@ -70,6 +89,7 @@ class Case:
         """Compare with `expected/name`, where its `compare_where` is true."""
         about = self._about[f"expected/{name}"]
         where = self[about["compare_where"]] if "compare_where" in about else None
+        _compared[self.name].add(f"expected/{name}")
         self.compare(name, got, self[f"expected/{name}"], about.get("tolerance"), where)
 
     def compare(
@@ -80,16 +100,22 @@ class Case:
         tolerance: dict[str, float] | None = None,
         where: Tensor | None = None,
     ) -> None:
-        """Fail where |got - expected| is more than atol + rtol |expected|; remember the worst share."""
-        limits = tolerance or self._tolerance
+        """Fail where |got - expected| is more than atol + rtol |expected|; remember the worst share.
+
+        Integers must be equal. `name` is the whole name of an alternative tensor, or anything for the table.
+        """
+        _compared[self.name].add(name)
+        limits = tolerance or self._about.get(name, {}).get("tolerance") or self._tolerance
         assert limits is not None
         assert got.shape == expected.shape, (
             f"{self.name} {name}: shape {tuple(got.shape)}, not {tuple(expected.shape)}"
         )
         allowed = limits["atol"] + limits["rtol"] * expected.double().abs()
         shares = (got.detach().double() - expected.double()).abs() / allowed
+        if not expected.is_floating_point():
+            shares = torch.where(got == expected, 0.0, torch.inf)
         shares = shares[where] if where is not None else shares
-        worst = float(shares.nan_to_num(nan=torch.inf).max()) if shares.numel() else 0.0
+        worst = float(shares.nan_to_num(nan=torch.inf, posinf=torch.inf).max()) if shares.numel() else 0.0
         self.note(worst, name)
         assert worst <= 1, f"{self.name} {name}: {worst:.3g} times the tolerance {limits}"
 
@@ -104,6 +130,13 @@ def _manifest() -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture
+def uncompared(request: pytest.FixtureRequest) -> set[str]:
+    """What the tests before have not looked at in the case that the parameter names."""
+    name: str = request.param
+    return Case(_manifest()[name]).results() - _compared[name]
+
+
+@pytest.fixture
 def case(request: pytest.FixtureRequest) -> Case:
     return Case(_manifest()[request.node.get_closest_marker("case").args[0]])
 
@@ -112,11 +145,28 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "uncompared" in metafunc.fixturenames:
+        metafunc.parametrize("uncompared", list(_manifest()), indirect=True)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    lacking = [item for item in items if (mark := item.get_closest_marker("case")) and mark.args[0] not in _manifest()]
-    if lacking:
-        config.hook.pytest_deselected(items=lacking)
-        items[:] = [item for item in items if item not in lacking]
+    """Leave out tests of cases that are not there; look for what was not compared last, and only after all tests."""
+    left_out = [
+        item for item in items if (mark := item.get_closest_marker("case")) and mark.args[0] not in _manifest()
+    ]
+    last = [item for item in items if "uncompared" in getattr(item, "fixturenames", ())]
+    if not _all_are_asked_for(config, items):
+        left_out += last
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out and item not in last]
+    items += [item for item in last if item not in left_out]
+
+
+def _all_are_asked_for(config: pytest.Config, items: list[pytest.Item]) -> bool:
+    chosen = any("::" in argument for argument in config.args) or config.option.keyword or config.option.lf
+    return not chosen and set(Path(__file__).parent.glob("test_*.py")) <= {item.path for item in items}
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

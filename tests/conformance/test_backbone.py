@@ -1,12 +1,7 @@
-"""Cases 09a, 09b, 09c, 15 and 16: the vision transformer.
-
-Not here, since the product has no such feature: the official `get_intermediate_layers` of 09a and 09b, and the forward
-pass of 09c that resamples positions with antialias and no offset (its other options are checked on given positions),
-and reading the released checkpoints that 14 describes.
-"""
+"""Cases 09a, 09b, 09c, 15 and 16: the vision transformer. Its checkpoints' names and files are in test_weights."""
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -72,6 +67,43 @@ def test_weights_in_chunks_and_small_tokens(case: Case) -> None:
     backbone = official_backbone(case)
     check_tokens(case, "", backbone.forward_features(case["input/img"]))
     check_tokens(case, "masked.", backbone.forward_features(case["input/img"], case["input/masks"]))
+
+
+@pytest.mark.case("09a_vit")
+def test_intermediate_blocks(case: Case) -> None:
+    check_intermediates(case, official_backbone(case))
+
+
+@pytest.mark.case("09b_vit_chunked_keys")
+def test_intermediate_blocks_of_chunks(case: Case) -> None:
+    check_intermediates(case, official_backbone(case))
+
+
+def check_intermediates(case: Case, backbone: Backbone) -> None:
+    """Compare the official `get_intermediate_layers` of every form that the case has."""
+    names = case.names("expected/intermediate_")
+    named = (re.search(r"img_\d+x\d+", case.meaning(f"intermediate_{name}")) for name in names)
+    images = case["input/" + next((match[0] for match in named if match), "img")]
+    groups = {name.partition(".")[0] for name in names}
+    assert groups
+    for group in groups:
+        last = re.fullmatch(r"last(\d+)_normed", group)
+        assert last or group == "first_last_raw"
+        blocks = backbone.forward_intermediates(
+            images,
+            indices=int(last[1]) if last else [0, len(backbone.blocks) - 1],
+            return_prefix_tokens=True,
+            norm=bool(last),
+            intermediates_only=True,
+        )
+        for index, block in enumerate(blocks):
+            patches, prefix = cast(tuple[Tensor, Tensor], block)
+            name = f"intermediate_{group}.{index}"
+            if f"{group}.{index}" in names:
+                case.check(name, patches.flatten(2).transpose(1, 2))
+            else:
+                case.check(f"{name}.patches", patches)
+                case.check(f"{name}.cls", prefix[:, 0])
 
 
 @pytest.mark.case("09c_vit_variant")

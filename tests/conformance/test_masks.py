@@ -1,10 +1,6 @@
-"""Case 12: statistics of masks.
+"""Case 12: statistics of masks."""
 
-Not here: the older generator of several small blocks (`legacy_non_block_generator`), which the product does not have,
-and requests of more patches than there are, which its ratios cannot make.
-"""
-
-from collections.abc import Iterator
+import re
 from typing import Any
 
 import numpy as np
@@ -12,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import label
 
+from franca.data import masks as module
 from franca.data.masks import batch_masks, mask
 from franca.params import Masks
 from tests.conformance.conftest import Case
@@ -25,36 +22,29 @@ def make_params(**values: Any) -> Masks:
     return Masks.model_validate({"kind": "block", "cyclic": False, "image_share": 0.5, "ratio": (0.1, 0.65)} | values)
 
 
-def sampled(row: dict[str, Any]) -> NDArray[np.bool_]:
-    """Masks (SAMPLES, grid, grid) of one setting."""
-    params = make_params(kind=row["strategy"], cyclic=row["roll"])
-    rng = np.random.default_rng(0)
-    side = row["grid"][0]
-    return np.stack([mask(side, row["requested"], params, rng) for _ in range(SAMPLES)])
+def sampled(grid: list[int], masked: int, kind: str, cyclic: bool = False) -> NDArray[np.bool_]:
+    """Masks (SAMPLES, rows, columns) of one setting."""
+    params, rng = make_params(kind=kind, cyclic=cyclic), np.random.default_rng(0)
+    return np.stack([mask((grid[0], grid[1]), masked, params, rng) for _ in range(SAMPLES)])
 
 
 @pytest.mark.case("12_masking")
-def test_counts_shapes_and_frequencies(case: Case) -> None:
-    for row in _square(case.json()["rows"]):
-        masks = sampled(row)
+def test_counts_shapes_frequencies_and_extents(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    for row in case.json()["rows"]:
+        monkeypatch.setattr(module, "ASPECT", (row["min_aspect"], row["max_aspect"]))
+        masks = sampled(row["grid"], row["requested"], row["strategy"], row["roll"])
         counts = masks.sum(axis=(1, 2))
-        assert counts.min() == row["count_min"] and counts.max() == row["count_max"]
+        assert (counts.min(), counts.max()) == (row["count_min"], row["count_max"])
+        assert row["count_exact"] == (counts == row["requested"]).all()
         inside = masks if row["strategy"] == "block" else ~masks
-        assert {_pieces_on_torus(piece) for piece in inside[:5]} == {1}
+        pieces = [_pieces_on_torus(piece) for piece in inside[:5]]
+        assert min(pieces) >= row["block_components_on_torus_min"]
+        assert max(pieces) <= row["block_components_on_torus_max"]
 
         frequency = row["frequency"]
         expected = np.array(frequency.get("map", frequency["mean"]))
         _check_means(case, f"{row['strategy']} {row['requested']}", masks, expected, frequency["masks"])
-
-
-@pytest.mark.case("12_masking")
-def test_extent_of_blocks(case: Case) -> None:
-    for row in _square(case.json()["rows"]):
-        if "block_bounding_box" not in row:
-            continue
-        masks = sampled(row)
-        inside = masks if row["strategy"] == "block" else ~masks
-        for name, axis in (("height", 2), ("width", 1)):
+        for name, axis in (("height", 2), ("width", 1)) if "block_bounding_box" in row else ():
             box = row["block_bounding_box"][name]
             extent = inside.any(axis=axis).sum(axis=1)
             assert extent.min() >= box["min"] - 1 and extent.max() <= box["max"] + 1
@@ -63,13 +53,26 @@ def test_extent_of_blocks(case: Case) -> None:
 
 
 @pytest.mark.case("12_masking")
-def test_few_and_nearly_all_patches(case: Case) -> None:
-    side = max(row["grid"][0] for row in case.json()["rows"])
+def test_several_blocks_and_how_many_patches_they_miss(case: Case) -> None:
+    theirs = _masks_per_setting(case)
+    for row in case.json()["legacy_non_block_generator"]:
+        counts = sampled(row["grid"], row["requested"], "multi_block").sum(axis=(1, 2))
+        assert counts.max() == row["count_max"]
+        error = counts.std() * np.sqrt(1 / SAMPLES + 1 / theirs)
+        assert abs(counts.mean() - row["count_mean"]) <= STANDARD_ERRORS * error
+        exact = (counts == row["requested"])[:, None]
+        name = f"multi_block {row['requested']}"
+        _check_means(case, name, exact, np.array([row["share_exact"]]), theirs)
+        _check_means(case, name, (counts < row["count_min"])[:, None], np.zeros(1), theirs)
+
+
+@pytest.mark.case("12_masking")
+def test_few_patches_all_and_more_than_there_are(case: Case) -> None:
+    rows, columns = max((row["grid"] for row in case.json()["rows"]), key=np.prod)
     rng = np.random.default_rng(0)
     for kind, counts in case.json()["edge_requests_masked_count"].items():
         for requested, masked in counts.items():
-            if int(requested) <= side * side:
-                assert mask(side, int(requested), make_params(kind=kind, cyclic=True), rng).sum() == masked
+            assert mask((rows, columns), int(requested), make_params(kind=kind, cyclic=True), rng).sum() == masked
 
 
 @pytest.mark.case("12_masking")
@@ -85,20 +88,24 @@ def test_ratios_spread_over_the_masked_crops_of_a_batch(case: Case) -> None:
         spread = row["sorted_count_per_masked_crop"]
         assert (counts[:, -masked:] >= np.array(spread["min"])).all()
         assert (counts[:, -masked:] <= np.array(spread["max"]) + 1).all()
-        assert counts.sum(axis=1).max() <= row["upperbound"][0]
-        means = counts[:, -masked:].mean(axis=0)
-        errors = (counts[:, -masked:].std(axis=0) + 1) / np.sqrt(BATCHES)
+        totals = counts.sum(axis=1)
+        assert totals.max() <= row["upperbound"][0]
         # The official sample is no smaller than ours, so that its own error at most doubles the variance.
-        assert (np.abs(means - np.array(spread["mean"])) <= STANDARD_ERRORS * np.sqrt(2) * errors).all()
+        allowed = STANDARD_ERRORS * np.sqrt(2 / BATCHES)
+        assert abs(totals.mean() - row["n_masked_mean"]) <= allowed * totals.std()
+        assert totals.min() <= row["n_masked_max"] and totals.max() >= row["n_masked_min"]
+        means = counts[:, -masked:].mean(axis=0)
+        errors = counts[:, -masked:].std(axis=0) + 1
+        assert (np.abs(means - np.array(spread["mean"])) <= allowed * errors).all()
         # Each crop is masked as often as any other.
         share = np.stack([masks.any(axis=1) for masks in batches]).mean(axis=0)
         assert (np.abs(share - masked / row["crops"]) <= STANDARD_ERRORS * 0.5 / np.sqrt(BATCHES)).all()
 
 
-def _square(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for row in rows:
-        if row["grid"][0] == row["grid"][1]:
-            yield row
+def _masks_per_setting(case: Case) -> int:
+    match = re.search(r"statistics over (\d+) masks per setting", case.meaning())
+    assert match
+    return int(match[1])
 
 
 def _pieces_on_torus(inside: NDArray[np.bool_]) -> int:

@@ -1,7 +1,4 @@
-"""Case 10: removal of position from patch features.
-
-Its one-dimensional form is not here: the product removes planes only.
-"""
+"""Case 10: removal of position from patch features."""
 
 import pytest
 import torch
@@ -20,12 +17,15 @@ def test_decomposition_loss_and_gradient(case: Case) -> None:
     case.check("forward_pos_pred_on_raw_x", torch.sigmoid(x @ last.T))
 
     earlier = x
-    for name in sorted(case.names("weight/pre_pos_layers.")):
-        earlier = decompose(earlier, case[f"weight/pre_pos_layers.{name}"])[1]
+    for layer in range(case.parameters["n_pos_layers"]):
+        earlier = decompose(earlier, case[f"weight/pre_pos_layers.{layer}.weight"])[1]
     case.check("forward_no_pos_pred.x_rest", earlier)
     position, rest = decompose(earlier, last)
     case.check("forward.x_pos_of_last_layer", position)
     case.check("forward.x_rest", rest)
+
+    for name, part in zip(("x_pos", "x_rest"), decompose(x, case["input/weight_1d"]), strict=True):
+        case.check(f"decompose_1d.{name}", part)
 
     side = case.parameters["side"]
     loss = position_loss(earlier, last, grid_places(side, side))

@@ -1,12 +1,12 @@
 """Case 11: schedules, and the multipliers of each parameter.
 
-Values after the last iteration and warm-ups that begin after a freeze (`freeze_example`) are not here: a run ends with
-its schedule, and the product freezes prototypes during the warm-up.
+After its last iteration an official schedule goes on with its final value; ours ends with the run.
 """
 
 import re
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +14,7 @@ from franca.params import Backbone as BackboneParams
 from franca.params import Base
 from franca.pretrain.network import Network
 from franca.pretrain.optimizer import group_key, make_optimizer
-from franca.pretrain.schedules import make_schedules
+from franca.pretrain.schedules import Schedule, cosine, make_schedules
 from tests.conformance.conftest import Case
 from tests.conftest import MakeParams
 
@@ -38,14 +38,30 @@ def test_schedules(case: Case, tiny_params: MakeParams) -> None:
     ).pretrain
     schedules = make_schedules(pretrain, about["epoch_length"])
     assert schedules.total == about["epochs"] * about["epoch_length"]
-    for name, got in (
-        ("lr", schedules.lr),
-        ("last_layer_lr", schedules.last_layer_lr),
-        ("weight_decay", schedules.weight_decay),
-        ("momentum", schedules.teacher_momentum),
-        ("teacher_temp", schedules.teacher_temperature),
+    for name, got, final in (
+        ("lr", schedules.lr, about["min_lr"]),
+        ("last_layer_lr", schedules.last_layer_lr, about["min_lr"]),
+        ("weight_decay", schedules.weight_decay, about["weight_decay_end"]),
+        ("momentum", schedules.teacher_momentum, about["final_momentum"]),
+        ("teacher_temp", schedules.teacher_temperature, about["teacher_temp"]),
     ):
-        case.compare(name, torch.from_numpy(got), case[f"expected/{name}"][: schedules.total])
+        check_schedule(case, name, got, final)
+
+
+@pytest.mark.case("11_schedules")
+def test_a_freeze_puts_zeros_before_the_warm_up(case: Case) -> None:
+    # No official schedule of training has it: the prototypes' rate is zeroed where the others warm up, as ours is.
+    base, final, total, warmup, start, freeze = map(
+        float, re.findall(r"(?:base|final|total|warmup|from|freeze) ([\d.e-]+\b)", case.meaning("freeze_example"))
+    )
+    moving = cosine(base, final, int(total - freeze), int(warmup), start)
+    check_schedule(case, "freeze_example", np.concatenate([np.zeros(int(freeze)), moving]), final)
+
+
+def check_schedule(case: Case, name: str, got: Schedule, final: float) -> None:
+    """Compare a schedule and the official values after its end, all of them `final`."""
+    after = np.full(len(case[f"expected/{name}"]) - len(got), final)
+    case.check(name, torch.from_numpy(np.concatenate([got, after])))
 
 
 @pytest.mark.case("11_schedules")

@@ -17,18 +17,33 @@ def test_exactly_the_asked_number_of_patches(kind: str, cyclic: bool) -> None:
     params, rng = make_params(kind=kind, cyclic=cyclic), np.random.default_rng(0)
     for grid in (1, 2, 7):
         for masked in range(grid * grid + 1):
-            assert mask(grid, masked, params, rng).sum() == masked
+            assert mask((grid, grid), masked, params, rng).sum() == masked
+
+
+def test_more_patches_than_there_are() -> None:
+    for kind in ("inverse_block", "block", "random"):
+        assert mask((3, 5), 20, make_params(kind=kind), np.random.default_rng(0)).all()
+
+
+def test_several_blocks_cover_nearly_the_asked_number() -> None:
+    params, rng = make_params(kind="multi_block", cyclic=False), np.random.default_rng(0)
+    for grid, masked in (((16, 16), 100), ((8, 12), 30), ((4, 4), 8), ((37, 37), 800)):
+        missing = np.array([masked - mask(grid, masked, params, rng).sum() for _ in range(50)])
+        assert missing.min() >= 0 and np.median(missing) <= 1 and missing.max() <= 8
+    for grid in ((1, 1), (2, 2), (1, 9)):
+        assert mask(grid, 1, params, rng).sum() <= 1
+    assert not mask((4, 4), 0, params, rng).any()
 
 
 def test_single_patches_are_masked_anywhere() -> None:
     params, rng = make_params(kind="random", cyclic=False), np.random.default_rng(0)
-    share = np.mean([mask(4, 4, params, rng) for _ in range(1000)], axis=0)
+    share = np.mean([mask((4, 4), 4, params, rng) for _ in range(1000)], axis=0)
     np.testing.assert_allclose(share, 0.25, atol=5 * np.sqrt(0.25 * 0.75 / 1000))
 
 
 def test_a_cyclic_shift_lets_a_block_cross_the_edges() -> None:
     rng = np.random.default_rng(0)
-    shifted = [mask(6, 9, make_params(kind="block"), rng) for _ in range(50)]
+    shifted = [mask((6, 6), 9, make_params(kind="block"), rng) for _ in range(50)]
     assert any(chosen[0].any() and chosen[-1].any() and not chosen[2:4].any() for chosen in shifted)
 
 

@@ -1,6 +1,7 @@
 """`franca import-weights`: files in, a model folder out, whole or not at all."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,13 +12,16 @@ from typing import Any
 import pytest
 import timm
 import torch
+from ruamel.yaml import YAML
 from safetensors.torch import save_file
 from torch import Tensor
 
 from franca.cli import main
 from franca.files import sha256_tree
 from franca.models import FrancaModel, load_model
+from franca.pretrain.setup import make_networks
 from franca.weights.official import rasa_to_official, to_official, to_official_release
+from tests.conftest import MakeParams
 from tests.weights.conftest import MEAN, STD, MakeModel
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -102,6 +106,26 @@ def test_channels_heads_and_embedded_rasa(make_model: MakeModel, imported: Run) 
     torch.save({"teacher": {f"rasa_head.{key}": value + 1 for key, value in rasa_to_official(model).items()}}, "r.pth")
     imported("x.safetensors", "-o", "other", "--rasa", "r.pth")
     assert torch.equal(load_model(Path("other")).position_planes, model.position_planes + 1)
+
+
+def test_pretraining_goes_on_from_it(make_model: MakeModel, imported: Run, tiny_params: MakeParams) -> None:
+    model = make_model(num_heads=4)
+    torch.save(to_official_release(model), "x.pth")
+    said = imported("x.pth", "-o", "start", "--num-heads", 4).splitlines()[-1]
+    advice = re.fullmatch(r"train on: pretrain\.init: (\S+) and base\.backbone: (\{.*\})", said)
+    assert advice
+    params = tiny_params(
+        {
+            "pretrain.init": advice[1],
+            "base.backbone": dict(YAML(typ="safe").load(advice[2])),
+            "base.image_size": model.image_size,
+            "pretrain.crops.local_size": 14,
+            "evaluate.dense_size": 28,
+        }
+    )
+    for network in make_networks(params, torch.device("cpu")):
+        for key, value in network.backbone.state_dict().items():
+            assert torch.equal(value, model.backbone.state_dict()[key]), key
 
 
 def test_the_same_file_gives_the_same_bytes(make_model: MakeModel, imported: Run) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from franca import presets
 from franca.errors import FrancaError
 from franca.models import FrancaModel
 from franca.weights.official import (
@@ -197,3 +198,21 @@ def test_what_has_no_official_form(make_model: MakeModel) -> None:
         rasa_to_official(make_model())
     with pytest.raises(FrancaError, match="test_vit: a model of timm has no official form"):
         to_official_release(FrancaModel("test_vit", 32, MEAN, STD))
+
+
+@pytest.mark.parametrize("name", ["vitb14-in21k-518", "vitl14-in21k", "vitg14-in21k"])
+def test_presets_of_the_released_sizes_there_and_back(name: str) -> None:
+    base = presets.load(name).base
+    with torch.device("meta"):
+        model = FrancaModel(base.backbone, base.image_size, base.mean, base.std)
+    again = rebuilt(to_official_release(model))
+    assert (again.architecture, again.image_size) == (base.backbone, base.image_size)
+    shapes = {key: value.shape for key, value in model.backbone.state_dict().items()}
+    assert {key: value.shape for key, value in again.backbone.state_dict().items()} == shapes
+
+
+def test_tied_weights_are_kept_apart(make_model: MakeModel) -> None:
+    state = to_official(make_model())
+    state["norm.bias"] = state["norm.weight"]
+    tied = rebuilt(state).backbone
+    assert torch.equal(tied.norm.bias, tied.norm.weight) and tied.norm.bias.data_ptr() != tied.norm.weight.data_ptr()

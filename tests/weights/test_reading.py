@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from franca.errors import FrancaError
+from franca.weights.official import state_of
 from franca.weights.reading import read_checkpoint
 
 STATE = {"cls_token": torch.arange(6.0).reshape(1, 1, 6), "norm.bias": torch.randn(5, dtype=torch.float64)}
@@ -221,12 +222,20 @@ def test_a_member_larger_than_the_disk(tmp_path: Path) -> None:
 
 def test_a_tensor_that_claims_more_than_the_file_holds(tmp_path: Path) -> None:
     huge = torch.zeros(1).expand(1 << 20, 1 << 20)
-    (tmp_path / "model.pth").write_bytes(saved({"teacher": {"cls_token": huge}}))
-    assert refusal(tmp_path / "model.pth") == ": refused: teacher.cls_token is not stored element by element"
+    (tmp_path / "model.pth").write_bytes(saved({"model": {"teacher": {"cls_token": huge}}}))
+    assert refusal(tmp_path / "model.pth") == ": refused: cls_token is not stored element by element"
     with warnings.catch_warnings(action="ignore"):
         sparse = torch.zeros(4, 4).to_sparse()
         (tmp_path / "model.pth").write_bytes(saved({"cls_token": sparse}))
     assert refusal(tmp_path / "model.pth") == ": refused: cls_token is not stored element by element"
+
+
+def test_a_dictionary_that_holds_itself(tmp_path: Path) -> None:
+    content: dict[str, Any] = {}
+    content |= {"model": content, "teacher": content}
+    (tmp_path / "model.pth").write_bytes(saved(content))
+    with pytest.raises(FrancaError, match="no dictionary of tensors"):
+        state_of(read_checkpoint([tmp_path / "model.pth"]), "x.pth")
 
 
 def test_a_compressed_zip(tmp_path: Path) -> None:
