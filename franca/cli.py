@@ -14,6 +14,7 @@ from pathlib import Path
 
 from franca import __version__, presets
 from franca.errors import FrancaError
+from franca.export import FORMATS
 from franca.params import Params, load_params
 from franca.paths import MODEL, PARAMS, runs_root
 from franca.process import follow_parent
@@ -39,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     promote.add_argument("--apply", action="store_true", help="move it; without this, only say what would happen")
     commands.add_parser("summary", help="what was trained, how good it is, where it is registered")
     _add_import(commands.add_parser("import-weights", help="make a model folder of released weights"))
+    _add_export(commands.add_parser("export", help="write a model in a standard format"))
     _add_embed(commands.add_parser("embed", help="embed all images of a folder into a Parquet file"))
     _add_maps(commands.add_parser("maps", help="draw patch features and attention of images"))
     params = commands.add_parser("params", help="presets and schema of params.yaml")
@@ -68,6 +70,16 @@ def _add_import(command: argparse.ArgumentParser) -> None:
             name, nargs=3, type=float, metavar="X", help=f"channel {text}, of 0..1 (default: ImageNet's, or timm's)"
         )
     command.add_argument("--force", action="store_true", help="replace the model that FOLDER holds")
+
+
+def _add_export(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", type=Path, metavar="MODEL", help="model folder")
+    formats = "; ".join(f"{name}: {text}" for name, text in FORMATS.items())
+    command.add_argument("--format", required=True, choices=FORMATS, metavar="FORMAT", help=formats)
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="new folder to write")
+    command.add_argument("--dim", type=int, metavar="N", help="dimensions to keep, from the first (default: all)")
+    command.add_argument("--image-size", type=int, metavar="S", help="native size, in pixels (default: the model's)")
+    command.add_argument("--keep-position", action="store_true", help="leave RASA out")
 
 
 def _add_embed(command: argparse.ArgumentParser) -> None:
@@ -119,6 +131,18 @@ def run(arguments: argparse.Namespace) -> None:
             mean=arguments.mean,
             std=arguments.std,
             force=arguments.force,
+        )
+    if arguments.command == "export":
+        from franca.export.folder import export
+        from franca.models import load_model
+
+        return export(
+            load_model(arguments.model),
+            arguments.format,
+            arguments.output,
+            dim=arguments.dim,
+            image_size=arguments.image_size,
+            keep_position=arguments.keep_position,
         )
     if arguments.command == "embed":
         from franca.inference import embed

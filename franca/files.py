@@ -29,7 +29,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a new temporary folder beside `path`; on success put it in the place of whatever is at `path`.
+    """Yield a new temporary folder beside `path`; on success flush it and put it in the place of what is at `path`.
 
     On any exception the temporary folder is removed and whatever stood at `path` is untouched.
     """
@@ -39,6 +39,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
         if path.exists():
             path.rename(old)
         temporary.rename(path)

@@ -1,0 +1,50 @@
+"""`franca export`: a model into a new folder, in one of the formats, with its card."""
+
+import importlib
+from pathlib import Path
+
+from franca.errors import FrancaError
+from franca.export.card import Contents, write_card
+from franca.export.variant import variant
+from franca.files import atomic_folder
+from franca.models.model import FrancaModel
+
+
+def export(
+    model: FrancaModel,
+    format: str,
+    folder: Path,
+    *,
+    dim: int | None = None,
+    image_size: int | None = None,
+    keep_position: bool = False,
+) -> None:
+    """Write `model` to `folder`, wholly or not at all, and print what the format does not carry.
+
+    `format` is a key of `franca.export.FORMATS`; the rest is what `variant` takes. Raises FrancaError where the folder
+    is not new, or the format cannot hold the model.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise FrancaError(f"{folder}: is there already; name a new folder, or remove it first")
+    changed = variant(model, dim, image_size, keep_position)
+    with atomic_folder(folder) as temporary:
+        contents: Contents = importlib.import_module(f"franca.export.{format}").write(changed, temporary)
+        contents = contents._replace(lacks=contents.lacks + _left(model, changed))
+        write_card(changed, contents, temporary, folder.resolve().name)
+    print(f"{folder}: written, format {format}")
+    if contents.checked:
+        print(f"checked: {contents.checked}")
+    for line in contents.lacks:
+        print(f"not in this format: {line}")
+
+
+def _left(model: FrancaModel, changed: FrancaModel) -> tuple[str, ...]:
+    """What the model has and its variant has not, whatever the format."""
+    left = []
+    if changed.image_size != model.image_size:
+        left.append(
+            f"positions of the native {model.image_size} px: those of {changed.image_size} px are in their place"
+        )
+    if len(changed.position_planes) < len(model.position_planes):
+        left.append("RASA: left out as --keep-position asks")
+    return tuple(left)
