@@ -31,6 +31,9 @@ def export(
         contents: Contents = importlib.import_module(f"franca.export.{format}").write(changed, temporary)
         contents = contents._replace(lacks=contents.lacks + _left(model, changed))
         write_card(changed, contents, temporary, folder.resolve().name)
+        # The library of safetensors makes files that their owner alone can read.
+        for path in temporary.iterdir():
+            path.chmod((temporary / "README.md").stat().st_mode)
     print(f"{folder}: written, format {format}")
     if contents.checked:
         print(f"checked: {contents.checked}")

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from franca.errors import FrancaError
 from franca.export.card import Contents
-from franca.export.fold import LOAD, is_folded, write_fold
 from franca.files import write_json
 from franca.models.model import FrancaModel
 from franca.params import Backbone
@@ -29,6 +28,8 @@ RENAMES = (
 )
 SWIGLU = ((r"\.mlp\.fc1\.", ".mlp.weights_in."), (r"\.mlp\.fc2\.", ".mlp.weights_out."))
 
+PROJECTION = "patch_projection.safetensors"
+
 USAGE = """
 {imports}from transformers import AutoImageProcessor, AutoModel
 
@@ -41,24 +42,39 @@ patches = outputs.last_hidden_state[:, {prefix}:]{fold}  # (B, h w, N)
 
 
 def write(model: FrancaModel, folder: Path) -> Contents:
-    """Write `model.safetensors`, `config.json` and `preprocessor_config.json`, and the fold where there is one."""
+    """Write `model.safetensors`, `config.json`, `preprocessor_config.json`, and RASA and truncation where there are.
+
+    Raises FrancaError for a model of timm.
+    """
     about = model.architecture
     if not isinstance(about, Backbone):
         raise FrancaError(f"huggingface: holds Franca's own architecture, not {about}; --format timm holds it")
     save_file(_state(model, about), folder / "model.safetensors", metadata={"format": "pt"})
     write_json(folder / "config.json", _config(model, about))
     write_json(folder / "preprocessor_config.json", _preprocessor(model))
-    lacks, folded = _differences(model, about), is_folded(model)
+    lacks = _differences(model, about)
+    folded = len(model.position_planes) > 0 or model.embed_dim < model.width
     if folded:
-        lacks.append(write_fold(model, folder))
+        lacks.append(_write_projection(model, folder))
     usage = USAGE.format(
         imports="from safetensors.torch import load_file\n" if folded else "",
-        projection=f"{LOAD}\n" if folded else "",
+        projection=f'projection = load_file("FOLDER/{PROJECTION}")["patch_projection"]\n' if folded else "",
         count=f"[:, :{model.embed_dim}]" if folded else "",
         prefix=1 + about.registers,
         fold=" @ projection.T" if folded else "",
     )
     return Contents("transformers", usage, tuple(lacks))
+
+
+def _write_projection(model: FrancaModel, folder: Path) -> str:
+    """Write the matrix (N, D), float32, and tell in a line that the format itself lacks it.
+
+    Patches (…, D) of the backbone times its transpose are the model's (…, N).
+    """
+    matrix = model.patch_projection[: model.embed_dim].contiguous()
+    save_file({"patch_projection": matrix}, folder / PROJECTION, metadata={"format": "pt"})
+    parts = ["RASA"] * (len(model.position_planes) > 0) + ["truncation"] * (model.embed_dim < model.width)
+    return f"{' and '.join(parts)}: a matrix in {PROJECTION}, to be applied as the card says"
 
 
 def _state(model: FrancaModel, about: Backbone) -> dict[str, Tensor]:

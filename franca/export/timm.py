@@ -1,7 +1,7 @@
 """A folder that `timm.create_model("local-dir:FOLDER", pretrained=True)` loads: stock names, other arguments.
 
-Our backbone is timm's DINOv2 with other widths: the giant has the SwiGLU. RASA and a truncation become the weights of
-timm's own classifier where it sees single tokens; elsewhere they lie in a file beside.
+Our backbone is timm's DINOv2 with other widths; its giant has the SwiGLU. RASA and a truncation are the weights of
+timm's classifier, which every model of timm has and which is linear.
 """
 
 from pathlib import Path
@@ -10,58 +10,42 @@ from typing import Any
 import timm
 import torch
 from timm.models import save_for_hf
-from torch import Tensor, nn
+from torch import Tensor
 
 from franca.export.card import Contents
-from franca.export.fold import LOAD, is_folded, write_fold
 from franca.models.backbone import timm_arguments
 from franca.models.model import FrancaModel, load_weights
 from franca.params import Backbone
 
+IMPORTED = "import timm"
+LOADED = 'timm.create_model("local-dir:FOLDER", pretrained=True)'
 USAGE = """
-import timm
-{imports}
+{imported}
+
 model = {loaded}.eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-{projection}images = transform(image)[None]  # float32 (B, 3, H, W), normalized
-tokens = model.forward_features(images)  # (B, prefix + h w, D), class token first
-{features}
+images = transform(image)[None]  # float32 (B, 3, H, W), normalized
+tokens = model.forward_features(images)  # (B, prefix + h w, D)
+pooled = model.forward_head(tokens, pre_logits=True){first}  # (B, N)
+patches = model.head(tokens[:, model.num_prefix_tokens :])  # (B, h w, N)
 """
 
 
-def write(model: FrancaModel, folder: Path) -> Contents:
-    """Write `model.safetensors` and `config.json`, and the fold where timm's classifier cannot be it."""
-    return write_timm(model, folder, "", 'timm.create_model("local-dir:FOLDER", pretrained=True)')
-
-
-def write_timm(model: FrancaModel, folder: Path, imports: str, loaded: str) -> Contents:
-    """Write the folder; `imports` are lines that the card adds to its own, `loaded` is what makes the model there."""
+def write(model: FrancaModel, folder: Path, imported: str = IMPORTED, loaded: str = LOADED) -> Contents:
+    """Write `model.safetensors` and `config.json`; by lines of their own the card imports and loads the model."""
     architecture, arguments, state = _described(model)
-    folded, as_head = is_folded(model), _head_sees_tokens(model)
     lacks = _differences(model)
-    if folded and as_head:
-        arguments |= {"num_classes": model.embed_dim, "global_pool": ""}
-        state |= {
-            "head.weight": model.patch_projection[: model.embed_dim],
-            "head.bias": torch.zeros(model.embed_dim),
-        }
-        if len(model.position_planes):
-            lacks.append(
-                "a class token of `model(images)` without RASA: the head gives it to all tokens; the card takes the"
-                " pooled features before it"
-            )
+    first = ""
+    if len(model.position_planes) or model.embed_dim < model.width:
+        arguments["num_classes"] = model.embed_dim
+        state |= {"head.weight": model.patch_projection[: model.embed_dim], "head.bias": torch.zeros(model.embed_dim)}
+        first = f"[:, :{model.embed_dim}]"
+    if len(model.position_planes):
+        lacks.append("a plain call for pooled features: `model(images)` is RASA on them, too, which is for patches")
     stock = timm.create_model(architecture, pretrained=False, pretrained_cfg=_config(model, arguments), **arguments)
     load_weights(stock, state, architecture)
     save_for_hf(stock, str(folder), model_args=arguments, safe_serialization=True)
-    projection = ""
-    if folded and not as_head:
-        lacks.append(write_fold(model, folder))
-        imports += "from safetensors.torch import load_file\n"
-        projection = f"{LOAD}\n"
-    usage = USAGE.format(
-        imports=imports, loaded=loaded, projection=projection, features=_features(model, folded, as_head)
-    )
-    return Contents("timm", usage, tuple(lacks))
+    return Contents("timm", USAGE.format(imported=imported, loaded=loaded, first=first), tuple(lacks))
 
 
 def _described(model: FrancaModel) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
@@ -78,11 +62,6 @@ def _described(model: FrancaModel) -> tuple[str, dict[str, Any], dict[str, Tenso
         positions = state.pop("pos_embed")
         state |= {"cls_token": state["cls_token"] + positions[:, :1], "pos_embed": positions[:, 1:]}
     return f"vit_{size}_patch14{registers}_dinov2", arguments, state
-
-
-def _head_sees_tokens(model: FrancaModel) -> bool:
-    """Whether pooling only takes the class token, so that without it the head sees every token as it is."""
-    return model.backbone.global_pool == "token" and isinstance(model.backbone.fc_norm, nn.Identity)
 
 
 def _config(model: FrancaModel, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -110,20 +89,3 @@ def _differences(model: FrancaModel) -> list[str]:
             " makes another one native"
         )
     return lacks
-
-
-def _features(model: FrancaModel, folded: bool, as_head: bool) -> str:
-    count = model.embed_dim
-    if folded and as_head:
-        return (
-            f"pooled = tokens[:, 0, :{count}]  # (B, N)\n"
-            "patches = model.forward_head(tokens)[:, model.num_prefix_tokens :]  # (B, h w, N)"
-        )
-    if folded:
-        return (
-            f"pooled = model.forward_head(tokens)[:, :{count}]  # (B, N)\n"
-            "patches = tokens[:, model.num_prefix_tokens :] @ projection.T  # (B, h w, N)"
-        )
-    return (
-        "pooled = model.forward_head(tokens)  # (B, D)\npatches = tokens[:, model.num_prefix_tokens :]  # (B, h w, D)"
-    )

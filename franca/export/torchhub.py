@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from franca.export import timm
 from franca.export.card import Contents
-from franca.export.timm import write_timm
 from franca.files import write_bytes
 from franca.models.model import FrancaModel
 
@@ -24,6 +24,7 @@ def franca(**arguments):
 
 def write(model: FrancaModel, folder: Path) -> Contents:
     """Write what the timm format has, and `hubconf.py`."""
-    contents = write_timm(model, folder, "import torch\n", 'torch.hub.load("FOLDER", "franca", source="local")')
+    loaded = 'torch.hub.load("FOLDER", "franca", source="local")'
+    contents = timm.write(model, folder, f"{timm.IMPORTED}\nimport torch", loaded)
     write_bytes(folder / "hubconf.py", HUBCONF.encode())
     return contents

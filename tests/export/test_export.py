@@ -1,5 +1,6 @@
 """The command, whatever the format: a new folder wholly or not at all, its card, and mistakes."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,9 @@ from franca.export.folder import export
 from franca.export.variant import variant
 from franca.models import load_model, save_model
 from tests.export.conftest import MakeModel, make_image, perturbed, pixels_of
+
+UMASK = os.umask(0o022)
+os.umask(UMASK)
 
 
 @pytest.fixture
@@ -89,11 +93,12 @@ def test_a_killed_export_leaves_no_folder(folder: Path) -> None:
     assert main(["export", "model", "--format", "timm", "-o", "out"]) == 0
 
 
-def test_the_same_bytes_again(folder: Path) -> None:
+def test_the_same_bytes_again_for_all_to_read(folder: Path) -> None:
     for format in FORMATS.keys() - {"onnx"}:
         for name in ("first", "second"):
             (folder / name).mkdir(exist_ok=True)
             assert main(["export", "model", "--format", format, "-o", f"{name}/{format}", "--dim", "32"]) == 0
+            assert {path.stat().st_mode & 0o777 for path in (folder / name / format).iterdir()} == {0o666 & ~UMASK}
         first = {path.name: path.read_bytes() for path in (folder / "first" / format).iterdir()}
         assert first == {path.name: path.read_bytes() for path in (folder / "second" / format).iterdir()}
 

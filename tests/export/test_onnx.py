@@ -71,6 +71,15 @@ def test_models_of_timm(exported: Exported) -> None:
     assert "Resize" not in {node.op_type for node in graph(folder).node}
 
 
+@pytest.mark.slow
+def test_large_weights_lie_beside(make_model: MakeModel, exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "PROTOBUF_LIMIT", 0)
+    model = make_model()
+    folder, features = exported(model, "onnx")
+    assert_same(features, expected(model, make_image()))
+    assert {path.name for path in folder.iterdir()} == {"model.onnx", "model.onnx.data", "README.md"}
+
+
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])
 def test_a_missing_package_is_named(
     make_model: MakeModel, exported: Exported, monkeypatch: pytest.MonkeyPatch, package: str

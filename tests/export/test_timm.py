@@ -33,16 +33,18 @@ def test_stock_timm_gives_our_features(
 def test_a_call_of_the_model(make_model: MakeModel, exported: Exported) -> None:
     model, image = make_model(registers=4), make_image()
     images = normalize(pixels_of(image) / 255, model.mean, model.std)
-    pooled, patches = expected(model, image, dim=8, keep_position=True)
-    plain, _ = exported(model, "timm", keep_position=True)
-    whole = timm.create_model(f"local-dir:{plain}", pretrained=True).eval()
-    torch.testing.assert_close(whole(images)[:, :8], pooled, atol=1e-5, rtol=1e-5)
-    short, _ = exported(model, "timm", dim=8, keep_position=True)
-    tokens = timm.create_model(f"local-dir:{short}", pretrained=True).eval()(images)
-    assert_same(Features(tokens[:, 0], tokens[:, 5:]), Features(pooled, patches))
+    for choices in CHOICES[0], CHOICES[2]:
+        folder, _ = exported(model, "timm", **choices)
+        stock: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        torch.testing.assert_close(stock(images), expected(model, image, **choices).pooled, atol=1e-5, rtol=1e-5)
+    folder, _ = exported(model, "timm", dim=8)
+    # All tokens without position, by an argument of timm.
+    stock = timm.create_model(f"local-dir:{folder}", pretrained=True, global_pool="").eval()
+    wanted = expected(model, image, dim=8)
+    assert_same(Features(wanted.pooled, stock(images)[:, stock.num_prefix_tokens :]), wanted)
     # Another classifier on top, as those who fine-tune want it.
-    fine: Any = timm.create_model(f"local-dir:{short}", pretrained=True, num_classes=3, global_pool="token")
-    assert fine(images).shape == (1, 3)
+    stock = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=3)
+    assert stock(images).shape == (1, 3)
 
 
 @pytest.mark.parametrize("position_resampling", ["offset", "antialias"])
@@ -70,6 +72,7 @@ def test_models_of_timm(exported: Exported, name: str, choices: dict[str, Any]) 
     folder, features = exported(model, "timm", **choices)
     assert_same(features, expected(model, make_image(), **choices), 1e-4)
     assert read_json(folder / "config.json")["architecture"] == name
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "config.json", "README.md"}
 
 
 def test_what_the_folder_says(make_model: MakeModel, exported: Exported) -> None:
