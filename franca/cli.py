@@ -26,6 +26,8 @@ STAGES = {
     "evaluate": ("franca.evaluation.suite", "measure the model beside its baselines"),
     "register": ("franca.tracking.register", "track the run in MLflow and register the model"),
 }
+SOURCES = "folder, checkpoint, models:/NAME@ALIAS, models:/NAME/VERSION or run"
+"""What `franca.load` takes."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -73,7 +75,7 @@ def _add_import(command: argparse.ArgumentParser) -> None:
 
 
 def _add_export(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", type=Path, metavar="MODEL", help="model folder")
+    command.add_argument("model", metavar="MODEL", help=SOURCES)
     formats = "; ".join(f"{name}: {text}" for name, text in FORMATS.items())
     command.add_argument("--format", required=True, choices=FORMATS, metavar="FORMAT", help=formats)
     command.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="new folder to write")
@@ -112,7 +114,7 @@ def _add_model(command: argparse.ArgumentParser) -> None:
         "--model",
         default=str(MODEL),
         metavar="SOURCE",
-        help=f"folder, checkpoint, models:/NAME@ALIAS, models:/NAME/VERSION or run (default: {MODEL})",
+        help=f"{SOURCES} (default: {MODEL})",
     )
 
 
@@ -133,11 +135,11 @@ def run(arguments: argparse.Namespace) -> None:
             force=arguments.force,
         )
     if arguments.command == "export":
+        from franca import hub
         from franca.export.folder import export
-        from franca.models import load_model
 
         return export(
-            load_model(arguments.model),
+            hub.load(arguments.model),
             arguments.format,
             arguments.output,
             dim=arguments.dim,

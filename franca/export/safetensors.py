@@ -6,13 +6,11 @@ from franca.export.card import Contents
 from franca.models.model import FrancaModel, save_model
 
 USAGE = """
-from pathlib import Path
-
+import franca
 import numpy as np
 import torch
-from franca.models import load_model
 
-model = load_model(Path("FOLDER"))
+model = franca.load("FOLDER")
 images = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # uint8 (B, 3, H, W), any multiple of the patch size
 pooled, patches = model(images)  # (B, N), (B, h, w, N)
 """

@@ -71,6 +71,12 @@ def test_mistakes_in_one_line(
     assert sorted(folder.rglob("*")) == before
 
 
+def test_a_model_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "nowhere", "--format", "timm", "-o", "out"]) == 2
+    assert capsys.readouterr().err.startswith("franca: nowhere: no such model; ")
+    assert not (folder / "out").exists()
+
+
 def test_an_empty_folder_is_filled(folder: Path) -> None:
     (folder / "out").mkdir()
     assert main(["export", "model", "--format", "timm", "-o", "out"]) == 0
