@@ -61,8 +61,8 @@ SOLVE := --upgrade --universal --python-version 3.11 --generate-hashes --no-head
 
 .PHONY: lock
 lock: ## Solve the dependencies anew (needs uv).
-	uv pip compile pyproject.toml --constraint constraints.txt $(SOLVE) -o requirements.lock
-	uv pip compile pyproject.toml --extra dev --constraint requirements.lock $(SOLVE) -o requirements-dev.lock
+	uv pip compile pyproject.toml --extra onnx --extra s3 --constraint constraints.txt $(SOLVE) -o requirements.lock
+	uv pip compile pyproject.toml --extra dev --extra onnx --extra s3 --constraint requirements.lock $(SOLVE) -o requirements-dev.lock
 	uv pip compile docker/server.in --constraint requirements.lock $(SOLVE) -o docker/server.lock
 
 .PHONY: clean
