@@ -58,7 +58,7 @@ def _run(form: str, tokens: int, prototypes: int) -> dict[str, Any]:
     """Seconds and peak MiB of one form in this process."""
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
-    levels = []
+    levels: list[tuple[Tensor, ...]] = []
     for divisor in LEVELS:
         shapes = ((tokens, BOTTLENECK), (prototypes // divisor, BOTTLENECK)) * 2
         student, heads, teacher, targets = (torch.randn(shape, generator=generator) for shape in shapes)
