@@ -22,7 +22,7 @@ from franca.losses.ibot import ibot_loss
 from franca.losses.sinkhorn import sinkhorn_potentials
 from franca.models.heads import Level
 
-GRID = ((512, 4096), (1024, 16384), (2048, 32768), (3072, 65536))
+GRID = ((512, 4096), (1024, 8192), (2048, 16384), (2048, 32768))
 BOTTLENECK, TEMPERATURES, ITERATIONS, ROUNDS = 384, (0.04, 0.1), 3, 2
 LEVELS = (16, 8, 4, 2, 1)
 
