@@ -1,6 +1,8 @@
 """Batches of multi-crop views, each a function of (seed, step) alone: any number of workers gives the same bytes."""
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -122,7 +124,7 @@ def step_loader(dataset: StepDataset, start: int, stop: int, workers: int, pin: 
         num_workers=workers,
         pin_memory=pin,
         prefetch_factor=None if workers == 0 else 4,
-        worker_init_fn=_leave_stopping_to_the_trainer,
+        worker_init_fn=_obey_the_trainer_alone,
     )
     missing = MissingImages(dataset.images)
     for result in loader:
@@ -146,7 +148,18 @@ def _cut(result: Any) -> Any:
         torch.set_num_threads(threads)
 
 
-def _leave_stopping_to_the_trainer(worker: int) -> None:
-    """Ignore what a cancel sends to the whole process group: the trainer needs its batches until it has saved."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+def _obey_the_trainer_alone(worker: int) -> None:
+    """Pass over what a cancel sends to the whole process group: the trainer needs its batches until it has saved.
+
+    SIGTERM from the trainer itself ends the process, as Python sends it to its children after an error that nobody
+    catches, and then waits for them.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(trainer: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+        pass
+    os._exit(0)

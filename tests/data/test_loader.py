@@ -1,3 +1,7 @@
+import os
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +119,32 @@ def test_workers_and_a_later_start_change_nothing(dataset: Any) -> None:
     assert all(same(a, b) for a, b in zip(step_loader(data, 0, 6, workers=2, pin=False), alone, strict=True))
     assert all(same(a, b) for a, b in zip(step_loader(data, 3, 6, workers=0, pin=False), alone[3:], strict=True))
     assert list(step_loader(data, 6, 6, workers=0, pin=False)) == []
+
+
+@pytest.mark.parametrize("place", ["trainer", "worker"])
+@pytest.mark.slow
+def test_after_an_error_that_nobody_catches_the_trainer_ends(photos: Any, tmp_path: Path, place: str) -> None:
+    """The traceback holds the batches, so that nobody tells their workers to end."""
+    (tmp_path / "dataset").write_bytes(pickle.dumps(photos()))
+    code = f"""
+import pickle
+from franca.data.loader import StepDataset, step_loader
+
+class Faulty(StepDataset):
+    def __getitem__(self, step):
+        return super().__getitem__(step) if step < 40 or "{place}" == "trainer" else 1 / 0
+
+with open("dataset", "rb") as file:
+    dataset = pickle.load(file)
+dataset.__class__ = Faulty
+for step, batch in enumerate(step_loader(dataset, 0, 50, workers=2, pin=False)):
+    if step == 20 and "{place}" == "trainer":
+        1 / 0
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(loader.__file__).parents[2])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr.rstrip().splitlines()[-1]
 
 
 def test_threads_of_the_trainer_change_nothing(photos: Any) -> None:
