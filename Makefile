@@ -59,6 +59,11 @@ worker: $(RUNTIME) ## Deploy the flows to the Prefect server and run what it sch
 
 SOLVE := --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet
 
+.PHONY: bench
+bench: $(DEV) ## Run the benchmarks and write benchmarks/RESULTS.md (some minutes; let the machine do nothing else).
+	dvc pull --quiet data.dvc
+	python -m benchmarks
+
 .PHONY: lock
 lock: ## Solve the dependencies anew (needs uv).
 	uv pip compile pyproject.toml --extra onnx --extra s3 --constraint constraints.txt $(SOLVE) -o requirements.lock

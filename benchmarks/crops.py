@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.tables import table
 from franca import presets
 from franca.data.batch import Batch, RawBatch
 from franca.data.multi_crop import MultiCrop, stack
@@ -74,6 +75,4 @@ def _rate(make: Callable[[], tuple[Tensor, ...]], clock: Callable[[], float]) ->
 
 
 if __name__ == "__main__":
-    measured = rows()
-    for cells in (measured[0], ["---"] * len(measured[0]), *(row.values() for row in measured)):
-        print(f"| {' | '.join(str(cell) for cell in cells)} |")
+    print(table(rows()))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.tables import table
 from franca.losses.assignments import Assignments
 from franca.losses.ibot import ibot_loss
 from franca.losses.sinkhorn import sinkhorn_potentials
@@ -107,6 +108,4 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         print(json.dumps(_run(sys.argv[1], *map(int, sys.argv[2:]))))
     else:
-        measured = rows()
-        for cells in (measured[0], ["---"] * len(measured[0]), *(row.values() for row in measured)):
-            print(f"| {' | '.join(str(cell) for cell in cells)} |")
+        print(table(rows()))

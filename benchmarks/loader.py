@@ -18,6 +18,7 @@ from typing import Any
 import fsspec
 import numpy as np
 
+from benchmarks.tables import table
 from franca import presets
 from franca.data.index import IndexWriter, Shard
 from franca.data.loader import StepDataset, step_loader
@@ -163,14 +164,5 @@ def _rate(dataset: StepDataset, workers: int) -> float:
     return images / (time.perf_counter() - start)
 
 
-def table(measured: list[dict[str, Any]]) -> str:
-    """Rows of the same keys as lines of Markdown."""
-    cells = [list(measured[0]), ["---"] * len(measured[0])]
-    cells += [[f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()] for row in measured]
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
-
-
 if __name__ == "__main__":
-    measured = rows()
-    for key in ("storage", "entries"):
-        print(table([row for row in measured if key in row]), end="\n\n")
+    print(table(rows()))

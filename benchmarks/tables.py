@@ -1,0 +1,15 @@
+"""Rows of measurements as Markdown."""
+
+from typing import Any
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows as Markdown; those of other columns than the ones before begin a new table."""
+    lines: list[str] = []
+    columns: list[str] = []
+    for row in rows:
+        if list(row) != columns:
+            columns = list(row)
+            lines += ["", f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+        lines.append(f"| {' | '.join(str(cell) for cell in row.values())} |")
+    return "\n".join(lines)
