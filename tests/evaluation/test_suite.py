@@ -9,7 +9,7 @@ from PIL import Image
 from franca.data.store import Store
 from franca.errors import FrancaError
 from franca.evaluation import report, suite
-from franca.models import random_model, save_model
+from franca.models import FrancaModel, random_model, save_model
 from franca.params import Params
 from franca.paths import MODEL, PREPARED
 
@@ -71,6 +71,22 @@ def test_the_whole_stage_twice(params: Params, make_store: MakeStore, capsys: py
     assert (PLOTS / "knn_by_level.csv").read_text().startswith("dim,val,test\n2,")
     with Image.open(PLOTS / "masks.png") as picture:
         assert "Software" not in picture.info
+
+
+def test_comparators_stand_beside_the_model(
+    params: Params, tiny_params: MakeParams, make_store: MakeStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_store(PREPARED)
+    folders = [Path("models/larger"), Path("models/timm")]
+    save_model(random_model(tiny_params({"base.backbone.depth": 3}).base), folders[0])
+    save_model(FrancaModel("vit_tiny_patch16_224", 48, (0.5,) * 3, (0.5,) * 3), folders[1])
+    evaluate = params.evaluate.model_copy(update={"comparators": [str(folder) for folder in folders]})
+    suite.run(params.model_copy(update={"evaluate": evaluate}))
+    rows = json.loads(Path("results/evaluate/results.json").read_text())["rows"]
+    benchmarks = {name: {row["benchmark"] for row in rows if row["model"] == name} for name in ("larger", "timm")}
+    assert benchmarks["timm"] == benchmarks["larger"] - {"knn_levels"} >= {"knn", "linear", "segmentation", "position"}
+    printed = capsys.readouterr().out
+    assert "\nlarger" in printed and "\ntimm" in printed
 
 
 def test_another_model_by_the_same_suite(params: Params, make_store: MakeStore, tmp_path: Path) -> None:

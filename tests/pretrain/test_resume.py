@@ -35,6 +35,7 @@ def test_after_sigkill(reference: Project, make_project: MakeProject, step: int)
     project = make_project()
     run = project.start()
     run.reach(step)
+    wait_for(project.checkpoints)  # which is written beside the steps
     os.kill(run.pid, signal.SIGKILL)
     assert run.end() == -signal.SIGKILL
     assert not project.outs()

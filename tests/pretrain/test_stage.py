@@ -11,7 +11,7 @@ import torch
 
 from franca.errors import FrancaError
 from franca.files import read_json
-from franca.models import load_model, random_model, save_model
+from franca.models import FrancaModel, load_model, random_model, save_model
 from tests.conftest import MakeParams, MakeStore
 from tests.pretrain.conftest import MakeProject, Project
 
@@ -166,6 +166,49 @@ def test_start_from_another_architecture_is_refused(
     with pytest.raises(
         FrancaError, match=r"^pretrain.init: start holds another architecture than base.backbone: .*depth=3"
     ):
+        pretrain(project)
+
+
+@pytest.mark.parametrize("architecture", ["ours", "timm"])
+def test_no_epochs_pass_a_model_on_as_it_is(
+    make_project: MakeProject, pretrain: Pretrain, tiny_params: MakeParams, architecture: str
+) -> None:
+    project = make_project(SHORT | {"pretrain.init": "start", "pretrain.epochs": 0})
+    start = random_model(tiny_params({"base.image_size": 16, "base.backbone.depth": 3}).base)
+    if architecture == "timm":
+        start = FrancaModel("vit_tiny_patch16_224", 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    save_model(start, project.folder / "start")
+    pretrain(project)
+    for name in ("model.safetensors", "config.json"):
+        before, after = (project.folder / folder / name for folder in ("start", "models/pretrained"))
+        assert before.read_bytes() == after.read_bytes()
+    metrics = read_json(project.folder / "results/pretrain/metrics.json")
+    assert metrics == {"steps": 0, "fingerprint": project.run_folder.name.removeprefix("pretrain-")}
+    assert rows(project, "loss") == []
+
+
+def test_a_timm_model_of_the_same_build_is_gone_on_with(make_project: MakeProject, pretrain: Pretrain) -> None:
+    tiny = {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3, "ffn": "mlp"}
+    changes = {f"base.backbone.{name}": value for name, value in tiny.items()}
+    crops = {"base.image_size": 32, "evaluate.dense_size": 64, "pretrain.optimizer.base_lr": 1e-12}
+    project = make_project(SHORT | changes | crops | {"pretrain.init": "start"})
+    start = FrancaModel("vit_small_patch14_reg4_dinov2", 28, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    for block in start.backbone.blocks:
+        block.ls1.gamma.fill_(1)  # untrained, it would hide what attention does
+    save_model(start, project.folder / "start")
+    with pytest.raises(FrancaError, match=r"^pretrain.init: start: the weights do not fit the architecture: "):
+        pretrain(project)
+    dino = {"patch_size": 14, "embed_dim": 384, "num_heads": 6, "registers": 4}
+    project.set({f"base.backbone.{name}": value for name, value in dino.items()})
+    project.set({"base.image_size": 28, "pretrain.crops.local_size": 14, "evaluate.dense_size": 56})
+    pretrain(project)
+    images = torch.randint(256, (1, 3, 28, 28), dtype=torch.uint8)
+    model = load_model(project.folder / "models/pretrained")
+    torch.testing.assert_close(
+        model.backbone.forward_features(images / 255), start.backbone.forward_features(images / 255), atol=1e-3, rtol=0
+    )
+    project.set({"base.backbone.num_heads": 3})
+    with pytest.raises(FrancaError, match=r"whose weights fit base.backbone but give other features there"):
         pretrain(project)
 
 
