@@ -68,7 +68,7 @@ class StepDataset(Dataset[Batch | RawBatch]):
         rng = sample_rng(base.seed, 2, step)
         windows = rng.random((params.batch_size, 5))[part]
         draws = self._multi_crop.draw(rng, params.batch_size, part)
-        images = map(self._frame, self._fetch(step, lost), windows.tolist())
+        images = self._frames(step, windows, lost)
         if self._side is None:
             return Batch(*self._multi_crop.views(images, draws), own_masks)
         return RawBatch(stack(images, self._side), *self._multi_crop.cuts(draws, self._side), own_masks)
@@ -77,17 +77,27 @@ class StepDataset(Dataset[Batch | RawBatch]):
         """The step's images by number, (B,), from the endless sequence of shuffles."""
         return self._order[np.arange(step * self._params.batch_size, (step + 1) * self._params.batch_size)]
 
-    def _fetch(self, step: int, lost: dict[int, Lost]) -> Iterator[Image.Image]:
-        """This part's images of the step, one after the other."""
-        indices = self.indices(step)[self._part].tolist()
-        seed, first = self._base.seed, self._part.start
-        return fetch_or_replace(self.images, indices, lambda row: sample_rng(seed, 3, step, first + row), lost)
+    def _frames(
+        self, step: int, windows: NDArray[np.float64], lost: dict[int, Lost]
+    ) -> Iterator[tuple[Image.Image, Frame]]:
+        """This part's images of the step, or dense ones in their place, as rows of five numbers in 0..1 decide."""
+        dense = windows[:, 0] < (0 if self._dense is None else self._params.dense_share)
+        rows = self._part.start + np.flatnonzero(~dense)
+        seed = self._base.seed
+        wanted = fetch_or_replace(
+            self.images, self.indices(step)[rows].tolist(), lambda i: sample_rng(seed, 3, step, int(rows[i])), lost
+        )
+        for is_dense, uniform in zip(dense, windows.tolist(), strict=True):
+            if is_dense:
+                yield self._window(uniform)
+            else:
+                image = next(wanted)
+                yield image, (0, 0, *image.size)
 
-    def _frame(self, image: Image.Image, uniform: list[float]) -> tuple[Image.Image, Frame]:
-        """The image and all of it, or a dense image and a random window of it, as five numbers in 0..1 decide."""
-        chance, which, scale, x, y = uniform
-        if self._dense is None or chance >= self._params.dense_share:
-            return image, (0, 0, *image.size)
+    def _window(self, uniform: list[float]) -> tuple[Image.Image, Frame]:
+        """A dense image and a random window of it."""
+        assert self._dense is not None
+        _, which, scale, x, y = uniform
         image = self._dense[int(which * len(self._dense))]
         side = min(self._base.image_size * (WINDOW[0] + (WINDOW[1] - WINDOW[0]) * scale), *image.size)
         left, upper = x * (image.width - side), y * (image.height - side)
