@@ -159,11 +159,14 @@ def train(
             progress.advance()
             if profiler:
                 profiler.step()
-            if done % runtime.log_steps == 0 or last:
+            reading = done % runtime.log_steps == 0 or last
+            stopping = ranks.any(bool(stop)) and not last
+            saving = done % runtime.checkpoint_steps == 0 or last or stopping
+            # Nor may a checkpoint hide that steps were skipped: what goes on from it would not know.
+            if (reading or saving) and (bad := finite.read()):
+                give_up(bad, dataset, Checkpoints(folder.path / "nonfinite", 1, None, ranks), state, folder, ranks)
+            if reading:
                 metrics = meter.read(ranks)
-                if bad := finite.read():
-                    ill = Checkpoints(folder.path / "nonfinite", 1, None, ranks)
-                    give_up(bad, dataset, ill, state, folder, ranks)
                 metrics |= {
                     "train/lr": float(schedules.lr[it]),
                     "train/images_per_second": progress.rate,
@@ -176,8 +179,7 @@ def train(
                 progress.show(done, metrics)
 
             # save
-            stopping = ranks.any(bool(stop)) and not last
-            if done % runtime.checkpoint_steps == 0 or last or stopping:
+            if saving:
                 checkpoints.save(done, state, {"meter": meter.state_dict(ranks)})
             if stopping:
                 checkpoints.wait()

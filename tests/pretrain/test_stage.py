@@ -102,8 +102,12 @@ def test_the_newest_checkpoints_are_kept(make_project: MakeProject, pretrain: Pr
         ),
         ({"pretrain.init": "nowhere"}, "nowhere: not a model folder, nowhere/config.json is missing"),
         ({"pretrain.optimizer.base_lr": 1e30}, "the loss is not finite at step 3 (training images 18, 4, "),
+        (
+            {"pretrain.optimizer.base_lr": 1e30, "runtime.log_steps": 100, "runtime.checkpoint_steps": 1},
+            "the loss is not finite at step 3 (training images 18, 4, ",
+        ),
     ],
-    ids=["batch", "device", "init", "diverged"],
+    ids=["batch", "device", "init", "diverged", "diverged between readings"],
 )
 def test_what_cannot_go_on_is_told_in_one_line(
     make_project: MakeProject,
