@@ -35,16 +35,8 @@ def load(source: str | Path) -> FrancaModel:
 
 
 def _official(path: Path) -> FrancaModel:
-    """The model of an official checkpoint, with the planes of position in it; channels are ImageNet's."""
-    from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    from franca.weights.official import read_model
 
-    from franca.weights.official import build_model, from_official, state_of
-    from franca.weights.reading import read_checkpoint
-
-    origin = str(path)
-    found = from_official(state_of(read_checkpoint([path]), origin), origin)
-    model = build_model(found.backbone, origin, None, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
-    if found.planes is not None:
-        model.remove_position(found.planes)
+    model, _ = read_model([path])
     model.digest = sha256_file(path)
     return model

@@ -49,6 +49,16 @@ def test_planes_of_position_come_with_a_checkpoint(tiny_params: MakeParams, tmp_
     torch.testing.assert_close(franca.load(tmp_path / "rasa.pth")(images), model(images))
 
 
+def test_planes_of_another_width_are_refused(tiny_params: MakeParams, tmp_path: Path) -> None:
+    model = random_model(tiny_params({"base.backbone.embed_dim": 64, "base.backbone.num_heads": 1}).base)
+    narrow = random_model(tiny_params().base)
+    narrow.remove_position(torch.randn(3, 2, 32))
+    head = {f"rasa_head.{key}": value for key, value in rasa_to_official(narrow).items()}
+    torch.save(to_official(model) | head, tmp_path / "rasa.pth")
+    with pytest.raises(FrancaError, match=r"rasa.pth: a RASA head for 32 dimensions; the model has 64$"):
+        franca.load(tmp_path / "rasa.pth")
+
+
 def test_a_folder_wins_over_a_run_of_the_same_name(
     tiny_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

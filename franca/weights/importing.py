@@ -4,15 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-
 from franca.errors import FrancaError
 from franca.files import atomic_folder
 from franca.models.model import Channels, FrancaModel, save_model
 from franca.params import Backbone
 from franca.presets import spell
 from franca.weights import timm_models
-from franca.weights.official import build_model, from_official, planes_of, state_of
+from franca.weights.official import from_official, planes_of, read_model, remove_position, state_of
 from franca.weights.reading import read_checkpoint
 
 MODEL_FILES = {"config.json", "model.safetensors"}
@@ -44,13 +42,9 @@ def run(
     origin = str(files[0]) if files else str(timm_name)
     mean, std = _channels(mean, "--mean", 0), _channels(std, "--std", 1e-6)
     if timm_name is None:
-        found = from_official(state_of(read_checkpoint(files), origin), origin)
-        planes, left_out = found.planes, found.left_out
-        model = build_model(
-            found.backbone, origin, num_heads, mean or IMAGENET_DEFAULT_MEAN, std or IMAGENET_DEFAULT_STD
-        )
+        model, left_out = read_model(files, num_heads, mean, std)
     else:
-        planes, left_out = None, Counter[str]()
+        left_out = Counter[str]()
         if files:
             model, left_out = timm_models.from_state(timm_name, state_of(read_checkpoint(files), origin), origin)
         else:
@@ -59,11 +53,7 @@ def run(
     if rasa is not None:
         state = state_of(read_checkpoint([rasa]), str(rasa))
         embedded = from_official(state, str(rasa)).planes
-        planes, origin = planes_of(state, str(rasa)) if embedded is None else embedded, str(rasa)
-    if planes is not None:
-        if planes.shape[-1] != model.width:
-            raise FrancaError(f"{origin}: a RASA head for {planes.shape[-1]} dimensions; the model has {model.width}")
-        model.remove_position(planes)
+        remove_position(model, planes_of(state, str(rasa)) if embedded is None else embedded, str(rasa))
     with atomic_folder(output) as folder:
         save_model(model, folder)
     print("\n".join(_report(model, output, left_out)))

@@ -4,15 +4,18 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from pydantic import ValidationError
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from franca.errors import FrancaError
 from franca.models.model import Channels, FrancaModel, load_weights
 from franca.params import Backbone, fault_lines
+from franca.weights.reading import read_checkpoint
 
 OWNERS = ("teacher", "model", "state_dict")
 """Keys under which checkpoints keep their state, the first that is there being looked into."""
@@ -162,6 +165,29 @@ def build_model(
     load_weights(model.backbone, state, origin, assign=True)
     model.remove_position(torch.zeros(0, 2, architecture.embed_dim))
     return model
+
+
+def read_model(
+    files: Sequence[Path], num_heads: int | None = None, mean: Channels | None = None, std: Channels | None = None
+) -> tuple[FrancaModel, Counter[str]]:
+    """The model of an official checkpoint, planes of its RASA head and all, and the tensors of each head left out.
+
+    `files` are the checkpoint or the parts of its tar. Channels are ImageNet's unless given.
+    """
+    origin = str(files[0])
+    found = from_official(state_of(read_checkpoint(files), origin), origin)
+    mean, std = mean or IMAGENET_DEFAULT_MEAN, std or IMAGENET_DEFAULT_STD
+    model = build_model(found.backbone, origin, num_heads, mean, std)
+    if found.planes is not None:
+        remove_position(model, found.planes, origin)
+    return model, found.left_out
+
+
+def remove_position(model: FrancaModel, planes: Tensor, origin: str) -> None:
+    """Have the planes (rounds, 2, D) of `origin` taken out; a FrancaError where the model has another width."""
+    if planes.shape[-1] != model.width:
+        raise FrancaError(f"{origin}: a RASA head for {planes.shape[-1]} dimensions; the model has {model.width}")
+    model.remove_position(planes)
 
 
 def to_official(model: FrancaModel) -> dict[str, Tensor]:
