@@ -2,7 +2,8 @@
 
 import copy
 import io
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from franca.params import Params, parse_params
 MakeValues = Callable[..., dict[str, Any]]
 MakeParams = Callable[..., Params]
 MakeStore = Callable[..., Path]
+MakeTar = Callable[[Path, Mapping[str, bytes]], Path]
 
 # What tests depend on is all here, so that tuning the demo changes none of them.
 TINY = {
@@ -96,6 +98,22 @@ TINY = {
     "runtime.milestone_steps": None,
     "runtime.profile_steps": 0,
 }
+
+
+def write_tar(path: Path, files: Mapping[str, bytes]) -> Path:
+    """An uncompressed tar of files by name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_tar() -> MakeTar:
+    return write_tar
 
 
 def set_value(tree: dict[str, Any], path: str, value: Any) -> None:

@@ -5,7 +5,6 @@ import itertools
 import logging
 import os
 import shutil
-import tarfile
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from franca.params import Prepare
+from tests.conftest import write_tar
 
 Picture = Callable[..., bytes]
 Build = Callable[..., Path]
@@ -44,16 +44,6 @@ def _make_tree(folder: Path, files: Mapping[str, bytes]) -> Path:
     return folder
 
 
-def _make_tar(path: Path, files: Mapping[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
-
-
 def _make_params(source: Path | str, dense_source: Path | None = None, **changes: Any) -> Prepare:
     values = {"storage": "pack", "val_fraction": 0.2, "test_fraction": 0.2, "duplicate_bits": 2, "max_refused": 0.0}
     dense = str(dense_source) if dense_source else None
@@ -67,7 +57,7 @@ def _make_shards(folder: Path, shards: int = 4, images: int = 12) -> Path:
         for i in range(images):
             key = f"{shard:05d}{i:04d}"
             members |= {f"{key}.png": _picture((shard, i)), f"{key}.cls": str(i % 3).encode(), f"{key}.json": b"{}"}
-        _make_tar(folder / f"{shard:05d}.tar", members)
+        write_tar(folder / f"{shard:05d}.tar", members)
     return folder
 
 
@@ -85,11 +75,6 @@ def picture() -> Picture:
 @pytest.fixture(scope="session")
 def make_tree() -> Build:
     return _make_tree
-
-
-@pytest.fixture(scope="session")
-def make_tar() -> Build:
-    return _make_tar
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,7 @@
 """A small saved model, and builders of images and tars that it can look at."""
 
 import io
-import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,9 @@ import pytest
 from PIL import Image
 
 from franca.models import random_model, save_model
-from tests.conftest import MakeParams
+from tests.conftest import MakeParams, MakeTar
 
 Picture = Callable[..., bytes]
-MakeTar = Callable[[Path, Mapping[str, bytes]], Path]
 
 
 @pytest.fixture(scope="session")
@@ -32,27 +30,13 @@ def _picture(seed: int, size: tuple[int, int] = (48, 40), format: str = "PNG") -
     return buffer.getvalue()
 
 
-def _make_tar(path: Path, files: Mapping[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
-
-
 @pytest.fixture(scope="session")
 def picture() -> Picture:
     return _picture
 
 
-@pytest.fixture(scope="session")
-def make_tar() -> MakeTar:
-    return _make_tar
-
-
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def photos(tmp_path: Path, make_tar: MakeTar) -> Path:
     """Five images: two in folders, two in a tar beside a text and a hidden file, one at the top."""
     folder = tmp_path / "photos"
     for seed, name in enumerate(("b/x.png", "a/b/y.JPG")):
@@ -61,5 +45,5 @@ def photos(tmp_path: Path) -> Path:
     (folder / "c.bmp").write_bytes(_picture(2, (33, 90), "BMP"))
     (folder / "notes.txt").write_text("no image")
     files = {"./2.png": _picture(3), "1.png": _picture(4), "._1.png": b"junk", "1.json": b"{}"}
-    _make_tar(folder / "a.tar", files)
+    make_tar(folder / "a.tar", files)
     return folder

@@ -19,7 +19,8 @@ from franca.evaluation.features import to_tensor
 from franca.inference import embed
 from franca.inference.reading import ImageFolder
 from franca.models import load_model
-from tests.inference.conftest import MakeTar, Picture
+from tests.conftest import MakeTar
+from tests.inference.conftest import Picture
 from tests.inference.test_reading import NAMES
 
 
@@ -174,10 +175,14 @@ def test_mistakes_are_one_line(
     assert not output.exists()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there(
-    photos: Path, output: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path,
+    output: Path,
+    model_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert run(photos, output, model_folder, "--device", "cuda") == 2
     assert "--device: 'cuda' is asked for, but torch sees no GPU" in capsys.readouterr().err
 
