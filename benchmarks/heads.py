@@ -2,11 +2,11 @@
 
 `python -m benchmarks.heads` assigns a teacher's tokens by Sinkhorn-Knopp, takes the student's cross-entropy and goes
 back to bottleneck and prototypes, once as the product does and once as a textbook writes it: all logits of all levels
-at once, as losses of all levels are summed before one backward pass. On a CPU each form runs in a process of its own,
-whose peak over its inputs is told.
+at once, as losses of all levels are summed before one backward pass. Each form runs in two processes of its own, on one
+core: one tells the time, and one, whose allocator gives back at once what is freed, the peak over the inputs.
 """
 
-import json
+import os
 import resource
 import subprocess
 import sys
@@ -18,75 +18,88 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.tables import table
-from franca.losses.assignments import Assignments
 from franca.losses.ibot import ibot_loss
-from franca.losses.sinkhorn import sinkhorn_potentials
+from franca.losses.sinkhorn import sinkhorn
 from franca.models.heads import Level
 
-GRID = ((512, 4096), (1024, 8192), (2048, 16384), (2048, 32768))
+GRID = ((512, 4096), (1024, 8192), (2048, 16384), (2048, 32768), (3072, 65536))
 BOTTLENECK, TEMPERATURES, ITERATIONS, ROUNDS = 384, (0.04, 0.1), 3, 2
 LEVELS = (16, 8, 4, 2, 1)
+SCALE = 0.2
+"""Of the bottleneck: teacher logits over the temperature vary by 5, so that the plain form does not underflow."""
+
+Level4 = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def rows() -> list[dict[str, Any]]:
     """One dict for each size: seconds and MiB of both forms, and their ratios."""
-    found = []
-    for tokens, prototypes in GRID:
-        plain, lean = (_measure(form, tokens, prototypes) for form in ("plain", "chunks"))
-        found.append(
-            {
-                "tokens": tokens,
-                "prototypes": prototypes,
-                "plain_seconds": plain["seconds"],
-                "seconds": lean["seconds"],
-                "time_ratio": round(lean["seconds"] / plain["seconds"], 2),
-                "plain_mib": plain["mib"],
-                "mib": lean["mib"],
-                "memory_ratio": round(lean["mib"] / plain["mib"], 3),
-            }
-        )
-    return found
+    return [_row(*size) for size in GRID]
 
 
-def _measure(form: str, tokens: int, prototypes: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.heads", form, str(tokens), str(prototypes)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    measured: dict[str, Any] = json.loads(done.stdout)
-    return measured
+def _row(tokens: int, prototypes: int) -> dict[str, Any]:
+    seconds, mib = ([_measure(what, form, tokens, prototypes) for form in FORMS] for what in ("seconds", "mib"))
+    return {
+        "tokens": tokens,
+        "prototypes": prototypes,
+        "plain_seconds": round(seconds[0], 2),
+        "seconds": round(seconds[1], 2),
+        "time_ratio": round(seconds[1] / seconds[0], 2),
+        "plain_mib": round(mib[0]),
+        "mib": round(mib[1]),
+        "memory_ratio": round(mib[1] / mib[0], 3),
+    }
 
 
-def _run(form: str, tokens: int, prototypes: int) -> dict[str, Any]:
-    """Seconds and peak MiB of one form in this process."""
+def _measure(what: str, form: str, tokens: int, prototypes: int) -> float:
+    command = [sys.executable, "-m", "benchmarks.heads", what, form, str(tokens), str(prototypes)]
+    environment = os.environ | ({"MALLOC_MMAP_THRESHOLD_": "65536"} if what == "mib" else {})
+    return float(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
+
+
+def _run(what: str, form: str, tokens: int, prototypes: int) -> float:
+    """Processor seconds or peak MiB of one form in this process."""
     torch.set_num_threads(1)
+    loss, levels = FORMS[form], _levels(tokens, prototypes)
+    weights = torch.full((tokens,), 1 / tokens)
+    few = [(student[:2], heads[:2], teacher[:2], targets[:2]) for student, heads, teacher, targets in levels]
+    loss(few, weights[:2]).backward()  # torch itself takes memory the first time
+    before, best = _peak_mib(), float("inf")
+    for _ in range(ROUNDS if what == "seconds" else 1):
+        for student, heads, *_ in levels:
+            student.grad = heads.grad = None
+        start = time.process_time()
+        loss(levels, weights).backward()
+        best = min(best, time.process_time() - start)
+    return best if what == "seconds" else _peak_mib() - before
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _levels(tokens: int, prototypes: int) -> list[Level4]:
+    """Student's bottleneck and prototypes, then the teacher's, of each level."""
     generator = torch.Generator().manual_seed(0)
-    levels: list[tuple[Tensor, ...]] = []
+    levels = []
     for divisor in LEVELS:
         shapes = ((tokens, BOTTLENECK), (prototypes // divisor, BOTTLENECK)) * 2
         student, heads, teacher, targets = (torch.randn(shape, generator=generator) for shape in shapes)
         heads, targets = F.normalize(heads, dim=1), F.normalize(targets, dim=1)
-        levels.append((student.requires_grad_(), heads.requires_grad_(), teacher, targets))
-    weights = torch.full((tokens,), 1 / tokens)
-    before, best = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, float("inf")
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        (_plain if form == "plain" else _chunks)(levels, weights).backward()
-        best = min(best, time.perf_counter() - start)
-        for student, heads, *_ in levels:
-            student.grad = heads.grad = None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": round(best, 2), "mib": round((peak - before) / 1024)}
+        levels.append(((SCALE * student).requires_grad_(), heads.requires_grad_(), SCALE * teacher, targets))
+    return levels
 
 
-def _chunks(levels: list[tuple[Tensor, ...]], weights: Tensor) -> Tensor:
-    losses = []
-    for student, heads, teacher, targets in levels:
-        hidden = teacher / TEMPERATURES[0]
-        assigned = Assignments(hidden, targets, *sinkhorn_potentials(hidden, targets, ITERATIONS))
-        losses.append(ibot_loss(Level(student, heads), assigned, weights, 1, TEMPERATURES[1])[0])
-    return torch.stack(losses).sum()
+def _chunks(levels: list[Level4], weights: Tensor) -> Tensor:
+    return torch.stack([_chunks_of_level(level, weights) for level in reversed(levels)]).sum()
 
 
-def _plain(levels: list[tuple[Tensor, ...]], weights: Tensor) -> Tensor:
+def _chunks_of_level(level: Level4, weights: Tensor) -> Tensor:
+    student, heads, teacher, targets = level
+    assigned = sinkhorn(teacher / TEMPERATURES[0], targets, ITERATIONS)
+    return ibot_loss(Level(student, heads), assigned, weights, 1, TEMPERATURES[1])[0]
+
+
+def _plain(levels: list[Level4], weights: Tensor) -> Tensor:
     logits = [student @ heads.T for student, heads, *_ in levels]
     assigned = [_sinkhorn(teacher @ targets.T) for *_, teacher, targets in levels]
     losses = [
@@ -104,8 +117,10 @@ def _sinkhorn(logits: Tensor) -> Tensor:
     return shares
 
 
+FORMS = {"plain": _plain, "chunks": _chunks}
+
 if __name__ == "__main__":
     if sys.argv[1:]:
-        print(json.dumps(_run(sys.argv[1], *map(int, sys.argv[2:]))))
+        print(_run(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
     else:
         print(table(rows()))

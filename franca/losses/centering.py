@@ -4,18 +4,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from franca.losses.chunks import chunks
+from franca.losses.assignments import Assignments
+from franca.losses.chunks import chunks, logsumexp_
 
 
-def center_potentials(hidden: Tensor, prototypes: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
-    """The potentials f (K,) and g (N,) of softmax(h w^T - center) = exp(h w^T - f - g).
+def centered(hidden: Tensor, prototypes: Tensor, center: Tensor) -> Assignments:
+    """Assignments softmax(h w^T - center); their rows are not kept.
 
     hidden (N, b) and center (K,) are divided by the temperature already; all float32.
     """
     sample = hidden.new_empty(len(hidden))
     for part in chunks(len(hidden), prototypes):
-        sample[part] = (hidden[part] @ prototypes.T - center).logsumexp(dim=1)
-    return center.clone(), sample
+        logits = (hidden[part] @ prototypes.T).sub_(center)
+        sample[part] = logsumexp_(logits)
+    return Assignments(hidden, prototypes, center.clone(), sample)
 
 
 def moved_center(center: Tensor, hidden: Tensor, prototypes: Tensor, momentum: float) -> Tensor:

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from franca.losses.chunks import chunks
+from franca.losses.chunks import chunks, logsumexp_
 
-TINY = 1e-30
 Targets = Callable[[slice], Tensor]
 """Maps a slice of the student's rows to their targets, float32 (n, K)."""
 
@@ -51,17 +50,17 @@ class _PrototypeCrossEntropy(torch.autograd.Function):
         favorite = torch.empty(len(hidden), dtype=torch.int64, device=hidden.device)
         for part in chunks(len(hidden), prototypes):
             logits, target = hidden[part] @ prototypes.T, targets(part)
-            mass, total = target.sum(dim=1), logits.logsumexp(dim=1)
-            cross_entropy[part] = mass * total - torch.linalg.vecdot(target, logits)
-            entropy[part] = -torch.linalg.vecdot(target, target.clamp_min(TINY).log())
+            mass, agreement = target.sum(dim=1), _dot(target, logits)
+            total = logsumexp_(logits)
+            cross_entropy[part] = mass * total - agreement
+            entropy[part] = -_dot(target, target.log())
             favorite[part] = target.argmax(dim=1)
             if needs_gradients:
-                # softmax(s) m v - t v, in place of the logits
-                scale = (mass * weights[part]).log()[:, None]
-                slope = logits.sub_(total[:, None]).add_(scale).exp_()
+                # softmax(s) m v - t v, in place of exp(s - max)
+                slope = logits.mul_((mass * weights[part] / logits.sum(dim=1))[:, None])
                 slope = slope.addcmul_(target, weights[part, None], value=-1).to(product_dtype)
-                by_hidden[part] = (slope @ low_prototypes).float()
-                by_prototypes += (slope.T @ hidden[part].to(product_dtype)).float()
+                by_hidden[part] = slope @ low_prototypes
+                _add_product(by_prototypes, slope.T, hidden[part].to(product_dtype))
         ctx.save_for_backward(by_hidden, by_prototypes)
         ctx.mark_non_differentiable(cross_entropy, entropy, favorite)
         return torch.dot(weights, cross_entropy), cross_entropy, entropy, favorite
@@ -71,6 +70,19 @@ class _PrototypeCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, by_loss: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         by_hidden, by_prototypes = ctx.saved_tensors
         return by_hidden * by_loss, by_prototypes * by_loss, None, None, None
+
+
+def _add_product(total: Tensor, x: Tensor, y: Tensor) -> None:
+    """total += x y; float32 products need no memory of their own for it."""
+    if x.dtype == total.dtype:
+        total.addmm_(x, y)
+    else:
+        total += x @ y
+
+
+def _dot(x: Tensor, y: Tensor) -> Tensor:
+    """Of each row (n, K) with the other's, without their product in memory: (n,)."""
+    return torch.bmm(x[:, None], y[:, :, None])[:, 0, 0]
 
 
 def prototype_cross_entropy(

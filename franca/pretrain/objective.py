@@ -4,28 +4,30 @@ total = dino (local + 2 global) / (2 + 2 n) + ibot + koleo (KoLeo of each global
 weights are `params.losses`. The official implementation computes the same (its scale for n = 0 is 1/3).
 """
 
+from collections.abc import Iterable, Iterator
+from itertools import chain, repeat
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from franca.losses.assignments import Assignments
-from franca.losses.centering import center_potentials, moved_center
+from franca.losses.centering import centered, moved_center
 from franca.losses.dino import dino_loss
 from franca.losses.ibot import ibot_loss
 from franca.losses.koleo import koleo_loss
-from franca.losses.sinkhorn import sinkhorn_potentials
+from franca.losses.sinkhorn import sinkhorn
 from franca.models.heads import Level
 from franca.params import Losses
 from franca.pretrain.network import Outputs
 
 
 class Targets(NamedTuple):
-    """The teacher's assignments, one a level, narrowest first."""
+    """The teacher's assignments, one a level, widest first: to be gone through once."""
 
-    dino: list[Assignments]
+    dino: Iterable[Assignments]
     """2 B rows, the crops' halves swapped: row r belongs to the other global crop of row r's image"""
-    ibot: list[Assignments]
+    ibot: Iterable[Assignments]
     """a row a masked patch, in row-major order of the masks"""
 
 
@@ -42,35 +44,39 @@ class Assigner(nn.Module):
                 centers = nn.ParameterList(nn.Parameter(torch.zeros(k), requires_grad=False) for k in counts)
                 self.centers[name] = centers
 
-    @torch.no_grad()
     def forward(self, parts: list[Outputs], temperature: float, padding: list[Level] | None = None) -> list[Targets]:
         """Targets of each part, assigned over all parts and ranks together.
 
+        Those of one part alone are assigned level by level as its losses ask for them: one level's rows at a time lie
+        in memory. Those of several are, without their rows, all there before the first one's losses.
         `padding`, rows behind the masked patches, takes part in their assignment as it does in the official code.
         """
         dino = self._assign("dino", [[_swapped(level) for level in part.dino] for part in parts], temperature, None)
         ibot = self._assign("ibot", [part.ibot for part in parts], temperature, padding)
-        return [Targets(*both) for both in zip(dino, ibot, strict=True)]
+        if len(parts) == 1:
+            return [Targets(chain.from_iterable(dino), chain.from_iterable(ibot))]
+        heads = [[[part.without_rows() for part in level] for level in head] for head in (dino, ibot)]
+        return [Targets(*([level[i] for level in head] for head in heads)) for i in range(len(parts))]
 
+    @torch.no_grad()
     def _assign(
         self, name: str, parts: list[list[Level]], temperature: float, padding: list[Level] | None
-    ) -> list[list[Assignments]]:
-        """Assignments of each part, a list a level."""
-        levels = []
-        for level, same in enumerate(zip(*parts, strict=True)):
+    ) -> Iterator[list[Assignments]]:
+        """Each level's assignments, a list of the parts'."""
+        for level in reversed(range(len(parts[0]))):
+            same = [part[level] for part in parts]
             more = [padding[level].hidden] if padding else []
             hidden = torch.cat([*(part.hidden for part in same), *more]).float() / temperature
             prototypes = same[0].prototypes.float()
-            if self._losses.assignment == "sinkhorn":
-                potentials = sinkhorn_potentials(hidden, prototypes, self._losses.sinkhorn_iterations)
-            else:
-                centers: Any = self.centers[name]
-                potentials = center_potentials(hidden, prototypes, centers[level] / temperature)
-                centers[level].copy_(
-                    moved_center(centers[level], hidden * temperature, prototypes, self._losses.center_momentum)
-                )
-            levels.append(Assignments(hidden, prototypes, *potentials).split([len(part.hidden) for part in same]))
-        return [list(part) for part in zip(*levels, strict=True)]
+            yield self._whole(name, level, hidden, prototypes, temperature).split([len(part.hidden) for part in same])
+
+    def _whole(self, name: str, level: int, hidden: Tensor, prototypes: Tensor, temperature: float) -> Assignments:
+        if self._losses.assignment == "sinkhorn":
+            return sinkhorn(hidden, prototypes, self._losses.sinkhorn_iterations)
+        center: Any = self.centers[name][level]  # type: ignore[index]
+        assigned = centered(hidden, prototypes, center / temperature)
+        center.copy_(moved_center(center, hidden * temperature, prototypes, self._losses.center_momentum))
+        return assigned
 
 
 def _swapped(level: Level) -> Level:
@@ -103,10 +109,12 @@ class Terms(NamedTuple):
 def student_terms(student: Outputs, targets: Targets, mask_weights: Tensor, losses: Losses) -> Terms:
     """The losses of the student's outputs; `mask_weights` (M,) of `losses.ibot.mask_weights`."""
     temperature, crops = losses.student_temperature, len(student.classes)
-    dino = [dino_loss(*pair, temperature) for pair in zip(student.dino, targets.dino, strict=True)]
-    ibot = [
-        ibot_loss(*pair, mask_weights, crops, temperature) for pair in zip(student.ibot, targets.ibot, strict=True)
-    ]
+    # Widest first, while there are no other levels' gradients yet; map lets go of a level before it asks for the next.
+    dino = list(map(dino_loss, student.dino[::-1], targets.dino, repeat(temperature)))[::-1]
+    patches = map(
+        ibot_loss, student.ibot[::-1], targets.ibot, repeat(mask_weights), repeat(crops), repeat(temperature)
+    )
+    ibot = list(patches)[::-1]
     koleo = koleo_loss(student.classes.unflatten(0, (2, -1, losses.koleo_images))).mean(dim=1).sum()
     total = losses.dino_weight * torch.stack([level.loss for level in dino]).sum()
     total = total + losses.ibot_weight * torch.stack([loss for loss, _ in ibot]).sum() + losses.koleo_weight * koleo

@@ -13,7 +13,7 @@ from franca.losses.ibot import mask_weights
 from franca.models.heads import Level
 from franca.params import Base, Losses, Params, Pretrain
 from franca.pretrain.network import Network, Outputs, update_teacher
-from franca.pretrain.objective import Assigner, Terms, student_terms
+from franca.pretrain.objective import Assigner, Targets, Terms, student_terms
 from franca.pretrain.optimizer import clip_gradients, make_optimizer, set_rates
 from tests.conformance.conftest import Case
 from tests.conformance.test_losses import level_of
@@ -52,13 +52,15 @@ def test_objective_on_given_head_outputs(case: Case, tiny_params: MakeParams) ->
         [level_of(logits[:real]) for logits in case.levels("input/teacher_patch_logits")],
     )
     padding = [level_of(logits[real:]) for logits in case.levels("input/teacher_patch_logits")]
-    (targets,) = Assigner(losses, ())([teacher], about["teacher_temp"], padding)
+    (assigned,) = Assigner(losses, ())([teacher], about["teacher_temp"], padding)
+    targets = Targets(list(assigned.dino), list(assigned.ibot))
     everything = teacher._replace(ibot=[level_of(x) for x in case.levels("input/teacher_patch_logits")])
     (with_padding,) = Assigner(losses, ())([everything], about["teacher_temp"])
-    for level, of_classes in enumerate(targets.dino):
+    levels = [reversed(list(head)) for head in (targets.dino, with_padding.ibot, targets.ibot)]
+    for level, (of_classes, of_everything, of_patches) in enumerate(zip(*levels, strict=True)):
         case.check(f"teacher_cls_probs.{level}", of_classes.rows())
-        case.check(f"teacher_patch_probs.{level}", with_padding.ibot[level].rows())
-        torch.testing.assert_close(targets.ibot[level].rows(), with_padding.ibot[level].rows()[:real])
+        case.check(f"teacher_patch_probs.{level}", of_everything.rows())
+        torch.testing.assert_close(of_patches.rows(), of_everything.rows()[:real])
 
     student = Outputs(
         classes,

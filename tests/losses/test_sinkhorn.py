@@ -7,9 +7,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from franca.losses import chunks
-from franca.losses.assignments import Assignments
-from franca.losses.centering import center_potentials, moved_center
-from franca.losses.sinkhorn import sinkhorn_potentials
+from franca.losses.centering import centered, moved_center
+from franca.losses.sinkhorn import sinkhorn
 from tests.losses import plain
 
 BOTTLENECK = 6
@@ -21,8 +20,7 @@ def make_hidden(samples: int = 12, scale: float = 0.4) -> Tensor:
 
 
 def sinkhorn_knopp(hidden: Tensor, temperature: float, iterations: int) -> Tensor:
-    hidden = hidden / temperature
-    return Assignments(hidden, PROTOTYPES, *sinkhorn_potentials(hidden, PROTOTYPES, iterations)).rows()
+    return sinkhorn(hidden / temperature, PROTOTYPES, iterations).rows()
 
 
 @pytest.fixture(params=[1, 5, 1000], ids="{} rows at once".format)
@@ -54,10 +52,7 @@ def test_a_prototype_that_all_samples_favor_wins_nothing_by_it() -> None:
     plain_prototypes = torch.cat([PROTOTYPES, torch.zeros(8, 1)], dim=1)
     favored = plain_prototypes.clone()
     favored[3, -1] = 10
-    one, other = (
-        Assignments(shared, prototypes, *sinkhorn_potentials(shared, prototypes, 3)).rows()
-        for prototypes in (plain_prototypes, favored)
-    )
+    one, other = (sinkhorn(shared, prototypes, 3).rows() for prototypes in (plain_prototypes, favored))
     torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
@@ -67,7 +62,7 @@ def test_no_samples() -> None:
 
 def test_runs_of_samples_are_parts_of_the_whole() -> None:
     hidden = make_hidden()
-    whole = Assignments(hidden, PROTOTYPES, *sinkhorn_potentials(hidden, PROTOTYPES, 3))
+    whole = sinkhorn(hidden, PROTOTYPES, 3)
     parts = whole.split([5, 0, 4])
     assert [len(part) for part in parts] == [5, 0, 4]
     torch.testing.assert_close(torch.cat([part.rows() for part in parts]), whole.rows()[:9])
@@ -102,6 +97,6 @@ def test_a_center_is_a_mean_of_logits_and_takes_itself_out() -> None:
     hidden = make_hidden()
     center = moved_center(torch.zeros(8), hidden, PROTOTYPES, 0.0)
     torch.testing.assert_close(center, (hidden @ PROTOTYPES.T).mean(dim=0))
-    shares = Assignments(hidden, PROTOTYPES, *center_potentials(hidden, PROTOTYPES, center)).rows()
+    shares = centered(hidden, PROTOTYPES, center).rows()
     torch.testing.assert_close(shares, (hidden @ PROTOTYPES.T - center).softmax(dim=1))
     torch.testing.assert_close(moved_center(center, hidden[:0], PROTOTYPES, 0.5), center)

@@ -89,7 +89,7 @@ def test_without_local_crops_the_scale_is_the_official_third() -> None:
 def test_crops_meet_crops_of_their_own_image() -> None:
     sure = 100 * F.one_hot(torch.tensor([0, 1]), 4).float()
     targets = assigned(F.one_hot(torch.tensor([0, 1, 0, 1]), 4).float())
-    assert dino_loss(level_of(torch.cat([sure] * 5)), targets, 0.1).loss == 0
+    assert dino_loss(level_of(torch.cat([sure] * 5)), targets, 0.1).loss < 1e-20
     assert dino_loss(level_of(torch.cat([sure] * 4 + [sure.flip(0)])), targets, 0.1).local > 100
     assert dino_loss(level_of(torch.cat([sure.flip(0)] + [sure] * 4)), targets, 0.1).across > 100
 
