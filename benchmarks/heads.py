@@ -2,8 +2,8 @@
 
 `python -m benchmarks.heads` assigns a teacher's tokens by Sinkhorn-Knopp, takes the student's cross-entropy and goes
 back to bottleneck and prototypes, once as the product does and once as a textbook writes it: all logits of all levels
-at once, as losses of all levels are summed before one backward pass. Each form runs in two processes of its own, on one
-core: one tells the time, and one, whose allocator gives back at once what is freed, the peak over the inputs.
+at once, as losses of all levels are summed before one backward pass. Each form runs in two processes of its own, on a
+single core: one tells the time, and one, whose allocator gives back at once what is freed, the peak over the inputs.
 """
 
 import os

@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.tables import table
 from franca import presets
 from franca.data.index import IndexWriter, Shard
-from franca.data.loader import StepDataset, step_loader
+from franca.data.loader import StepDataset, StepLoader
 from franca.data.prepare import prepare
 from franca.data.store import Store
 from franca.files import write_json
@@ -39,7 +39,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def loading(folder: Path) -> Iterator[dict[str, Any]]:
-    """Images a second of `step_loader` on the demo's data; `folder` takes the stores."""
+    """Images a second of `StepLoader` on the demo's data; `folder` takes the stores."""
     source = Path(presets.load(PRESET).prepare.source)
     with s3_server() as url:
         place = f"{url}/images"
@@ -156,7 +156,7 @@ def _dataset(folder: Path, storage: str, source: str) -> StepDataset:
 
 def _rate(dataset: StepDataset, workers: int) -> float:
     start, images = 0.0, 0
-    for step, batch in enumerate(step_loader(dataset, 0, WARM_UP + STEPS, workers, pin=False)):
+    for step, batch in enumerate(StepLoader(dataset, 0, WARM_UP + STEPS, workers, pin=False)):
         if step == WARM_UP - 1:
             start = time.perf_counter()
         if step >= WARM_UP:

@@ -63,15 +63,16 @@ class StepDataset(Dataset[Batch | RawBatch]):
         """The batch of a step; `lost` gets the images that could not be read and why, for others took their place."""
         base, params, part = self._base, self._params, self._part
         grid = base.image_size // base.backbone.patch_size
-        masks = batch_masks(2 * params.batch_size, grid, params.masks, sample_rng(base.seed, 1, step))
-        own_masks = torch.from_numpy(masks.reshape(2, params.batch_size, -1)[:, part].reshape(-1, grid * grid))
+        crops = np.arange(2 * params.batch_size).reshape(2, -1)[:, part].ravel()
+        rng = sample_rng(base.seed, 1, step)
+        masks = torch.from_numpy(batch_masks(2 * params.batch_size, grid, params.masks, rng, crops))
         rng = sample_rng(base.seed, 2, step)
         windows = rng.random((params.batch_size, 5))[part]
         draws = self._multi_crop.draw(rng, params.batch_size, part)
         images = self._frames(step, windows, lost)
         if self._side is None:
-            return Batch(*self._multi_crop.views(images, draws), own_masks)
-        return RawBatch(stack(images, self._side), *self._multi_crop.cuts(draws, self._side), own_masks)
+            return Batch(*self._multi_crop.views(images, draws), masks)
+        return RawBatch(stack(images, self._side), *self._multi_crop.cuts(draws, self._side), masks)
 
     def indices(self, step: int) -> NDArray[np.int64]:
         """The step's images by number, (B,), from the endless sequence of shuffles."""
@@ -119,30 +120,34 @@ class _Results(Dataset[Any]):
             return error
 
 
-def step_loader(dataset: StepDataset, start: int, stop: int, workers: int, pin: bool) -> Iterator[Batch | RawBatch]:
+class StepLoader:
     """Batches of steps `start` … `stop` - 1 in order, made in `workers` processes (0: in this one).
 
     `pin` is for a GPU: batches lie in pinned memory, and the GPU cuts what is still to be cut. Without it, crops are
-    cut where images are loaded, beside the training. FrancaError where more training images cannot be read than
-    `prepare.max_refused` allows.
+    cut where images are loaded, beside the training. Going through it raises a FrancaError where more training images
+    cannot be read than `prepare.max_refused` allows; `missing` counts them.
     """
-    loader = DataLoader(
-        _Results(dataset),
-        batch_size=None,
-        sampler=range(start, stop),
-        collate_fn=None if pin else _cut,
-        num_workers=workers,
-        pin_memory=pin,
-        prefetch_factor=None if workers == 0 else 4,
-        worker_init_fn=_obey_the_trainer_alone,
-    )
-    missing = MissingImages(dataset.images)
-    for result in loader:
-        if isinstance(result, FrancaError):
-            raise result
-        batch, lost = result
-        missing.add(lost)
-        yield batch
+
+    def __init__(self, dataset: StepDataset, start: int, stop: int, workers: int, pin: bool) -> None:
+        self.missing = MissingImages(dataset.images)
+        self._loader = DataLoader(
+            _Results(dataset),
+            batch_size=None,
+            sampler=range(start, stop),
+            collate_fn=None if pin else _cut,
+            num_workers=workers,
+            pin_memory=pin,
+            prefetch_factor=None if workers == 0 else 4,
+            worker_init_fn=_obey_the_trainer_alone,
+        )
+
+    def __iter__(self) -> Iterator[Batch | RawBatch]:
+        for result in self._loader:
+            if isinstance(result, FrancaError):
+                raise result
+            batch, lost = result
+            self.missing.add(lost)
+            yield batch
 
 
 def _cut(result: Any) -> Any:

@@ -12,19 +12,25 @@ SMALLEST_BLOCK = 4
 TRIES = 10
 
 
-def batch_masks(crops: int, grid: int, params: Masks, rng: np.random.Generator) -> NDArray[np.bool_]:
+def batch_masks(
+    crops: int, grid: int, params: Masks, rng: np.random.Generator, part: NDArray[np.int_] | None = None
+) -> NDArray[np.bool_]:
     """Masks (crops, grid * grid): a share of the crops is masked, their ratios spread evenly over the range.
 
-    The i-th of n masks has a ratio drawn uniformly from the i-th of n equal parts of `params.ratio`; masks are then
-    dealt to random crops.
+    The i-th of n masks has a ratio drawn uniformly from the i-th of n equal parts of `params.ratio`; masks are dealt
+    to random crops. Where `part` has the numbers of some crops, theirs alone are made, and are the same.
     """
     count = int(crops * params.image_share)
     edges = np.linspace(*params.ratio, count + 1)
-    masks = np.zeros((crops, grid, grid), dtype=bool)
-    for index in range(count):
-        masked = int(grid * grid * rng.uniform(edges[index], edges[index + 1]))
-        masks[index] = mask((grid, grid), masked, params, rng)
-    return rng.permutation(masks).reshape(crops, grid * grid)
+    key, dealt = int(rng.integers(1 << 63)), rng.permutation(crops)
+    chosen = dealt if part is None else dealt[part]
+    masks = np.zeros((len(chosen), grid, grid), dtype=bool)
+    for row, index in enumerate(chosen.tolist()):
+        if index < count:
+            own = np.random.Generator(np.random.Philox(key=[key, index]))
+            masked = int(grid * grid * own.uniform(edges[index], edges[index + 1]))
+            masks[row] = mask((grid, grid), masked, params, own)
+    return masks.reshape(-1, grid * grid)
 
 
 def official_buffer(crops: int, grid: int, params: Masks) -> int:

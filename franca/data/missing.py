@@ -56,22 +56,22 @@ class MissingImages:
 
     def __init__(self, images: ImageSet) -> None:
         self._images = images
-        self._reasons: dict[int, Lost] = {}
+        self.lost: dict[int, Lost] = {}
         self._named: set[str] = set()
 
-    def add(self, lost: dict[int, Lost]) -> None:
+    def add(self, lost: dict[int, Lost], tell: bool = True) -> None:
         """FrancaError where these are too many: more than the share `prepare.max_refused` of the training images."""
-        self._reasons |= lost
-        for shard, reason in lost.values():
+        self.lost |= lost
+        for shard, reason in lost.values() if tell else ():
             if shard not in self._named:
                 self._named.add(shard)
                 tqdm.write(f"{shard}: {reason}; other images take the place of what is lost", file=sys.stderr)
         total, share = len(self._images), self._images.max_lost
-        if len(self._reasons) > share * total:
-            reasons = dict(self._reasons.values())
+        if len(self.lost) > share * total:
+            reasons = dict(self.lost.values())
             shown = "; ".join(f"{shard}: {reason}" for shard, reason in list(reasons.items())[:_SHOWN])
             more = f"; and {len(reasons) - _SHOWN} more shards" if len(reasons) > _SHOWN else ""
             raise FrancaError(
-                f"{len(self._reasons)} of {total} training images cannot be read, prepare.max_refused {share:g} "
+                f"{len(self.lost)} of {total} training images cannot be read, prepare.max_refused {share:g} "
                 f"allows {int(share * total)} ({shown}{more}); bring them back, or run `dvc repro prepare`"
             )

@@ -14,11 +14,11 @@ def koleo_loss(x: Tensor) -> Tensor:
     keeps the distance, and so the gradient, off zero.
     """
     y = F.normalize(x.float(), eps=EPSILON, dim=-1)
-    # Under autocast the products would be bfloat16, in which near neighbors cannot be told apart.
-    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        similarity = y @ y.mT
-        similarity.diagonal(dim1=-2, dim2=-1).fill_(-torch.inf)
-        nearest = similarity.argmax(dim=-1)
+    with torch.no_grad():
+        # By differences: near neighbors cannot be told apart by products in bfloat16 or TF32.
+        distances = torch.cdist(y, y, compute_mode="donot_use_mm_for_euclid_dist")
+        distances.diagonal(dim1=-2, dim2=-1).fill_(torch.inf)
+        nearest = distances.argmin(dim=-1)
     neighbors = y.gather(-2, nearest[..., None].expand_as(y))
     distance = (y - neighbors + EPSILON).norm(dim=-1)
     return -(distance + EPSILON).log().mean(dim=-1)

@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from franca.data.loader import StepDataset, step_loader
+from franca.data.loader import StepDataset, StepLoader
 from franca.data.store import Store
 from franca.errors import FrancaError, Stopped
 from franca.models import FrancaModel, load_model, random_model
 from franca.params import Params
 from franca.paths import PREPARED
+from franca.pretrain.ahead import Ahead
 from franca.pretrain.checkpoint import Checkpoints, load_newest
 from franca.pretrain.monitor import Meter, OnlineEvaluation, memory_gib
 from franca.pretrain.network import update_teacher
@@ -76,6 +77,8 @@ def train(
 
     # models
     precision = choose_precision(params.pretrain.precision, device)
+    # Logits are products of what was bfloat16; TF32 keeps three bits more of it, and float32 would take eight times as long.
+    torch.backends.cuda.matmul.allow_tf32 = precision == "bf16"
     student, teacher = make_networks(params, device)
     if runtime.compile:
         compile_blocks(student, teacher)
@@ -116,7 +119,7 @@ def train(
         folder.start_at(start)
 
     # loop
-    batches = step_loader(dataset, start, schedules.total, runtime.workers, pin=device.type == "cuda")
+    batches = Ahead(StepLoader(dataset, start, schedules.total, runtime.workers, pin=device.type == "cuda"))
     progress = Progress(start, schedules.total, params.pretrain.batch_size, quiet=not ranks.first)
     finite = FiniteCheck(device)
     with traced(runtime.profile_steps if ranks.first else 0, folder.path / "trace.json") as profiler:
@@ -160,7 +163,9 @@ def train(
             if profiler:
                 profiler.step()
             reading = done % runtime.log_steps == 0 or last
-            stopping = ranks.any(bool(stop)) and not last
+            if reading:
+                batches.count_lost(ranks)
+            stopping = ranks.any(bool(stop) or batches.fault is not None) and not last
             saving = done % runtime.checkpoint_steps == 0 or last or stopping
             # Nor may a checkpoint hide that steps were skipped: what goes on from it would not know.
             if (reading or saving) and (bad := finite.read()):
@@ -183,6 +188,8 @@ def train(
                 checkpoints.save(done, state, {"meter": meter.state_dict(ranks)})
             if stopping:
                 checkpoints.wait()
+                if ranks.any(batches.fault is not None):
+                    raise batches.fault or Stopped(f"stopped at step {done}: another process has no images to go on")
                 if ranks.first:
                     folder.ask_requeue(done)
                 raise Stopped(f"stopped at step {done} of {schedules.total}; run again to go on from there")

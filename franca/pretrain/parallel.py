@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,6 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 from franca.errors import FrancaError
 from franca.params import Params
 from franca.pretrain.network import Network
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,14 @@ class Ranks:
         said = torch.tensor([float(flag)])
         dist.all_reduce(said, dist.ReduceOp.MAX, group=self.control)
         return bool(said)
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, a small object."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value, group=self.control)
+        return values
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over processes, elementwise."""

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from franca.data import loader
 from franca.data.batch import Batch, RawBatch, Views
-from franca.data.loader import LARGEST_RAW, StepDataset, step_loader
+from franca.data.loader import LARGEST_RAW, StepDataset, StepLoader
 from franca.data.store import Store
 from tests.conftest import MakeParams, MakeStore
 
@@ -115,10 +115,10 @@ def test_a_batch_depends_on_seed_and_step_alone(dataset: Any) -> None:
 
 def test_workers_and_a_later_start_change_nothing(dataset: Any) -> None:
     data = dataset()
-    alone = list(step_loader(data, 0, 6, workers=0, pin=False))
-    assert all(same(a, b) for a, b in zip(step_loader(data, 0, 6, workers=2, pin=False), alone, strict=True))
-    assert all(same(a, b) for a, b in zip(step_loader(data, 3, 6, workers=0, pin=False), alone[3:], strict=True))
-    assert list(step_loader(data, 6, 6, workers=0, pin=False)) == []
+    alone = list(StepLoader(data, 0, 6, workers=0, pin=False))
+    assert all(same(a, b) for a, b in zip(StepLoader(data, 0, 6, workers=2, pin=False), alone, strict=True))
+    assert all(same(a, b) for a, b in zip(StepLoader(data, 3, 6, workers=0, pin=False), alone[3:], strict=True))
+    assert list(StepLoader(data, 6, 6, workers=0, pin=False)) == []
 
 
 @pytest.mark.parametrize("place", ["trainer", "worker"])
@@ -128,7 +128,7 @@ def test_after_an_error_that_nobody_catches_the_trainer_ends(photos: Any, tmp_pa
     (tmp_path / "dataset").write_bytes(pickle.dumps(photos()))
     code = f"""
 import pickle
-from franca.data.loader import StepDataset, step_loader
+from franca.data.loader import StepDataset, StepLoader
 
 class Faulty(StepDataset):
     def __getitem__(self, step):
@@ -137,7 +137,7 @@ class Faulty(StepDataset):
 with open("dataset", "rb") as file:
     dataset = pickle.load(file)
 dataset.__class__ = Faulty
-for step, batch in enumerate(step_loader(dataset, 0, 50, workers=2, pin=False)):
+for step, batch in enumerate(StepLoader(dataset, 0, 50, workers=2, pin=False)):
     if step == 20 and "{place}" == "trainer":
         1 / 0
 """
@@ -149,10 +149,10 @@ for step, batch in enumerate(step_loader(dataset, 0, 50, workers=2, pin=False)):
 
 def test_threads_of_the_trainer_change_nothing(photos: Any) -> None:
     before = torch.get_num_threads()
-    (alone,) = step_loader(photos(), 0, 1, workers=1, pin=False)
+    (alone,) = StepLoader(photos(), 0, 1, workers=1, pin=False)
     try:
         torch.set_num_threads(2)
-        (here,) = step_loader(photos(), 0, 1, workers=0, pin=False)
+        (here,) = StepLoader(photos(), 0, 1, workers=0, pin=False)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

@@ -61,3 +61,10 @@ def test_ratios_rise_evenly_over_their_range() -> None:
         assert low <= count <= low + 40
     fixed = batch_masks(4, 20, make_params(image_share=1.0, ratio=(0.5, 0.5)), np.random.default_rng(0))
     assert fixed.sum(axis=1).tolist() == [200] * 4
+
+
+def test_masks_of_some_crops_are_those_of_the_whole_batch() -> None:
+    whole, some = (
+        batch_masks(16, 6, make_params(), np.random.default_rng(0), part) for part in (None, np.array([3, 9, 12]))
+    )
+    assert np.array_equal(some, whole[[3, 9, 12]])

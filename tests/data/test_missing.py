@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from franca.data.batch import Batch, RawBatch
 from franca.data.index import Lost
-from franca.data.loader import StepDataset, step_loader
+from franca.data.loader import StepDataset, StepLoader
 from franca.data.missing import MissingImages, fetch_or_replace
 from franca.data.pack import PackWriter
 from franca.data.prepare import prepare
@@ -54,10 +54,10 @@ def same(batches: Iterable[Batch | RawBatch], others: Iterable[Batch | RawBatch]
 def test_workers_and_a_later_start_change_nothing(source: str, dataset: Callable[..., StepDataset]) -> None:
     data = dataset(source)
     assert data.images[0].size == (24, 20), "read here before the workers are forked"
-    alone = list(step_loader(data, 0, STEPS, workers=0, pin=False))
+    alone = list(StepLoader(data, 0, STEPS, workers=0, pin=False))
     for workers in (1, 2):
-        assert same(step_loader(data, 0, STEPS, workers, pin=False), alone)
-    assert same(step_loader(data, 3, STEPS, workers=2, pin=False), alone[3:])
+        assert same(StepLoader(data, 0, STEPS, workers, pin=False), alone)
+    assert same(StepLoader(data, 3, STEPS, workers=2, pin=False), alone[3:])
     assert data.images[0].size == (24, 20), "and still read here"
 
 
@@ -77,15 +77,15 @@ def test_others_take_the_place_of_what_is_lost(
     source: str, dataset: Callable[..., StepDataset], capfd: pytest.CaptureFixture[str], damage: bytes | None
 ) -> None:
     data = dataset(source, max_refused=0.4)
-    whole = list(step_loader(data, 0, STEPS, workers=0, pin=False))
+    whole = list(StepLoader(data, 0, STEPS, workers=0, pin=False))
     put(f"{source}/00002.tar", damage)
     capfd.readouterr()
-    alone = list(step_loader(data, 0, STEPS, workers=0, pin=False))
+    alone = list(StepLoader(data, 0, STEPS, workers=0, pin=False))
     assert capfd.readouterr().err.count(f"{source}/00002.tar: ") == 1
     for workers in (1, 2):
-        assert same(step_loader(data, 0, STEPS, workers, pin=False), alone)
+        assert same(StepLoader(data, 0, STEPS, workers, pin=False), alone)
         assert capfd.readouterr().err.count("other images take the place of what is lost") == 1
-    assert same(step_loader(data, 4, STEPS, workers=0, pin=False), alone[4:])
+    assert same(StepLoader(data, 4, STEPS, workers=0, pin=False), alone[4:])
 
     lost = range(*data.images.firsts[2:4].tolist())
     for step in range(STEPS):
@@ -103,7 +103,7 @@ def test_more_than_the_limit_ends_the_run_in_one_line(
     (source / "00001.tar").unlink()
     (source / "00003.tar").write_bytes(b"")
     with pytest.raises(FrancaError, match=r"images cannot be read, prepare.max_refused 0.05 allows") as caught:
-        list(step_loader(data, 0, 20, workers, pin=False))
+        list(StepLoader(data, 0, 20, workers, pin=False))
     said = str(caught.value)
     assert f"{source}/00001.tar: it is gone" in said or f"{source}/00003.tar: it has 0 bytes" in said
     assert "\n" not in said and "Traceback" not in said
@@ -117,7 +117,7 @@ def test_nothing_left_at_all_is_no_endless_search(
     for path in source.iterdir():
         path.unlink()
     with pytest.raises(FrancaError, match=r"tar: it is gone; bring it back"):
-        next(step_loader(data, 0, 1, workers=1, pin=False))
+        next(iter(StepLoader(data, 0, 1, workers=1, pin=False)))
 
 
 @pytest.fixture

@@ -148,15 +148,12 @@ class Project:
         return self._runs[-1]
 
     def together(self, processes: int) -> list[Run]:
-        """Train in several processes that find each other as those of torchrun do, to the end."""
+        """Start training in several processes that find each other as those of torchrun do."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
         common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        runs = [self.start(environment=common | {"RANK": str(rank)}) for rank in range(processes)]
-        for run in runs:
-            run.end()
-        return runs
+        return [self.start(environment=common | {"RANK": str(rank)}) for rank in range(processes)]
 
     def outs(self) -> dict[str, bytes]:
         """Contents of all that DVC keeps of the stage, by name."""

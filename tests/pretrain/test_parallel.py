@@ -109,4 +109,4 @@ def test_the_command_starts_as_many_processes_as_params_say(make_project: MakePr
 def test_means_and_unions_of_one_process_are_its_own() -> None:
     flags, values = torch.tensor([True, False]), torch.tensor([1.0, 2.0])
     assert torch.equal(Ranks().mean(values), values) and torch.equal(Ranks().union(flags), flags)
-    assert Ranks().any(True) and not Ranks().any(False)
+    assert Ranks().any(True) and not Ranks().any(False) and Ranks().gather("said") == ["said"]

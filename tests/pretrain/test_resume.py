@@ -1,5 +1,6 @@
 """Whatever happens to a run, the weights it leaves in the end are the same, byte for byte."""
 
+import io
 import os
 import random
 import shutil
@@ -7,9 +8,13 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from franca.data.prepare import prepare
 from franca.files import read_json
+from tests.conftest import MakeParams, write_tar
 from tests.pretrain.conftest import STEPS, MakeProject, Project, wait_for
 
 
@@ -141,6 +146,45 @@ def test_on_a_full_disk(reference: Project, make_project: MakeProject, step: int
     again = project.start()
     assert again.end() == 0, again.err
     assert project.outs() == reference.outs()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_images_that_vanish_lose_no_step(
+    tmp_path: Path, make_project: MakeProject, tiny_params: MakeParams, processes: int
+) -> None:
+    shards = [tmp_path / f"source/{shard}.tar" for shard in range(3)]
+    for shard, path in enumerate(shards):
+        write_tar(path, {f"{shard}-{i}.png": noise((shard, i)) for i in range(12)})
+    changes = {"source": str(shards[0].parent), "dense_source": None, "storage": "in_place", "max_refused": 0.0}
+    prepare(tiny_params().prepare.model_copy(update=changes), tmp_path / "prepared")
+    changes = {"runtime.checkpoint_steps": 100, "pretrain.losses.koleo_images": 4}
+    whole, project = (make_project(changes, name) for name in ("whole", "project"))
+    for one in (whole, project):
+        (one.folder / "prepared").unlink()
+        (one.folder / "prepared").symlink_to(tmp_path / "prepared")
+    assert [run.end() for run in whole.together(processes)] == [0] * processes
+
+    runs = project.together(processes)
+    runs[0].reach(3)
+    shards[1].rename(tmp_path / "elsewhere")
+    assert {run.end() for run in runs} <= {2, 75} and 2 in {run.end() for run in runs}
+    last_words = {run.err.splitlines()[-1] for run in runs}
+    assert any("1.tar: it is gone" in said for said in last_words)
+    assert all(said.startswith("franca: ") for said in last_words)
+    assert not (project.folder / "runs/requeue.json").exists()
+    (checkpoint,) = project.checkpoints()
+    assert int(checkpoint.name.split("-")[1]) == project.steps()[-1]
+
+    (tmp_path / "elsewhere").rename(shards[1])
+    assert [run.end() for run in project.together(processes)] == [0] * processes
+    assert project.outs() == whole.outs()
+
+
+def noise(seed: tuple[int, int]) -> bytes:
+    """A PNG of random pixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 @pytest.mark.slow
