@@ -77,8 +77,9 @@ def train(
 
     # models
     precision = choose_precision(params.pretrain.precision, device)
-    # Logits are products of what was bfloat16; TF32 keeps three bits more of it, and float32 would take eight times as long.
-    torch.backends.cuda.matmul.allow_tf32 = precision == "bf16"
+    if device.type == "cuda":
+        # Logits are products of what was bfloat16: TF32 keeps more of it than they need, many times faster.
+        torch.backends.cuda.matmul.allow_tf32 = precision == "bf16"
     student, teacher = make_networks(params, device)
     if runtime.compile:
         compile_blocks(student, teacher)
