@@ -18,6 +18,7 @@ PREFECT_PORT ?= 4200
 digest = $(shell cat $(1) pyproject.toml | git hash-object --stdin)
 RUNTIME := .venv/.runtime-$(call digest,requirements.lock)
 DEV := .venv/.dev-$(call digest,requirements-dev.lock)
+BENCH := .venv/.bench-$(call digest,requirements-bench.lock)
 
 .PHONY: help
 help: ## What there is to make.
@@ -60,7 +61,7 @@ worker: $(RUNTIME) ## Deploy the flows to the Prefect server and run what it sch
 SOLVE := --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet
 
 .PHONY: bench
-bench: $(DEV) ## Run the benchmarks and write benchmarks/RESULTS.md (some minutes; let the machine do nothing else).
+bench: $(BENCH) ## Run the benchmarks and write benchmarks/RESULTS.md (some minutes; let the machine do nothing else).
 	dvc pull --quiet data.dvc
 	python -m benchmarks
 
@@ -68,6 +69,7 @@ bench: $(DEV) ## Run the benchmarks and write benchmarks/RESULTS.md (some minute
 lock: ## Solve the dependencies anew (needs uv).
 	uv pip compile pyproject.toml --extra onnx --extra s3 --constraint constraints.txt $(SOLVE) -o requirements.lock
 	uv pip compile pyproject.toml --extra dev --extra onnx --extra s3 --constraint requirements.lock $(SOLVE) -o requirements-dev.lock
+	uv pip compile pyproject.toml --extra bench --extra dev --extra onnx --extra s3 --constraint requirements-dev.lock $(SOLVE) -o requirements-bench.lock
 	uv pip compile docker/server.in --constraint requirements.lock $(SOLVE) -o docker/server.lock
 
 .PHONY: clean
@@ -78,7 +80,7 @@ clean: ## Remove .venv, caches of tools and worktrees of killed runs; data, mode
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.11 ...")'
 	@test -x .venv/bin/pip || { echo "Making .venv"; $(PYTHON) -m venv .venv; }
-	@rm -f .venv/.runtime-* .venv/.dev-*
+	@rm -f .venv/.runtime-* .venv/.dev-* .venv/.bench-*
 	@echo "Installing $(1) (the first time some minutes: on Linux 5.5 GB with PyTorch's CUDA libraries)"
 	@pip install --no-deps --require-hashes --use-pep517 -r $(1) | sed -u -n -E \
 	  -e 's/^ *(Downloading|Using cached) (.*\([0-9]{2,}[0-9.]* [MG]B\)).*/  \1 \2/p' \
@@ -92,3 +94,6 @@ $(RUNTIME):
 
 $(DEV):
 	$(call install,requirements-dev.lock,$@ $(RUNTIME))
+
+$(BENCH):
+	$(call install,requirements-bench.lock,$@ $(DEV) $(RUNTIME))

@@ -11,7 +11,7 @@ import torch
 from benchmarks.tables import table
 from franca.files import write_bytes
 
-NAMES = ("crops", "heads", "loader")
+NAMES = ("crops", "heads", "loader", "step")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 

@@ -1,0 +1,66 @@
+"""The product's step: the parts of `franca.pretrain.loop` in its order, without checkpoints and what it prints."""
+
+from collections.abc import Callable
+
+import torch
+
+from benchmarks.step_setting import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Setting
+from franca.data.batch import RawBatch
+from franca.data.multi_crop import stack
+from franca.pretrain.monitor import Meter
+from franca.pretrain.network import update_teacher
+from franca.pretrain.objective import Assigner, student_terms
+from franca.pretrain.optimizer import clip_gradients, make_optimizer, set_rates
+from franca.pretrain.parts import Part, cut
+from franca.pretrain.setup import make_networks
+from franca.pretrain.watch import FiniteCheck
+from franca.runtime import make_deterministic
+
+
+class FrancaStep:
+    def __init__(self, setting: Setting) -> None:
+        make_deterministic(setting.params.runtime)
+        self._setting, self._params, self._device = setting, setting.params.pretrain, setting.device
+        self.student, self.teacher = make_networks(setting.params, setting.device)
+        self._assigner = Assigner(self._params.losses, self.student.dino_head.counts).to(setting.device)
+        self._optimizer = make_optimizer(self.student, self._params.optimizer)
+        self._meter = Meter(self.student.dino_head.levels, self.student.dino_head.counts, setting.device)
+        self._finite = FiniteCheck(setting.device)
+
+    def crops(self) -> Part:
+        setting = self._setting
+        cuts = setting.multi_crop.cuts(setting.draws(), setting.side)
+        batch = RawBatch(stack(setting.images(), setting.side), *cuts, setting.masks())
+        return cut(batch, 1, setting.params.base, self._device)[0]
+
+    def backward(self, part: Part, lap: Callable[[str], object] = lambda name: None) -> torch.Tensor:
+        """The loss, whose gradients it leaves in the student."""
+        with torch.no_grad(), self._setting.autocast():
+            views = [self.teacher(part.global_crops, part.masked)]
+        lap("teacher")
+        targets = self._assigner(views, self._setting.temperature)
+        lap("assignments")
+        with self._setting.autocast():
+            seen = self.student(part.global_crops, part.masked, part.masks, part.local_crops)
+        lap("student")
+        terms = student_terms(seen, targets[0], part.mask_weights, self._params.losses)
+        lap("losses")
+        terms.total.backward()
+        lap("backward")
+        self._meter.update(terms)
+        lap("log")
+        return terms.total
+
+    def train(self, crops: Part, lap: Callable[[str], object] = lambda name: None) -> None:
+        """`lap` is told the name of each part of the step when it is done."""
+        set_rates(self._optimizer, LEARNING_RATE, LEARNING_RATE, WEIGHT_DECAY)
+        self.backward(crops, lap)
+        norms = clip_gradients(self.student, self._params.optimizer.clip_norm)
+        self._finite.guard(self._optimizer, norms, 1)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        lap("optimizer")
+        update_teacher(self.teacher, self.student, MOMENTUM)
+        lap("moving_average")
+        self._meter.add({f"grad_norm/{name}": norm for name, norm in norms.items()})
+        lap("log")

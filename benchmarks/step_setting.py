@@ -1,0 +1,88 @@
+"""What all forms of the step in `benchmarks.step` have in common: parameters, images, device and precision."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from franca import presets
+from franca.data.masks import batch_masks
+from franca.data.multi_crop import Draws, Frame, MultiCrop
+from franca.params import Params
+
+LEARNING_RATE, WEIGHT_DECAY, MOMENTUM = 1e-4, 0.04, 0.99
+
+
+class Form(Protocol):
+    """A way to take a training step."""
+
+    def crops(self) -> Any:
+        """The step's input, made of decoded images; of the same seed each time, so that every step does the same."""
+
+    def train(self, crops: Any) -> None:
+        """All that follows, to the moved teacher."""
+
+
+class Case(NamedTuple):
+    """A model and its crops: a preset, and what is changed in it."""
+
+    preset: str
+    side: int
+    """of the images, in pixels"""
+    batch: int
+    drop_path: float
+    patch_size: int
+    local_size: int
+
+
+CPU_CASES = {
+    "cpu-demo": Case("cpu-demo", 64, 32, 0.0, 8, 16),
+    "ViT-S/16": Case("vits14-1gpu", 256, 5, 0.3, 16, 96),
+}
+CUDA_CASES = {"ViT-L/14": Case("vitl14-in21k", 256, 32, 0.4, 14, 98)}
+LEVELS = {"one": "none", "five": "project"}
+"""`pretrain.heads.nesting` by the number of levels."""
+
+
+class Setting:
+    """A case with a number of levels, on the device that there is."""
+
+    def __init__(self, case: str, levels: str, precise: bool = False) -> None:
+        """`precise` is float32 also on a GPU."""
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        preset, side, batch, drop_path, patch_size, local_size = (CPU_CASES | CUDA_CASES)[case]
+        tree = presets.values(preset)
+        tree["base"]["backbone"]["patch_size"] = patch_size
+        tree["pretrain"] |= {"batch_size": batch, "drop_path": drop_path, "precision": "auto"}
+        tree["pretrain"]["crops"]["local_size"] = local_size
+        tree["pretrain"]["heads"]["nesting"] = LEVELS[levels]
+        tree["pretrain"]["losses"]["koleo_images"] = batch
+        tree["runtime"] |= {"accumulation_steps": 1, "threads": 1 if self.device.type == "cpu" else 8}
+        self.params = Params.model_validate(tree)
+        self.side, self.batch = side, batch
+        self._bf16 = self.device.type == "cuda" and not precise
+        self.temperature = self.params.pretrain.losses.teacher_temperature[0]
+        self._noise = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
+        self.multi_crop = MultiCrop(
+            self.params.base.image_size, self.params.pretrain.crops, self.params.pretrain.augment
+        )
+
+    def images(self) -> Iterator[tuple[Image.Image, Frame]]:
+        for pixels in self._noise:
+            yield Image.fromarray(pixels), (0.0, 0.0, float(self.side), float(self.side))
+
+    def draws(self) -> Draws:
+        return self.multi_crop.draw(np.random.default_rng(0), self.batch, slice(self.batch))
+
+    def masks(self) -> Tensor:
+        grid = self.params.base.image_size // self.params.base.backbone.patch_size
+        masks = batch_masks(2 * self.batch, grid, self.params.pretrain.masks, np.random.default_rng(0))
+        return torch.from_numpy(masks)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """bfloat16 on a GPU, float32 on a CPU."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
