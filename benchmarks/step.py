@@ -4,8 +4,8 @@
 same in all forms: on a CPU the demo's, which drops nothing, and a ViT-S/16 that drops 0.3 of the samples in each
 block, in float32 on one core; on a GPU a ViT-L/14 that drops 0.4, in bfloat16. With one level all three forms take
 part, for lightly has no nested heads; with five the first two. `step_textbook.py` and `step_lightly.py` tell what they
-do. The product computes the samples alone that a block does not drop, the others compute all. Before anything is timed,
-product and textbook must have the same loss and the same gradients.
+do. The product computes the samples alone that a block does not drop, the others compute all. Before anything is
+timed, product and textbook must have the same loss and the same gradients.
 
 `franca_is_faster` is franca's images a second over the form's, and the same `without_crops`, which other processes may
 make. `peak_mib` is memory over what a process, of its own for each form, had before its first step. `mfu` is the share
