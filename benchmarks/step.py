@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.step_franca import FrancaStep
+from benchmarks.step_franca import FrancaStep, franca_crops
 from benchmarks.step_setting import CPU_CASES, CUDA_CASES, LEVELS, Form, Setting
 from benchmarks.step_textbook import TextbookStep, textbook_losses
 from benchmarks.tables import table
@@ -56,7 +56,7 @@ def check() -> None:
     for levels in LEVELS:
         setting = Setting("cpu-demo", levels, precise=True)
         ours, plain = FrancaStep(setting), TextbookStep(setting)
-        part = ours.crops()
+        part = franca_crops(setting)
         torch.testing.assert_close(ours.backward(part), plain.backward(part), rtol=1e-5, atol=0)
         for (name, one), (_, other) in zip(
             ours.student.named_parameters(), plain.student.named_parameters(), strict=True
@@ -198,12 +198,13 @@ def _speed(device: torch.device) -> float:
 def _flops(setting: Setting) -> int:
     """Of the products of one step, counted on tensors without contents."""
     params, meta = setting.params, torch.device("meta")
-    student = Network(params.base, params.pretrain).to(meta)
-    teacher = Network(params.base, params.pretrain).to(meta).eval().requires_grad_(False)
+    with meta:
+        student, teacher = (Network(params.base, params.pretrain) for _ in range(2))
+    teacher.eval().requires_grad_(False)
     for network in (student, teacher):
         for block in network.backbone.blocks:
             block.attn.fused_attn = False  # type: ignore[union-attr]
-    part = Part(*(x.to(meta) for x in FrancaStep(setting).crops()))
+    part = Part(*(x.to(meta) for x in franca_crops(setting)))
     with FlopCounterMode(display=False) as counter:
         torch.stack(list(textbook_losses(student, teacher, part, setting).values())).sum().backward()
     return counter.get_total_flops()

@@ -17,10 +17,16 @@ from franca.pretrain.watch import FiniteCheck
 from franca.runtime import make_deterministic
 
 
+def franca_crops(setting: Setting) -> Part:
+    cuts = setting.multi_crop.cuts(setting.draws(), setting.side)
+    batch = RawBatch(stack(setting.images(), setting.side), *cuts, setting.masks())
+    return cut(batch, 1, setting.params.base, setting.device)[0]
+
+
 class FrancaStep:
     def __init__(self, setting: Setting) -> None:
         make_deterministic(setting.params.runtime)
-        self._setting, self._params, self._device = setting, setting.params.pretrain, setting.device
+        self._setting, self._params = setting, setting.params.pretrain
         self.student, self.teacher = make_networks(setting.params, setting.device)
         self._assigner = Assigner(self._params.losses, self.student.dino_head.counts).to(setting.device)
         self._optimizer = make_optimizer(self.student, self._params.optimizer)
@@ -28,10 +34,7 @@ class FrancaStep:
         self._finite = FiniteCheck(setting.device)
 
     def crops(self) -> Part:
-        setting = self._setting
-        cuts = setting.multi_crop.cuts(setting.draws(), setting.side)
-        batch = RawBatch(stack(setting.images(), setting.side), *cuts, setting.masks())
-        return cut(batch, 1, setting.params.base, self._device)[0]
+        return franca_crops(self._setting)
 
     def backward(self, part: Part, lap: Callable[[str], object] = lambda name: None) -> torch.Tensor:
         """The loss, whose gradients it leaves in the student."""
