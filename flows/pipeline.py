@@ -2,19 +2,21 @@
 
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from prefect import flow, get_run_logger, task
+from prefect import Task, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
 from flows.artifacts import publish
 from flows.process import dvc
 from flows.workspace import Workspace, workspace
-from franca.errors import FrancaError
+from franca.errors import FrancaError, Stopped
+from franca.files import read_json
 from franca.params import Params, load_params, read_yaml
-from franca.paths import PARAMS
+from franca.paths import PARAMS, requeue_path
 
 _UNCHANGED = ("didn't change, skipping", "is cached - skipping run")
 
@@ -50,13 +52,36 @@ def pull(place: Workspace) -> None:
         logger.warning("the data on disk is used as it is, for `dvc pull data.dvc` failed: %s", error)
 
 
-@task(task_run_name="{stage}", cache_policy=NO_CACHE)
+def last_stop(stage: str) -> dict[str, Any] | None:
+    """At which step of which run `stage` was told to stop, unless it has begun anew since."""
+    path = requeue_path()
+    marker = read_json(path) if path.exists() else {}
+    return marker if marker.get("stage") == stage else None
+
+
+def was_stopped(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    return isinstance(state.data, Stopped)
+
+
+# As often as it takes, which Prefect wants as a number.
+@task(
+    task_run_name="{stage}",
+    cache_policy=NO_CACHE,
+    retries=1000,
+    retry_delay_seconds=10,
+    retry_condition_fn=was_stopped,
+)
 def reproduce(stage: str, place: Workspace) -> State[None] | None:
-    """Let DVC bring one stage up to date; the state is Cached where it had nothing to run."""
+    """Let DVC bring one stage up to date; the state is Cached where it had nothing to run.
+
+    A stage that was stopped from outside runs again, if it got on since it was last stopped.
+    """
+    before = last_stop(stage)
     try:
         lines = dvc(["repro", "--single-item", stage], place.folder, get_run_logger().info, place.env)
     except FrancaError as error:
-        raise FrancaError(f"stage {stage}: {error}") from None
+        kind = FrancaError if last_stop(stage) in (None, before) else Stopped
+        raise kind(f"stage {stage}: {error}") from None
     if any(sign in line for sign in _UNCHANGED for line in lines):
         return Completed(name="Cached", message="nothing that the stage depends on has changed")
     return None

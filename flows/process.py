@@ -18,7 +18,8 @@ GRACE_SECONDS = 20.0
 BUSY_SECONDS = 10.0
 KEPT_LINES = 100
 
-_BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
+# What DVC says, and a stage that was told to stop and still saves where DVC is gone already.
+_BUSY = ("is busy, it is being blocked by", "Unable to acquire lock", "works here; wait for it or stop it")
 
 
 def run(
@@ -70,7 +71,7 @@ def dvc(arguments: Sequence[str], folder: Path, log: Log, extra_env: Mapping[str
             return lines
         if not any(sign in line for sign in _BUSY for line in lines):
             raise FrancaError(reason(lines, code))
-        log(f"another DVC command holds these files; trying again in {BUSY_SECONDS:g} s")
+        log(f"another command holds these files; trying again in {BUSY_SECONDS:g} s")
         time.sleep(BUSY_SECONDS)
 
 

@@ -22,7 +22,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import State
 from prefect.settings import get_current_settings
 
-from flows.pipeline import pipeline
+from flows.pipeline import pipeline, reproduce
 from flows.process import dvc
 from franca.files import read_json
 from franca.params import Params, load_params
@@ -52,6 +52,14 @@ def task_states(state: State[Any]) -> dict[str, str]:
     chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id(state)]))
     with get_client(sync_client=True) as client:
         return {run.name: run.state_name or "" for run in client.read_task_runs(flow_run_filter=chosen)}
+
+
+def states_of_stage(state: State[Any], stage: str) -> list[str]:
+    """All that one stage's task went through."""
+    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id(state)]))
+    with get_client(sync_client=True) as client:
+        run = next(run for run in client.read_task_runs(flow_run_filter=chosen) if run.name == stage)
+        return [state.name or "" for state in client.read_task_run_states(run.id)]
 
 
 def logs(state: State[Any]) -> list[str]:
@@ -113,6 +121,25 @@ def test_a_failing_stage_fails_the_run_with_its_own_line(project: Path) -> None:
     assert state.is_failed()
     assert "stage prepare: prepare: broken: no image in it can be read" in (state.message or "")
     assert "evaluate" not in task_states(state)
+
+
+def test_a_stage_that_was_stopped_goes_on_for_as_long_as_it_gets_on(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is stopped twice at the same step fails with its own line."""
+    monkeypatch.setattr(reproduce, "retry_delay_seconds", 1)
+    with_source(project, "stopped")
+    state = run_flow(params_of(project))
+    assert state.is_completed()
+    again = ["AwaitingRetry", "Retrying"]
+    assert states_of_stage(state, "prepare") == ["Pending", "Running", *again, *again, "Completed"]
+
+    with_source(project, "stuck")
+    (project / "runs/saved").write_text("1")
+    state = run_flow(params_of(project))
+    assert state.is_failed()
+    assert "stage prepare: stopped at step 1 of 2" in (state.message or "")
+    assert states_of_stage(state, "prepare") == ["Pending", "Running", *again, "Failed"]
 
 
 def test_data_that_cannot_be_pulled_but_is_there_is_used(project: Path) -> None:
