@@ -3,4 +3,4 @@
 set -euo pipefail
 prefect work-pool inspect cpu > /dev/null 2>&1 || prefect work-pool create cpu --type process
 prefect --no-prompt deploy --all
-exec prefect worker start --pool cpu "$@"
+exec python flows/worker.py "$@"

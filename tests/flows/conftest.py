@@ -44,21 +44,23 @@ if sys.argv[1] == "prepare":
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         print("pids", os.getpid(), child.pid, flush=True)
         child.wait()
-    if params["prepare"]["source"] in ("stopped", "stuck"):
-        saved = Path("runs/saved")
-        step = int(saved.read_text()) if saved.exists() else 0
+    if params["prepare"]["source"] in ("stopped", "stuck", "waits"):
+        runs = Path(os.environ["DVC_ROOT"], "runs")
+        runs.mkdir(exist_ok=True)
+        step = int((runs / "saved").read_text()) if (runs / "saved").exists() else 0
         def stop(*_):
-            after = step + (params["prepare"]["source"] == "stopped")
-            saved.parent.mkdir(exist_ok=True)
-            saved.write_text(str(after))
+            after = step + (params["prepare"]["source"] != "stuck")
+            (runs / "saved").write_text(str(after))
             marker = {"stage": "prepare", "run": "prepare-1", "step": after}
-            Path("runs/requeue.json").write_text(json.dumps(marker))
+            (runs / "requeue.json").write_text(json.dumps(marker))
             sys.exit(f"franca: stopped at step {after} of 2")
-        Path("runs/requeue.json").unlink(missing_ok=True)
+        (runs / "requeue.json").unlink(missing_ok=True)
         signal.signal(signal.SIGTERM, stop)
         print("step", step, flush=True)
-        if step < 2:
+        if step < 2 and params["prepare"]["source"] != "waits":
             os.kill(os.getpid(), signal.SIGTERM)
+        if step < 1:
+            time.sleep(600)
     print("packing", Path("data/images.txt").read_text(), flush=True)
     if params["prepare"]["source"] == "broken":
         sys.exit("prepare: broken: no image in it can be read")

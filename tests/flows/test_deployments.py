@@ -3,12 +3,11 @@
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,18 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
+Program = subprocess.Popen[bytes]
+
+
+class Site(httpx.Client):
+    """A server's API, and what starts programs that know the server."""
+
+    start_program: Callable[..., Program]
+    worker: Program
+
+
 @pytest.fixture
-def api(project: Path, tmp_path: Path) -> Iterator[httpx.Client]:
+def api(project: Path, tmp_path: Path) -> Iterator[Site]:
     for name in ("flows", "franca"):
         shutil.copytree(ROOT / name, project / name)
     for name in ("prefect.yaml", "pyproject.toml"):
@@ -39,23 +48,27 @@ def api(project: Path, tmp_path: Path) -> Iterator[httpx.Client]:
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
     }
 
-    def start(*command: str) -> subprocess.Popen[bytes]:
-        with (tmp_path / f"{Path(command[0]).name}.log").open("wb") as log:
-            return subprocess.Popen(
+    started = []
+
+    def start(*command: str) -> Program:
+        with (tmp_path / f"{Path(command[0]).name}.log").open("ab") as log:
+            program = subprocess.Popen(
                 command, cwd=project, env=environment, stdout=log, stderr=log, start_new_session=True
             )
+        started.append(program)
+        return program
 
-    started = [start("prefect", "server", "start", "--host", "127.0.0.1", "--port", port)]
     try:
-        with httpx.Client(base_url=environment["PREFECT_API_URL"]) as client:
-            wait(lambda: answers(client, "/health"))
-            started.append(start("flows/worker.sh"))
-            wait(lambda: answers(client, "/deployments/name/pipeline/manual"))
-            yield client
+        start("prefect", "server", "start", "--host", "127.0.0.1", "--port", port)
+        with Site(base_url=environment["PREFECT_API_URL"]) as site:
+            wait(lambda: answers(site, "/health"))
+            site.start_program, site.worker = start, start("flows/worker.sh")
+            wait(lambda: answers(site, "/deployments/name/promote/champion"))
+            yield site
     finally:
-        for process in reversed(started):
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(60)
+        for program in reversed(started):
+            program.terminate()
+            program.wait(60)
 
 
 def answers(client: httpx.Client, path: str) -> bool:
@@ -120,18 +133,41 @@ def test_forms_and_runs(api: httpx.Client) -> None:
     assert "embed_dim 100 must be a multiple of 16" in state["message"]
 
 
-def test_a_cancelled_run_leaves_no_process(api: httpx.Client) -> None:
+def with_source(api: httpx.Client, source: str) -> dict[str, Any]:
     params = form(api)
-    endless = {**params, "prepare": {**params["prepare"], "source": "endless"}}
-    run = start(api, "pipeline/manual", {"params": endless}).json()["id"]
+    return {"params": {**params, "prepare": {**params["prepare"], "source": source}}}
+
+
+def logs(api: httpx.Client, run: str) -> list[str]:
+    found = api.post("/logs/filter", json={"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC"}).json()
+    return [line["message"] for line in found]
+
+
+def test_a_cancelled_run_leaves_no_process(api: httpx.Client) -> None:
+    run = start(api, "pipeline/manual", with_source(api, "endless")).json()["id"]
 
     def pids() -> list[int]:
-        lines = api.post("/logs/filter", json={"logs": {"flow_run_id": {"any_": [run]}}}).json()
-        return [
-            int(pid) for line in lines if line["message"].startswith("pids ") for pid in line["message"].split()[1:]
-        ]
+        lines = [line.split() for line in logs(api, run)]
+        return [int(pid) for line in lines if line[0] == "pids" for pid in line[1:]]
 
     processes = [psutil.Process(pid) for pid in wait(pids)]
     api.post(f"/flow_runs/{run}/set_state", json={"state": {"type": "CANCELLING"}})
     assert end_of(api, run)["type"] == "CANCELLED"
     assert not psutil.wait_procs(processes, timeout=20)[1]
+    time.sleep(5)
+    assert end_of(api, run)["type"] == "CANCELLED"
+
+
+def test_a_run_whose_worker_goes_down_goes_on_with_the_next(api: Site) -> None:
+    """The worker ends after all that it started, and the run, the same one, waits for another worker."""
+    run = start(api, "pipeline/manual", with_source(api, "waits")).json()["id"]
+    wait(lambda: "step 0" in logs(api, run))
+    below = psutil.Process(api.worker.pid).children(recursive=True)
+    api.worker.terminate()
+    api.worker.wait(60)
+    assert not psutil.wait_procs(below, timeout=1)[1]
+    assert api.get(f"/flow_runs/{run}").json()["state"]["name"] == "AwaitingRetry"
+
+    api.start_program("flows/worker.sh")
+    assert end_of(api, run)["type"] == "COMPLETED"
+    assert [line for line in logs(api, run) if line.startswith("step ")] == ["step 0", "step 1"]
