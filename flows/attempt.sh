@@ -5,4 +5,4 @@
 set -o pipefail
 trap : TERM INT
 # tee goes on reading when the worker no longer does.
-setsid python "${0%/*}/leash.py" $$ prefect flow-run execute 2>&1 | setsid tee -p /dev/null
+setsid python "${0%/*}/leash.py" $$ prefect flow-run execute 2>&1 | (trap "" TERM INT; exec tee -p /dev/null)

@@ -154,7 +154,7 @@ def test_a_cancelled_run_leaves_no_process(api: httpx.Client) -> None:
     api.post(f"/flow_runs/{run}/set_state", json={"state": {"type": "CANCELLING"}})
     assert end_of(api, run)["type"] == "CANCELLED"
     assert not psutil.wait_procs(processes, timeout=20)[1]
-    time.sleep(5)
+    time.sleep(5)  # in which nothing may schedule it again
     assert end_of(api, run)["type"] == "CANCELLED"
 
 
