@@ -7,12 +7,18 @@
 #SBATCH --cpus-per-task=96
 #SBATCH --time=24:00:00
 #SBATCH --requeue
+#SBATCH --open-mode=append
 #SBATCH --signal=TERM@180
 set -uo pipefail
 
+# Only what this attempt leaves counts.
+rm -f runs/requeue.json
+
+export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"  # else srun takes one
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=150  # torchrun's patience with a checkpoint, in seconds; else 30
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun python -m torch.distributed.run \
-  --nnodes="$SLURM_NNODES" --nproc-per-node=8 \
+  --nnodes="$SLURM_NNODES" --nproc-per-node="${SLURM_GPUS_ON_NODE:-auto}" \
   --rdzv-id="$SLURM_JOB_ID" --rdzv-backend=c10d --rdzv-endpoint="$first:29500" \
   -m franca pretrain
 code=$?
