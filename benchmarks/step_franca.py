@@ -42,12 +42,11 @@ class FrancaStep:
             views = [self.teacher(part.global_crops, part.masked)]
         lap("teacher")
         targets = self._assigner(views, self._setting.temperature)
-        lap("assignments")
         with self._setting.autocast():
             seen = self.student(part.global_crops, part.masked, part.masks, part.local_crops)
         lap("student")
         terms = student_terms(seen, targets[0], part.mask_weights, self._params.losses)
-        lap("losses")
+        lap("assignments_and_losses")
         terms.total.backward()
         lap("backward")
         self._meter.update(terms)

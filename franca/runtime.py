@@ -23,3 +23,5 @@ def make_deterministic(runtime: Runtime) -> None:
     """Thread count and algorithms that give the same bytes again on the same machine."""
     torch.set_num_threads(runtime.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Costs a pass over every new tensor; nothing reads memory that it has not written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -46,10 +46,22 @@ class StochasticBlock(Block):
         super().__init__(*arguments, **keywords)
         self.drop_rate = drop_rate
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, wanted: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """Tokens (B, T, D); or, of `wanted` (M,), their positions in (B, T) row by row, those alone: (M, D)."""
         rate = self.drop_rate if self.training else 0.0
         x = residual(x, lambda y: self.ls1(self.attn(self.norm1(y))), rate)
-        return residual(x, lambda y: self.ls2(self.mlp(self.norm2(y))), rate)
+        if wanted is None:
+            return residual(x, self._mlp, rate)
+        tokens = x.flatten(0, 1)[wanted]
+        if rate == 0:
+            return tokens + self._mlp(tokens)
+        kept, scale = kept_samples(len(x), rate, x.device)
+        scales = x.new_zeros(len(x)).index_fill(0, kept, scale)[wanted // x.shape[1]]
+        return tokens + self._mlp(tokens) * scales[:, None]
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        update: Tensor = self.ls2(self.mlp(self.norm2(x)))
+        return update
 
 
 class Backbone(VisionTransformer):
@@ -89,14 +101,20 @@ class Backbone(VisionTransformer):
         if self.reg_token is not None:
             nn.init.normal_(self.reg_token, std=1e-6)
 
-    def forward(self, images: Tensor, masks: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, images: Tensor, masks: Tensor | None = None, wanted: Tensor | None = None
+    ) -> Tensor:
         """The same as `forward_features`: there is no classifier."""
-        return self.forward_features(images, masks)
+        return self.forward_features(images, masks, wanted)
 
-    def forward_features(self, images: Tensor, masks: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward_features(  # type: ignore[override]
+        self, images: Tensor, masks: Tensor | None = None, wanted: Tensor | None = None
+    ) -> Tensor:
         """Normalized tokens (B, 1 + registers + h w, D) of normalized images (B, 3, H, W).
 
-        Masked patches, where `masks` (B, h w) is true, are replaced by the mask token before positions are added.
+        Masked patches, where `masks` (B, h w) is true, are replaced by the mask token before positions are added. Of
+        `wanted` (M,), positions in (B, tokens) row by row, those tokens alone are given, (M, D): the last block spares
+        itself the MLP of all others.
         """
         x = self.patch_embed(images)
         if masks is not None:
@@ -106,8 +124,14 @@ class Backbone(VisionTransformer):
         fused = x.is_cuda or x.shape[1] > 256
         for block in self.blocks:
             block.attn.fused_attn = fused  # type: ignore[union-attr]
+        for block in self.blocks[:-1]:
             x = block(x)
-        return self.norm(x)
+        return self.norm(self.blocks[-1](x, wanted))
+
+    def patches(self, images: Tensor) -> int:
+        """How many patches each image has."""
+        height, width = self.patch_embed.dynamic_feat_size((images.shape[-2], images.shape[-1]))
+        return height * width
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         """Class token and registers put before patches (B, h, w, D), positions added to all but registers."""
@@ -148,7 +172,11 @@ def residual(x: Tensor, branch: Callable[[Tensor], Tensor], rate: float) -> Tens
     """
     if rate == 0:
         return x + branch(x)
-    keep = max(int(len(x) * (1 - rate)), 1)
-    kept = torch.randperm(len(x), device=x.device)[:keep]
-    update = branch(x[kept]) * (len(x) / keep)
-    return x.index_add(0, kept, update.to(x.dtype))
+    kept, scale = kept_samples(len(x), rate, x.device)
+    return x.index_add(0, kept, branch(x[kept]).to(x.dtype), alpha=scale)
+
+
+def kept_samples(batch: int, rate: float, device: torch.device) -> tuple[Tensor, float]:
+    """Which samples of a batch keep a branch, and what it is scaled by there."""
+    keep = max(int(batch * (1 - rate)), 1)
+    return torch.randperm(batch, device=device)[:keep], batch / keep

@@ -28,7 +28,8 @@ class Prototypes(nn.Module):
 
     def forward(self, count: int | None = None) -> Tensor:
         """The first `count` prototypes, or all."""
-        return F.normalize(self.weight_v[:count], dim=-1) * self.weight_g[:count]
+        # What torch.nn.utils.parametrizations.weight_norm calls: one pass, where its formula in tensors makes several.
+        return torch._weight_norm(self.weight_v[:count], self.weight_g[:count], 0)
 
 
 def _mlp(width: int, hidden: int, bottleneck: int) -> nn.Sequential:

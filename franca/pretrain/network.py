@@ -37,12 +37,17 @@ class Network(nn.Module):
         `masked` (M,) are the positions, in (2 B, h w) row by row, of the patches that go through the patch head;
         `masks` (2 B, h w) hides patches from the backbone.
         """
-        tokens = self.backbone(global_crops, masks)
-        classes, patches = tokens[:, 0].contiguous(), tokens[:, self.backbone.num_prefix_tokens :]
+        prefix, patches = self.backbone.num_prefix_tokens, self.backbone.patches(global_crops)
+        first = torch.arange(len(global_crops), device=masked.device) * (prefix + patches)
+        of_patches = first[masked // patches] + prefix + masked % patches
+        tokens = self.backbone(global_crops, masks, torch.cat([first, of_patches]))
+        classes, hidden = tokens.split([len(first), len(masked)])
         every = classes
         if local_crops is not None and len(local_crops):
-            every = torch.cat([classes, self.backbone(local_crops)[:, 0]])
-        return Outputs(classes, self.dino_head(every), self.ibot_head(patches.flatten(0, 1)[masked]))
+            size = prefix + self.backbone.patches(local_crops)
+            first = torch.arange(len(local_crops), device=masked.device) * size
+            every = torch.cat([classes, self.backbone(local_crops, None, first)])
+        return Outputs(classes, self.dino_head(every), self.ibot_head(hidden))
 
 
 @torch.no_grad()
