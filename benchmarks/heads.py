@@ -7,7 +7,6 @@ single core: one tells the time, and one, whose allocator gives back at once wha
 """
 
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.memory import resident
 from benchmarks.tables import table
 from franca.losses.ibot import ibot_loss
 from franca.losses.sinkhorn import sinkhorn
@@ -63,18 +63,14 @@ def _run(what: str, form: str, tokens: int, prototypes: int) -> float:
     weights = torch.full((tokens,), 1 / tokens)
     few = [(student[:2], heads[:2], teacher[:2], targets[:2]) for student, heads, teacher, targets in levels]
     loss(few, weights[:2]).backward()  # torch itself takes memory the first time
-    before, best = _peak_mib(), float("inf")
+    before, best = resident(peak=True), float("inf")
     for _ in range(ROUNDS if what == "seconds" else 1):
         for student, heads, *_ in levels:
             student.grad = heads.grad = None
         start = time.process_time()
         loss(levels, weights).backward()
         best = min(best, time.process_time() - start)
-    return best if what == "seconds" else _peak_mib() - before
-
-
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return best if what == "seconds" else (resident(peak=True) - before) / 2**20
 
 
 def _levels(tokens: int, prototypes: int) -> list[Level4]:

@@ -9,8 +9,8 @@ timed, product and textbook must have the same loss and the same gradients.
 
 `franca_is_faster` is franca's images a second over the form's, and the same `without_crops`, which other processes may
 make. `peak_mib` is memory over what a process, of its own for each form, had before its first step. `mfu` is the share
-of the machine's speed in large matrix products that a step reaches with the products that the method asks for, those
-of dropped samples not among them. The second table tells where the time of the product's step goes.
+of the machine's speed in large matrix products that a step reaches with the products of the textbook's form without
+those of dropped samples; the product spares itself some more of them. The second table tells where its time goes.
 """
 
 import importlib.util
@@ -20,12 +20,12 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.memory import resident
 from benchmarks.step_franca import FrancaStep, franca_crops
 from benchmarks.step_setting import CPU_CASES, CUDA_CASES, LEVELS, Form, Setting
 from benchmarks.step_textbook import TextbookStep, textbook_losses
@@ -182,9 +182,7 @@ def _memory(device: torch.device, peak: bool = False) -> int:
     """Bytes that this process has, or has had at most."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()
-    wanted = "VmHWM:" if peak else "VmRSS:"
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(wanted))
+    return resident(peak)
 
 
 def _speed(device: torch.device) -> float:

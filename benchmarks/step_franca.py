@@ -14,7 +14,7 @@ from franca.pretrain.optimizer import clip_gradients, make_optimizer, set_rates
 from franca.pretrain.parts import Part, cut
 from franca.pretrain.setup import make_networks
 from franca.pretrain.watch import FiniteCheck
-from franca.runtime import make_deterministic
+from franca.runtime import make_deterministic, tf32
 
 
 def franca_crops(setting: Setting) -> Part:
@@ -41,11 +41,13 @@ class FrancaStep:
         with torch.no_grad(), self._setting.autocast():
             views = [self.teacher(part.global_crops, part.masked)]
         lap("teacher")
-        targets = self._assigner(views, self._setting.temperature)
+        with tf32(self._setting.bf16):
+            targets = self._assigner(views, self._setting.temperature)
         with self._setting.autocast():
             seen = self.student(part.global_crops, part.masked, part.masks, part.local_crops)
         lap("student")
-        terms = student_terms(seen, targets[0], part.mask_weights, self._params.losses)
+        with tf32(self._setting.bf16):
+            terms = student_terms(seen, targets[0], part.mask_weights, self._params.losses)
         lap("assignments_and_losses")
         terms.total.backward()
         lap("backward")

@@ -64,7 +64,7 @@ class Setting:
         tree["runtime"] |= {"accumulation_steps": 1, "threads": 1 if self.device.type == "cpu" else 8}
         self.params = Params.model_validate(tree)
         self.side, self.batch = side, batch
-        self._bf16 = self.device.type == "cuda" and not precise
+        self.bf16 = self.device.type == "cuda" and not precise
         self.temperature = self.params.pretrain.losses.teacher_temperature[0]
         self._noise = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
         self.multi_crop = MultiCrop(
@@ -85,4 +85,4 @@ class Setting:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bfloat16 on a GPU, float32 on a CPU."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)

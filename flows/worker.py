@@ -17,7 +17,7 @@ if __name__ == "__main__":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches the worker itself
     worker = subprocess.Popen(["prefect", "worker", "start", "--pool", "cpu", *sys.argv[1:]])
-    signal.signal(signal.SIGTERM, lambda *_: worker.terminate())
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(worker.pid, signal.SIGTERM))
     code = 0
     try:
         while True:

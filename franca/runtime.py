@@ -1,5 +1,7 @@
 """Where and how tensors are computed, as the `runtime` section asks for it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -25,3 +27,14 @@ def make_deterministic(runtime: Runtime) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Costs a pass over every new tensor; nothing reads memory that it has not written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether a GPU may multiply float32 matrices as TF32: 11 bits of each factor, several times as fast."""
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, allowed
+    try:
+        yield
+    finally:
+        matmul.allow_tf32 = before

@@ -23,7 +23,7 @@ class Assignments:
     sample: Tensor
     """(N,): what makes a row sum to one"""
     kept: Tensor | None = None
-    """T itself"""
+    """T (N, K), if it is there"""
 
     def __len__(self) -> int:
         return len(self.hidden)

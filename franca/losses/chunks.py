@@ -1,4 +1,4 @@
-"""Rows of logits, some at a time: tokens x prototypes never lie in memory as a whole."""
+"""Logits, some rows at a time: the student's tokens x prototypes never lie in memory as a whole."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ def chunks(rows: int, prototypes: Tensor, products: bool = True) -> Iterator[sli
 
 
 def exp_(x: Tensor) -> Tensor:
-    """e^x of x <= 0, in place, but at least e^-60, which beside a 1 float32 cannot tell from 0.
+    """e^x of x <= 0, in place, but at least e^-60, which float32 cannot add to 1.
 
     A CPU takes ten times as long and more for results that are too small for a normal float32, here and in whatever
     they go into.

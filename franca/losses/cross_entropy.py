@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from franca.losses.chunks import chunks, logsumexp_
 
 Targets = Callable[[slice], Tensor]
-"""Maps a slice of the student's rows to their targets, float32 (n, K)."""
+"""Maps a slice of the student's rows to their targets, float32 (n, K), all above 0."""
 
 
 class RowStatistics(NamedTuple):

@@ -5,7 +5,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from franca.losses.assignments import Assignments
-from franca.losses.chunks import chunks, exp_
+from franca.losses.chunks import chunks, exp_, logsumexp_
 
 
 def sinkhorn(hidden: Tensor, prototypes: Tensor, iterations: int) -> Assignments:
@@ -15,29 +15,38 @@ def sinkhorn(hidden: Tensor, prototypes: Tensor, iterations: int) -> Assignments
     sample's sum over prototypes (constant factors cancel). hidden (N, b), already divided by the temperature, and
     prototypes (K, b) are float32.
 
-    The first time goes by logarithms, so that no temperature overflows: f_k is the log of a prototype's sum and
-    X = exp(h w^T - f - g) with the row's maximum for g. From there on Q = diag(u) X diag(v), and u and v follow from
-    products of X with vectors. Nothing vanishes in them: rows of X sum to 1 … K, columns of diag(u) X to 1 / K … N.
+    Done on logarithms, so that no temperature overflows: with f_k the log of a prototype's sum and g_n of a sample's,
+    Q = exp(h w^T - f - g). Rows that have just been divided sum to 1, and prototypes sum to 1 / K … N over them, whose
+    logarithm is added to f. So an iteration is one pass over the logits.
     """
-    x = hidden @ prototypes.T
-    sample, peak = x.new_empty(len(x)), x.new_full((len(prototypes),), -torch.inf)
-    parts = list(chunks(len(x), prototypes, products=False))
+    logits = hidden @ prototypes.T
+    parts = list(chunks(len(logits), prototypes, products=False))
+    sample, prototype = logits.new_empty(len(logits)), _logsumexp_of_columns(logits, parts)
+    for left in reversed(range(iterations)):
+        total = torch.zeros_like(prototype)
+        for part in parts:
+            x = logits[part] - prototype if left else logits[part].sub_(prototype)
+            sample[part] = logsumexp_(x)
+            share = 1 / x.sum(dim=1)
+            if left:
+                total += share @ x
+            else:
+                x.mul_(share[:, None])
+        if left:
+            prototype = prototype + _over_ranks(total).log()
+    return Assignments(hidden, prototypes, prototype, sample, logits)
+
+
+def _logsumexp_of_columns(x: Tensor, parts: list[slice]) -> Tensor:
+    """log sum_n exp(x_nk) over all ranks, (K,)."""
+    peak = x.new_full(x.shape[1:], -torch.inf)
     for part in parts:
         peak = torch.maximum(peak, x[part].amax(dim=0))
     peak = _over_ranks(peak, dist.ReduceOp.MAX)
     total = torch.zeros_like(peak)
     for part in parts:
         total += exp_(x[part] - peak).sum(dim=0)
-    prototype = peak + _over_ranks(total).log()
-    for part in parts:
-        sample[part] = x[part].sub_(prototype).amax(dim=1)
-        exp_(x[part].sub_(sample[part, None]))
-    u, v = 1 / x.sum(dim=1), torch.ones_like(prototype)
-    for _ in range(iterations - 1):
-        v = 1 / _over_ranks(u @ x)
-        u = 1 / (x @ v)
-    x.mul_(v).mul_(u[:, None])
-    return Assignments(hidden, prototypes, prototype - v.log(), sample - u.log(), x)
+    return peak + _over_ranks(total).log()
 
 
 def _over_ranks(x: Tensor, by: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> Tensor:

@@ -9,27 +9,39 @@ from franca.pretrain.parallel import Ranks
 
 
 class Ahead(Iterator[Batch | RawBatch]):
-    """The loader's batches. `fault` is why there is none after the one just given; the first one's is raised."""
+    """The loader's batches; `fault` is why this process cannot go on after the one just given."""
 
     def __init__(self, loader: StepLoader) -> None:
         self.fault: FrancaError | None = None
         self._missing, self._batches = loader.missing, iter(loader)
-        self._next = next(self._batches, None)
+        self._counted = 0
+        self._next = self._take()
 
     def __next__(self) -> Batch | RawBatch:
         batch = self._next
         if batch is None:
             raise StopIteration
-        try:
-            self._next = next(self._batches, None)
-        except FrancaError as error:
-            self._next, self.fault = None, error
+        self._next = self._take()
         return batch
+
+    def _take(self) -> Batch | RawBatch | None:
+        try:
+            return next(self._batches, None)
+        except FrancaError as error:
+            self.fault = error
+            return None
 
     def count_lost(self, ranks: Ranks) -> None:
         """Count also what other processes could not read: together it may be too much."""
+        new = dict(list(self._missing.lost.items())[self._counted :])
         try:
-            for lost in ranks.gather(self._missing.lost):
+            for lost in ranks.gather(new):
                 self._missing.add(lost, tell=False)
         except FrancaError as error:
             self.fault = error
+        self._counted = len(self._missing.lost)
+
+    def raise_fault(self, ranks: Ranks) -> None:
+        """In every process, if any of them has a fault."""
+        if ranks.any(self.fault is not None):
+            raise self.fault or FrancaError("another process has no images to go on with, and says why")

@@ -27,7 +27,7 @@ from franca.pretrain.schedules import make_schedules
 from franca.pretrain.setup import choose_precision, compile_blocks, make_networks, padding
 from franca.pretrain.watch import FiniteCheck, give_up
 from franca.process import StopRequest, listen_for_stop, sole_owner
-from franca.runtime import choose_device, make_deterministic
+from franca.runtime import choose_device, make_deterministic, tf32
 
 
 def run(params: Params, on_start: Callable[[Path], object] | None = None) -> None:
@@ -77,9 +77,6 @@ def train(
 
     # models
     precision = choose_precision(params.pretrain.precision, device)
-    if device.type == "cuda":
-        # Logits are products of what was bfloat16: TF32 keeps more of it than they need, many times faster.
-        torch.backends.cuda.matmul.allow_tf32 = precision == "bf16"
     student, teacher = make_networks(params, device)
     if runtime.compile:
         compile_blocks(student, teacher)
@@ -121,6 +118,7 @@ def train(
 
     # loop
     batches = Ahead(StepLoader(dataset, start, schedules.total, runtime.workers, pin=device.type == "cuda"))
+    batches.raise_fault(ranks)
     progress = Progress(start, schedules.total, params.pretrain.batch_size, quiet=not ranks.first)
     finite = FiniteCheck(device)
     with traced(runtime.profile_steps if ranks.first else 0, folder.path / "trace.json") as profiler:
@@ -138,14 +136,16 @@ def train(
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 views = [teacher(part.global_crops, part.masked) for part in parts]
                 padded = padding(teacher, parts, params)
-            targets = assigner(views, temperature, padded)
+            with tf32(precision == "bf16"):
+                targets = assigner(views, temperature, padded)
 
             # student, loss
             for part, wanted in zip(parts, targets, strict=True):
                 with synchronized(run_student, last=part is parts[-1]):
                     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                         seen = run_student(part.global_crops, part.masked, part.masks, part.local_crops)
-                    terms = student_terms(seen, wanted, part.mask_weights, losses)
+                    with tf32(precision == "bf16"):
+                        terms = student_terms(seen, wanted, part.mask_weights, losses)
                     (terms.total / len(parts)).backward()
                 meter.update(terms)
 
@@ -189,8 +189,7 @@ def train(
                 checkpoints.save(done, state, {"meter": meter.state_dict(ranks)})
             if stopping:
                 checkpoints.wait()
-                if ranks.any(batches.fault is not None):
-                    raise batches.fault or Stopped(f"stopped at step {done}: another process has no images to go on")
+                batches.raise_fault(ranks)
                 if ranks.first:
                     folder.ask_requeue(done)
                 raise Stopped(f"stopped at step {done} of {schedules.total}; run again to go on from there")

@@ -55,7 +55,7 @@ class Assigner(nn.Module):
         ibot = self._assign("ibot", [part.ibot for part in parts], temperature, padding)
         if len(parts) == 1:
             return [Targets(chain.from_iterable(dino), chain.from_iterable(ibot))]
-        heads = [[[part.without_rows() for part in level] for level in head] for head in (dino, ibot)]
+        heads = [list(map(_without_rows, head)) for head in (dino, ibot)]
         return [Targets(*([level[i] for level in head] for head in heads)) for i in range(len(parts))]
 
     @torch.no_grad()
@@ -77,6 +77,10 @@ class Assigner(nn.Module):
         assigned = centered(hidden, prototypes, center / temperature)
         center.copy_(moved_center(center, hidden * temperature, prototypes, self._losses.center_momentum))
         return assigned
+
+
+def _without_rows(level: list[Assignments]) -> list[Assignments]:
+    return [part.without_rows() for part in level]
 
 
 def _swapped(level: Level) -> Level:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 import franca
-from franca.files import sha256_tree, write_bytes, write_json
+from franca.files import read_json, sha256_tree, write_bytes, write_json
 from franca.params import Params
 from franca.paths import requeue_path, runs_root
 
@@ -80,7 +80,9 @@ class RunFolder:
         write_json(requeue_path(), {"stage": "pretrain", "run": self.path.name, "step": step})
 
     def forget_requeue(self) -> None:
-        requeue_path().unlink(missing_ok=True)
+        path = requeue_path()
+        if path.exists() and read_json(path)["run"] == self.path.name:
+            path.unlink()
 
 
 def machine_facts(device: torch.device, precision: str) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The textbook form of what the product computes in chunks: all logits, probabilities and losses at once."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -11,9 +10,9 @@ def cross_entropy(logits: Tensor, targets: Tensor, temperature: float) -> Tensor
 
 
 def sinkhorn_knopp(logits: Tensor, temperature: float, iterations: int) -> Tensor:
-    """Assignments (N, K) by alternate normalization of columns and rows, in float64."""
-    shares = torch.exp((logits.double() - logits.double().max()) / temperature)
+    """Assignments (N, K) by alternate normalization of columns and rows, of logarithms in float64."""
+    shares = logits.double() / temperature
     for _ in range(iterations):
-        shares = shares / shares.sum(dim=0, keepdim=True)
-        shares = shares / shares.sum(dim=1, keepdim=True)
-    return shares.float()
+        shares = shares - shares.logsumexp(dim=0, keepdim=True)
+        shares = shares - shares.logsumexp(dim=1, keepdim=True)
+    return shares.exp().float()

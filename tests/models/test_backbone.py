@@ -102,9 +102,9 @@ def test_positions_of_the_same_grid_stay() -> None:
     assert torch.equal(larger[:, 0], positions[:, 0])
 
 
-@pytest.mark.parametrize("drop_path", [0.0, 0.5])
-def test_wanted_tokens_alone_are_those_of_the_whole(tiny_params: MakeParams, drop_path: float) -> None:
-    backbone = make_backbone(tiny_params, drop_path).train()
+@pytest.mark.parametrize(("drop_path", "registers"), [(0.0, 0), (0.5, 0), (0.5, 3)])
+def test_wanted_tokens_alone_are_those_of_the_whole(tiny_params: MakeParams, drop_path: float, registers: int) -> None:
+    backbone = make_backbone(tiny_params, drop_path, registers=registers).train()
     images = make_images(count=6)
     wanted, first = torch.tensor([0, 3, 4, 20, 51, 30]), next(backbone.blocks.parameters())
     found = []

@@ -148,16 +148,20 @@ def test_on_a_full_disk(reference: Project, make_project: MakeProject, step: int
     assert project.outs() == reference.outs()
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(("processes", "log_steps"), [(1, 1), (2, 1), (2, 3)])
 def test_images_that_vanish_lose_no_step(
-    tmp_path: Path, make_project: MakeProject, tiny_params: MakeParams, processes: int
+    tmp_path: Path, make_project: MakeProject, tiny_params: MakeParams, processes: int, log_steps: int
 ) -> None:
     shards = [tmp_path / f"source/{shard}.tar" for shard in range(3)]
     for shard, path in enumerate(shards):
         write_tar(path, {f"{shard}-{i}.png": noise((shard, i)) for i in range(12)})
     changes = {"source": str(shards[0].parent), "dense_source": None, "storage": "in_place", "max_refused": 0.0}
     prepare(tiny_params().prepare.model_copy(update=changes), tmp_path / "prepared")
-    changes = {"runtime.checkpoint_steps": 100, "pretrain.losses.koleo_images": 4}
+    changes = {
+        "runtime.checkpoint_steps": 100,
+        "runtime.log_steps": log_steps,
+        "pretrain.losses.koleo_images": 4,
+    }
     whole, project = (make_project(changes, name) for name in ("whole", "project"))
     for one in (whole, project):
         (one.folder / "prepared").unlink()
@@ -167,13 +171,14 @@ def test_images_that_vanish_lose_no_step(
     runs = project.together(processes)
     runs[0].reach(3)
     shards[1].rename(tmp_path / "elsewhere")
-    assert {run.end() for run in runs} <= {2, 75} and 2 in {run.end() for run in runs}
+    assert [run.end() for run in runs] == [2] * processes
     last_words = {run.err.splitlines()[-1] for run in runs}
     assert any("1.tar: it is gone" in said for said in last_words)
     assert all(said.startswith("franca: ") for said in last_words)
     assert not (project.folder / "runs/requeue.json").exists()
     (checkpoint,) = project.checkpoints()
-    assert int(checkpoint.name.split("-")[1]) == project.steps()[-1]
+    saved = int(checkpoint.name.split("-")[1])
+    assert saved - log_steps < project.steps()[-1] <= saved
 
     (tmp_path / "elsewhere").rename(shards[1])
     assert [run.end() for run in project.together(processes)] == [0] * processes
