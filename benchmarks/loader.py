@@ -89,7 +89,7 @@ def resident():
 params = presets.load("cpu-demo")
 before, start = resident(), time.perf_counter()
 images = Store(Path(sys.argv[1])).images("train")
-StepDataset(images, None, params.base, params.pretrain)._indices(10**6)
+StepDataset(images, None, params.base, params.pretrain).indices(10**6)
 images.labels[:10]
 print(time.perf_counter() - start, resident(), resident() - before)
 """
