@@ -67,7 +67,7 @@ def check() -> None:
 
 def _compare(case: str, levels: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     setting = Setting(case, levels)
-    flops, speed = _flops(setting), 0.0
+    flops, speed = count_flops(setting), 0.0
     turns: dict[str, list[dict[str, float]]] = {form: [] for form in FORMS[levels]}
     with ExitStack() as stack:
         processes = {form: stack.enter_context(_process(form, case, levels)) for form in turns}
@@ -153,21 +153,12 @@ def _seconds(function: Callable[[], object], device: torch.device) -> float:
 
 
 def _parts(step: FrancaStep, device: torch.device) -> dict[str, float]:
-    """Seconds of each part of the product's steps, which the device is waited for after."""
-    parts: dict[str, float] = {}
-    last = _now(device)
-    end = last + TURN_SECONDS
-
-    def lap(name: str) -> None:
-        nonlocal last
-        now = _now(device)
-        parts[name], last = parts.get(name, 0.0) + now - last, now
-
-    while last < end:
-        crops = step.crops()
-        lap("crops")
-        step.train(crops, lap)
-    return parts
+    """Seconds of each phase of the product's steps; the device is waited for after each."""
+    step.time_phases(lambda: _now(device))
+    end = _now(device) + TURN_SECONDS
+    while _now(device) < end:
+        step.train(step.crops())
+    return step.seconds
 
 
 def _now(device: torch.device) -> float:
@@ -193,7 +184,7 @@ def _speed(device: torch.device) -> float:
     return 2 * side**3 / _seconds(lambda: matrix @ matrix, device)
 
 
-def _flops(setting: Setting) -> int:
+def count_flops(setting: Setting) -> int:
     """Of the products of one step, counted on tensors without contents."""
     params, meta = setting.params, torch.device("meta")
     with meta:

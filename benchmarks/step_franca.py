@@ -1,20 +1,19 @@
-"""The product's step: the parts of `franca.pretrain.loop` in its order, without checkpoints and what it prints."""
+"""The product's step (`franca.pretrain.step`), with random weights and no checkpoints."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
 from benchmarks.step_setting import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Setting
 from franca.data.batch import RawBatch
 from franca.data.multi_crop import stack
-from franca.pretrain.monitor import Meter
-from franca.pretrain.network import update_teacher
-from franca.pretrain.objective import Assigner, student_terms
-from franca.pretrain.optimizer import clip_gradients, make_optimizer, set_rates
+from franca.pretrain.parallel import Ranks
 from franca.pretrain.parts import Part, cut
-from franca.pretrain.setup import make_networks
-from franca.pretrain.watch import FiniteCheck
-from franca.runtime import make_deterministic, tf32
+from franca.pretrain.schedules import Rates
+from franca.pretrain.setup import compile_blocks, make_networks
+from franca.pretrain.step import TrainStep
+from franca.runtime import make_deterministic
 
 
 def franca_crops(setting: Setting) -> Part:
@@ -23,48 +22,41 @@ def franca_crops(setting: Setting) -> Part:
     return cut(batch, 1, setting.params.base, setting.device)[0]
 
 
-class FrancaStep:
+class FrancaStep(TrainStep):
     def __init__(self, setting: Setting) -> None:
         make_deterministic(setting.params.runtime)
-        self._setting, self._params = setting, setting.params.pretrain
-        self.student, self.teacher = make_networks(setting.params, setting.device)
-        self._assigner = Assigner(self._params.losses, self.student.dino_head.counts).to(setting.device)
-        self._optimizer = make_optimizer(self.student, self._params.optimizer)
-        self._meter = Meter(self.student.dino_head.levels, self.student.dino_head.counts, setting.device)
-        self._finite = FiniteCheck(setting.device)
+        student, teacher = make_networks(setting.params, setting.device)
+        if setting.params.runtime.compile:
+            compile_blocks(student, teacher)
+        precision = "bf16" if setting.bf16 else "fp32"
+        super().__init__(setting.params, student, teacher, student, setting.device, precision)
+        self._setting = setting
+        self._rates = Rates(LEARNING_RATE, LEARNING_RATE, WEIGHT_DECAY, MOMENTUM, setting.temperature)
+        self._clock: Callable[[], float] | None = None
+        self.seconds: dict[str, float] = {}
 
     def crops(self) -> Part:
-        return franca_crops(self._setting)
+        with self.phase("crops"):
+            return franca_crops(self._setting)
 
-    def backward(self, part: Part, lap: Callable[[str], object] = lambda name: None) -> torch.Tensor:
-        """The loss, whose gradients it leaves in the student."""
-        with torch.no_grad(), self._setting.autocast():
-            views = [self.teacher(part.global_crops, part.masked)]
-        lap("teacher")
-        with tf32(self._setting.bf16):
-            targets = self._assigner(views, self._setting.temperature)
-        with self._setting.autocast():
-            seen = self.student(part.global_crops, part.masked, part.masks, part.local_crops)
-        lap("student")
-        with tf32(self._setting.bf16):
-            terms = student_terms(seen, targets[0], part.mask_weights, self._params.losses)
-        lap("assignments_and_losses")
-        terms.total.backward()
-        lap("backward")
-        self._meter.update(terms)
-        lap("log")
-        return terms.total
+    def backward(self, part: Part) -> torch.Tensor:
+        """Leave the gradients in the student; return the loss."""
+        self.gradients([part], self._setting.temperature)
+        loss: torch.Tensor = self.meter.state_dict(Ranks())["sums"]["loss"]
+        return loss
 
-    def train(self, crops: Part, lap: Callable[[str], object] = lambda name: None) -> None:
-        """`lap` is told the name of each part of the step when it is done."""
-        set_rates(self._optimizer, LEARNING_RATE, LEARNING_RATE, WEIGHT_DECAY)
-        self.backward(crops, lap)
-        norms = clip_gradients(self.student, self._params.optimizer.clip_norm)
-        self._finite.guard(self._optimizer, norms, 1)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        lap("optimizer")
-        update_teacher(self.teacher, self.student, MOMENTUM)
-        lap("moving_average")
-        self._meter.add({f"grad_norm/{name}": norm for name, norm in norms.items()})
-        lap("log")
+    def train(self, crops: Part) -> None:
+        self([crops], self._rates, 1)
+
+    def time_phases(self, clock: Callable[[], float]) -> None:
+        """Add up the seconds of each phase in `seconds` from now on; `clock` waits for the device."""
+        self._clock = clock
+
+    def phase(self, name: str) -> AbstractContextManager[object]:
+        return super().phase(name) if self._clock is None else self._timed(name, self._clock)
+
+    @contextmanager
+    def _timed(self, name: str, clock: Callable[[], float]) -> Iterator[None]:
+        start = clock()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + clock() - start

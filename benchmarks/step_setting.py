@@ -51,10 +51,14 @@ LEVELS = {"one": "none", "five": "project"}
 class Setting:
     """A case with a number of levels, on the device that there is."""
 
-    def __init__(self, case: str, levels: str, precise: bool = False) -> None:
-        """`precise` is float32 also on a GPU."""
+    def __init__(
+        self, case: str | Case, levels: str, precise: bool = False, runtime: dict[str, Any] | None = None
+    ) -> None:
+        """Use float32 on a GPU too if `precise`; `runtime` changes values of that section."""
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        preset, side, batch, drop_path, patch_size, local_size = (CPU_CASES | CUDA_CASES)[case]
+        preset, side, batch, drop_path, patch_size, local_size = (
+            (CPU_CASES | CUDA_CASES)[case] if isinstance(case, str) else case
+        )
         tree = presets.values(preset)
         tree["base"]["backbone"]["patch_size"] = patch_size
         tree["pretrain"] |= {"batch_size": batch, "drop_path": drop_path, "precision": "auto"}
@@ -62,6 +66,7 @@ class Setting:
         tree["pretrain"]["heads"]["nesting"] = LEVELS[levels]
         tree["pretrain"]["losses"]["koleo_images"] = batch
         tree["runtime"] |= {"accumulation_steps": 1, "threads": 1 if self.device.type == "cpu" else 8}
+        tree["runtime"] |= runtime or {}
         self.params = Params.model_validate(tree)
         self.side, self.batch = side, batch
         self.bf16 = self.device.type == "cuda" and not precise
@@ -78,9 +83,9 @@ class Setting:
     def draws(self) -> Draws:
         return self.multi_crop.draw(np.random.default_rng(0), self.batch, slice(self.batch))
 
-    def masks(self) -> Tensor:
+    def masks(self, seed: int = 0) -> Tensor:
         grid = self.params.base.image_size // self.params.base.backbone.patch_size
-        masks = batch_masks(2 * self.batch, grid, self.params.pretrain.masks, np.random.default_rng(0))
+        masks = batch_masks(2 * self.batch, grid, self.params.pretrain.masks, np.random.default_rng(seed))
         return torch.from_numpy(masks)
 
     def autocast(self) -> AbstractContextManager[Any]:

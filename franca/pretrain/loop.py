@@ -14,20 +14,18 @@ from franca.params import Params
 from franca.paths import PREPARED
 from franca.pretrain.ahead import Ahead
 from franca.pretrain.checkpoint import Checkpoints, load_newest
-from franca.pretrain.monitor import Meter, OnlineEvaluation, memory_gib
-from franca.pretrain.network import update_teacher
-from franca.pretrain.objective import Assigner, student_terms
-from franca.pretrain.optimizer import clip_gradients, make_optimizer, moments, set_rates
+from franca.pretrain.monitor import OnlineEvaluation, memory_gib
 from franca.pretrain.outputs import write_outputs
-from franca.pretrain.parallel import Ranks, distribute, joined, launch, local_images, synchronized, whole_weights
+from franca.pretrain.parallel import Ranks, distribute, joined, launch, local_images, whole_weights
 from franca.pretrain.parts import cut
 from franca.pretrain.progress import Progress, traced
 from franca.pretrain.run_folder import RunFolder, fingerprint, machine_facts
 from franca.pretrain.schedules import make_schedules
-from franca.pretrain.setup import choose_precision, compile_blocks, make_networks, padding
-from franca.pretrain.watch import FiniteCheck, give_up
+from franca.pretrain.setup import choose_precision, compile_blocks, make_networks
+from franca.pretrain.step import TrainStep
+from franca.pretrain.watch import give_up
 from franca.process import StopRequest, listen_for_stop, sole_owner
-from franca.runtime import choose_device, make_deterministic, tf32
+from franca.runtime import choose_device, make_deterministic
 
 
 def run(params: Params, on_start: Callable[[Path], object] | None = None) -> None:
@@ -72,7 +70,7 @@ def train(
     device: torch.device,
 ) -> FrancaModel:
     """Train to the end, from the run's newest checkpoint if it has one, and return the teacher's model."""
-    runtime, losses = params.runtime, params.pretrain.losses
+    runtime = params.runtime
     make_deterministic(runtime)
 
     # models
@@ -81,8 +79,8 @@ def train(
     if runtime.compile:
         compile_blocks(student, teacher)
     run_student = distribute(student, teacher, runtime.parallel, ranks, device)
-    assigner = Assigner(losses, student.dino_head.counts).to(device)
-    optimizer = make_optimizer(student, params.pretrain.optimizer)
+    train_step = TrainStep(params, student, teacher, run_student, device, precision)
+    meter = train_step.meter
 
     # data
     images = store.images("train")
@@ -99,14 +97,8 @@ def train(
 
     # resume
     start = 0
-    meter = Meter(student.dino_head.levels, student.dino_head.counts, device)
     checkpoints = Checkpoints(folder.checkpoints, runtime.keep_checkpoints, runtime.milestone_steps, ranks)
-    state = {
-        "student": dict(student.named_parameters()),
-        "teacher": dict(teacher.named_parameters()),
-        "optimizer": moments(student, optimizer),
-        "centers": dict(assigner.named_parameters()),
-    }
+    state = train_step.state()
     if found := load_newest(folder.checkpoints, state, ranks, warn=tqdm.write):
         start, rest = found
         meter.load_state_dict(rest["meter"])
@@ -120,46 +112,16 @@ def train(
     batches = Ahead(StepLoader(dataset, start, schedules.total, runtime.workers, pin=device.type == "cuda"))
     batches.raise_fault(ranks)
     progress = Progress(start, schedules.total, params.pretrain.batch_size, quiet=not ranks.first)
-    finite = FiniteCheck(device)
     with traced(runtime.profile_steps if ranks.first else 0, folder.path / "trace.json") as profiler:
         for it, batch in zip(range(start, schedules.total), batches, strict=True):
             done = it + 1
             last = done == schedules.total
 
-            # schedules
             torch.manual_seed(params.base.seed + it + ranks.rank * schedules.total)
-            set_rates(optimizer, schedules.lr[it], schedules.last_layer_lr[it], schedules.weight_decay[it])
-            temperature = float(schedules.teacher_temperature[it])
             parts = cut(batch, runtime.accumulation_steps, params.base, device)
-
-            # teacher
-            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                views = [teacher(part.global_crops, part.masked) for part in parts]
-                padded = padding(teacher, parts, params)
-            with tf32(precision == "bf16"):
-                targets = assigner(views, temperature, padded)
-
-            # student, loss
-            for part, wanted in zip(parts, targets, strict=True):
-                with synchronized(run_student, last=part is parts[-1]):
-                    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                        seen = run_student(part.global_crops, part.masked, part.masks, part.local_crops)
-                    with tf32(precision == "bf16"):
-                        terms = student_terms(seen, wanted, part.mask_weights, losses)
-                    (terms.total / len(parts)).backward()
-                meter.update(terms)
-
-            # step
-            norms = clip_gradients(student, params.pretrain.optimizer.clip_norm)
-            finite.guard(optimizer, norms, done)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-            # moving average
-            update_teacher(teacher, student, float(schedules.teacher_momentum[it]))
+            train_step(parts, schedules.at(it), done)
 
             # log
-            meter.add({f"grad_norm/{name}": norm for name, norm in norms.items()})
             progress.advance()
             if profiler:
                 profiler.step()
@@ -169,7 +131,7 @@ def train(
             stopping = ranks.any(bool(stop) or batches.fault is not None) and not last
             saving = done % runtime.checkpoint_steps == 0 or last or stopping
             # Nor may a checkpoint hide that steps were skipped: what goes on from it would not know.
-            if (reading or saving) and (bad := finite.read()):
+            if (reading or saving) and (bad := train_step.finite.read()):
                 give_up(bad, dataset, Checkpoints(folder.path / "nonfinite", 1, None, ranks), state, folder, ranks)
             if reading:
                 metrics = meter.read(ranks)

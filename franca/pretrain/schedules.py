@@ -26,6 +26,16 @@ def linear(start: float, end: float, total: int, warmup: int) -> Schedule:
     return np.concatenate([np.linspace(start, end, warmup), np.full(total - warmup, end)])
 
 
+class Rates(NamedTuple):
+    """Values of all schedules in one iteration."""
+
+    lr: float
+    last_layer_lr: float
+    weight_decay: float
+    teacher_momentum: float
+    teacher_temperature: float
+
+
 class Schedules(NamedTuple):
     lr: Schedule
     last_layer_lr: Schedule
@@ -37,6 +47,10 @@ class Schedules(NamedTuple):
     @property
     def total(self) -> int:
         return len(self.lr)
+
+    def at(self, iteration: int) -> Rates:
+        """Return the values of an iteration, counted from 0."""
+        return Rates(*(float(schedule[iteration]) for schedule in self))
 
 
 def make_schedules(params: Pretrain, epoch_length: int) -> Schedules:

@@ -1,7 +1,8 @@
 """Official numbers: a test marked `case(NAME)` gets that case's tensors, and a table of errors ends the run.
 
-`FRANCA_CONFORMANCE_DIR` may name another folder of the same format; tests of cases that it lacks are left out. Where
-all tests of this folder are asked for, the last ones fail for whatever no test has compared.
+`FRANCA_DEVICE=cuda` computes everything on a GPU with the same tolerances. `FRANCA_CONFORMANCE_DIR` may name another
+folder of the same format; tests of cases that it lacks are left out. Where all tests of this folder are asked for, the
+last ones fail for whatever no test has compared.
 """
 
 import functools
@@ -9,6 +10,7 @@ import json
 import os
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+DEVICE = torch.device(os.environ.get("FRANCA_DEVICE") or "cpu")
 VECTORS = Path(os.environ.get("FRANCA_CONFORMANCE_DIR") or Path(__file__).parent / "vectors")
 MARKER = "case(name): the case of the conformance vectors that the test needs"
 
@@ -44,7 +47,7 @@ class Case:
         self._tolerance = about.get("tolerance")
         results = [*about.get("expected", []), *about.get("alternative", [])]
         self._about: dict[str, dict[str, Any]] = {entry["tensor"]: entry for entry in results}
-        self._tensors = load_file(VECTORS / about["file"]) if about.get("file") else {}
+        self._tensors = load_file(VECTORS / about["file"], str(DEVICE)) if about.get("file") else {}
         self._json: dict[str, str] = {entry["file"]: entry.get("meaning", "") for entry in about.get("json", [])}
 
     def __getitem__(self, name: str) -> Tensor:
@@ -110,8 +113,10 @@ class Case:
         assert got.shape == expected.shape, (
             f"{self.name} {name}: shape {tuple(got.shape)}, not {tuple(expected.shape)}"
         )
+        got, expected = got.detach().cpu(), expected.cpu()
+        where = None if where is None else where.cpu()
         allowed = limits["atol"] + limits["rtol"] * expected.double().abs()
-        shares = (got.detach().double() - expected.double()).abs() / allowed
+        shares = (got.double() - expected.double()).abs() / allowed
         if not expected.is_floating_point():
             shares = torch.where(got == expected, 0.0, torch.inf)
         shares = shares[where] if where is not None else shares
@@ -127,6 +132,14 @@ class Case:
 @functools.cache
 def _manifest() -> dict[str, dict[str, Any]]:
     return {case["name"]: case for case in json.loads((VECTORS / "manifest.json").read_text())["cases"]}
+
+
+@pytest.fixture(autouse=True)
+def computed_on_the_device() -> Iterator[None]:
+    """Create tensors and modules on `DEVICE`, in full float32 precision."""
+    torch.backends.cudnn.allow_tf32 = False
+    with DEVICE:
+        yield
 
 
 @pytest.fixture
@@ -165,7 +178,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _all_are_asked_for(config: pytest.Config, items: list[pytest.Item]) -> bool:
-    chosen = any("::" in argument for argument in config.args) or config.option.keyword or config.option.lf
+    chosen = (
+        any("::" in argument for argument in config.args)
+        or config.option.keyword
+        or getattr(config.option, "lf", False)
+    )
     return not chosen and set(Path(__file__).parent.glob("test_*.py")) <= {item.path for item in items}
 
 

@@ -1,0 +1,78 @@
+"""`python -m benchmarks.gpu_check [GROUP ...]` runs all groups of checks, or some, each in a process of its own.
+
+Prints one table at the end and writes it with all figures to `results.json` in `--output`. Exit code 1 if a check
+failed. Without a GPU it runs what a CPU can and lists what it left out.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.gpu_check.finding import Finding, holds
+from benchmarks.tables import table
+from franca.files import write_json
+
+GROUPS = ("machine", "conformance", "syncs", "throughput")
+GROUP_SECONDS = 300
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_check", description=__doc__)
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"default: {' '.join(GROUPS)}")
+    parser.add_argument("--output", type=Path, default=Path("gpu_check"), metavar="FOLDER", help="default: gpu_check")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if unknown := set(arguments.groups) - set(GROUPS):
+        parser.error(f"unknown group {', '.join(sorted(unknown))}; groups are {', '.join(GROUPS)}")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    if arguments.inside:
+        return _inside(arguments.groups[0], arguments.output)
+    findings = {group: _outside(group, arguments.output) for group in arguments.groups or GROUPS}
+    rows = [{"group": group, **dataclasses.asdict(finding)} for group, found in findings.items() for finding in found]
+    write_json(arguments.output / "results.json", rows)
+    print(table(rows))
+    failed = sum(row["verdict"] == "FAIL" for row in rows)
+    print(f"\n{len(rows) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+def _outside(group: str, output: Path) -> list[Finding]:
+    """Run one group in a fresh process and read what it has found, also if it crashes or hangs."""
+    path = output / f"{group}.jsonl"
+    path.unlink(missing_ok=True)
+    start = time.monotonic()
+    command = [sys.executable, "-m", "benchmarks.gpu_check", group, "--inside", "--output", str(output)]
+    environment = os.environ | {"FRANCA_GPU_CHECK_DEADLINE": str(GROUP_SECONDS)}
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        code = process.wait(GROUP_SECONDS)
+        ending = holds(f"{group} ends", code == 0, f"exit code {code}", "0")
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        process.wait()
+        ending = holds(f"{group} ends", False, f"stopped after {GROUP_SECONDS} s", "0")
+    lines = path.read_text().splitlines() if path.exists() else []
+    findings = [Finding(**json.loads(line)) for line in lines]
+    print(f"{group}: {len(findings)} findings in {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+    return findings if ending.verdict == "pass" else [*findings, ending]
+
+
+def _inside(group: str, output: Path) -> int:
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    with (output / f"{group}.jsonl").open("a", encoding="utf-8") as file:
+        for finding in importlib.import_module(f"benchmarks.gpu_check.{group}").run(device):
+            print(f"{finding.verdict:9} {finding.check}: {finding.value} {finding.limit}", file=sys.stderr, flush=True)
+            print(json.dumps(dataclasses.asdict(finding)), file=file, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

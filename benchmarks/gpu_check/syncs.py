@@ -1,0 +1,32 @@
+"""4: a step in which the host waits for the device raises an error."""
+
+from collections.abc import Iterator
+
+import torch
+
+from benchmarks.gpu_check.finding import Finding, holds, left_out
+from benchmarks.gpu_check.subject import RATES, make_step, random_part, tiny_params
+
+
+def run(device: torch.device) -> Iterator[Finding]:
+    if device.type != "cuda":
+        yield left_out(
+            "host waits in a step", "needs CUDA's synchronization debug mode; tests use fake tensors instead"
+        )
+        return
+    for compiled in (False, True):
+        params = tiny_params({"runtime.compile": compiled})
+        step = make_step(params, device, "bf16")
+        for number in range(1, 4):  # the first steps make optimizer state and compile
+            step([random_part(params, number, device)], RATES, number)
+        part = random_part(params, 4, device)
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            step([part], RATES, 4)
+            fault = ""
+        except RuntimeError as error:
+            fault = str(error).splitlines()[0]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        yield holds(f"host waits in a step, compile {compiled}", not fault, fault or "none", "none")

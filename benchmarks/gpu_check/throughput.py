@@ -1,0 +1,136 @@
+"""10: images a second, phases, memory and MFU of training steps, beside a textbook's and lightly's.
+
+Each form runs in a process of its own, on crops that lie on the device already and masks that change every step.
+"MFU, as papers count" takes the matrix products of all samples, also those that stochastic depth drops; "executed"
+only those that run. Both are over the card's dense bf16 peak by its data sheet.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+
+from benchmarks.gpu_check.finding import Finding, holds, left_out
+from benchmarks.gpu_check.timing import now
+from benchmarks.step import count_flops
+from benchmarks.step_franca import FrancaStep
+from benchmarks.step_lightly import LightlyStep
+from benchmarks.step_setting import Case, Setting
+from benchmarks.step_textbook import TextbookStep
+from franca.losses.ibot import mask_weights
+from franca.pretrain.parts import Part
+
+PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
+"""Dense bf16 FLOP/s by data sheet (SXM)."""
+CASES = {
+    "S/14": Case("vits14-1gpu", 256, 128, 0.1, 14, 98),
+    "B/14": Case("vitb14-in21k", 256, 64, 0.1, 14, 98),
+    "L/14": Case("vitl14-in21k", 256, 64, 0.4, 14, 98),
+}
+RUNS = (
+    ("L/14", "five", "franca", True),
+    ("L/14", "five", "franca", False),
+    ("L/14", "five", "textbook", False),
+    ("L/14", "one", "franca", True),
+    ("L/14", "one", "lightly", False),
+    # ("B/14", "five", "franca", True),
+    #     ("S/14", "five", "franca", True),
+)
+WARM_UP, STEPS = 5, 12
+RUN_SECONDS = 150
+
+
+def run(device: torch.device) -> Iterator[Finding]:
+    if device.type != "cuda":
+        yield left_out("throughput", "measured on GPUs only; `make bench` has the CPU's")
+        return
+    for case, levels, form, compiled in RUNS:
+        label = f"ViT-{case}, {levels} level{'s' * (levels != 'one')}, {form}{', compiled' * compiled}"
+        if form == "lightly" and importlib.util.find_spec("lightly") is None:
+            yield left_out(label, "lightly is not installed")
+            continue
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu_check.throughput"]
+        arguments = [case, levels, form, str(int(compiled))]
+        try:
+            done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=RUN_SECONDS)
+        except subprocess.TimeoutExpired:
+            yield holds(label, False, f"stopped after {RUN_SECONDS} s")
+            continue
+        if done.returncode:
+            yield holds(label, False, done.stderr.strip().splitlines()[-1][:300])
+            continue
+        found = json.loads(done.stdout.splitlines()[-1])
+        flops = count_flops(Setting(CASES[case], levels))
+        peak = next((peak for name, peak in PEAKS.items() if name in torch.cuda.get_device_name(device)), None)
+        mfu = f"{flops / found['seconds'] / peak:.1%}" if peak else "unknown peak"
+        rate = CASES[case].batch / found["seconds"]
+        yield Finding(
+            label,
+            f"{rate:.1f} images/s, {1e3 * found['seconds']:.1f} ms, {found['gb']:.1f} GB, MFU as papers count {mfu}",
+        )
+        if found["phases"]:
+            phases = ", ".join(f"{name} {ms:.1f}" for name, ms in found["phases"].items())
+            yield Finding(f"{label}: ms", phases)
+
+
+class _TimedStep(FrancaStep):
+    """Marks the beginning and end of each phase on the device, without waiting."""
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+
+    def phase(self, name: str) -> AbstractContextManager[object]:
+        return self._marked(name)
+
+    @contextmanager
+    def _marked(self, name: str) -> Iterator[None]:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        yield
+        end.record()
+        self.events.append((name, start, end))
+
+    def milliseconds(self, steps: int) -> dict[str, float]:
+        torch.cuda.synchronize()
+        totals: dict[str, float] = {}
+        for name, start, end in self.events:
+            totals[name] = totals.get(name, 0.0) + start.elapsed_time(end) / steps
+        return totals
+
+
+def _measure(case: str, levels: str, form: str, compiled: bool) -> dict[str, Any]:
+    setting = Setting(CASES[case], levels, runtime={"compile": compiled})
+    forms = {"franca": _TimedStep, "textbook": TextbookStep, "lightly": LightlyStep}
+    step: Any = forms[form](setting)
+    crops = step.crops()
+    inputs = [_other_masks(crops, setting, seed) if isinstance(crops, Part) else crops for seed in range(STEPS)]
+    for number in range(WARM_UP):
+        step.train(inputs[number])
+    if form == "franca":
+        step.events.clear()
+    torch.cuda.reset_peak_memory_stats()
+    start = now(setting.device)
+    for part in inputs:
+        step.train(part)
+    seconds = (now(setting.device) - start) / STEPS
+    phases = step.milliseconds(STEPS) if form == "franca" else {}
+    return {"seconds": seconds, "gb": torch.cuda.max_memory_allocated() / 1e9, "phases": phases}
+
+
+def _other_masks(part: Part, setting: Setting, seed: int) -> Part:
+    masks = setting.masks(seed)
+    masked, weights = masks.flatten().nonzero()[:, 0], mask_weights(masks)
+    return part._replace(
+        masks=masks.to(setting.device), masked=masked.to(setting.device), mask_weights=weights.to(setting.device)
+    )
+
+
+if __name__ == "__main__":
+    model, number_of_levels, which, compile_it = sys.argv[1:]
+    print(json.dumps(_measure(model, number_of_levels, which, bool(int(compile_it)))))
