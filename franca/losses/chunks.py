@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 26}
+ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 28}
 MIN_ROWS = 128
 """Fewer would make the matrix products of a chunk slow, each of which reads all prototypes."""
 

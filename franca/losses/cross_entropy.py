@@ -48,17 +48,13 @@ class _PrototypeCrossEntropy(torch.autograd.Function):
         low_prototypes = prototypes.to(product_dtype)
         cross_entropy, entropy = hidden.new_empty(len(hidden)), hidden.new_empty(len(hidden))
         favorite = torch.empty(len(hidden), dtype=torch.int64, device=hidden.device)
+        rows = _rows_on_gpu if hidden.is_cuda else _rows_on_cpu
         for part in chunks(len(hidden), prototypes):
             logits, target = hidden[part] @ prototypes.T, targets(part)
-            mass, agreement = target.sum(dim=1), _dot(target, logits)
-            total = logsumexp_(logits)
-            cross_entropy[part] = mass * total - agreement
-            entropy[part] = -_dot(target, target.log())
-            favorite[part] = target.argmax(dim=1)
+            cross_entropy[part], entropy[part], favorite[part], slope = rows(
+                logits, target, weights[part], product_dtype, needs_gradients
+            )
             if needs_gradients:
-                # softmax(s) m v - t v, in place of exp(s - max)
-                slope = logits.mul_((mass * weights[part] / logits.sum(dim=1))[:, None])
-                slope = slope.addcmul_(target, weights[part, None], value=-1).to(product_dtype)
                 by_hidden[part] = slope @ low_prototypes
                 _add_product(by_prototypes, slope.T, hidden[part].to(product_dtype))
         ctx.save_for_backward(by_hidden, by_prototypes)
@@ -72,10 +68,40 @@ class _PrototypeCrossEntropy(torch.autograd.Function):
         return by_hidden * by_loss, by_prototypes * by_loss, None, None, None
 
 
+def _rows_on_gpu(
+    logits: Tensor, targets: Tensor, weights: Tensor, slope_dtype: torch.dtype, needs_gradients: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return each row's cross-entropy, target entropy and favorite, and d (n, K)."""
+    from franca.losses import kernels  # needs Triton, which PyTorch has on Linux only
+
+    found: tuple[Tensor, Tensor, Tensor, Tensor] = kernels.cross_entropy(
+        logits, targets, weights, slope_dtype, needs_gradients
+    )
+    return found
+
+
+def _rows_on_cpu(
+    logits: Tensor, targets: Tensor, weights: Tensor, slope_dtype: torch.dtype, needs_gradients: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `_rows_on_gpu`; overwrites the logits."""
+    mass, agreement = targets.sum(dim=1), _dot(targets, logits)
+    total = logsumexp_(logits)
+    cross_entropy, entropy = mass * total - agreement, -_dot(targets, targets.log())
+    favorite = targets.argmax(dim=1)
+    if not needs_gradients:
+        return cross_entropy, entropy, favorite, logits
+    # softmax(s) m v - t v, in place of exp(s - max)
+    slope = logits.mul_((mass * weights / logits.sum(dim=1))[:, None])
+    slope = slope.addcmul_(targets, weights[:, None], value=-1).to(slope_dtype)
+    return cross_entropy, entropy, favorite, slope
+
+
 def _add_product(total: Tensor, x: Tensor, y: Tensor) -> None:
-    """total += x y; float32 products need no memory of their own for it."""
+    """total += x y, summed in the type of `total`."""
     if x.dtype == total.dtype:
-        total.addmm_(x, y)
+        total.addmm_(x, y)  # needs no memory of its own
+    elif x.is_cuda:
+        total += torch.mm(x, y, out_dtype=total.dtype)
     else:
         total += x @ y
 

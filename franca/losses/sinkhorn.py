@@ -16,10 +16,36 @@ def sinkhorn(hidden: Tensor, prototypes: Tensor, iterations: int) -> Assignments
     prototypes (K, b) are float32.
 
     Done on logarithms, so that no temperature overflows: with f_k the log of a prototype's sum and g_n of a sample's,
-    Q = exp(h w^T - f - g). Rows that have just been divided sum to 1, and prototypes sum to 1 / K … N over them, whose
-    logarithm is added to f. So an iteration is one pass over the logits.
+    Q = exp(h w^T - f - g).
     """
     logits = hidden @ prototypes.T
+    iterate = _on_gpu if logits.is_cuda else _on_cpu
+    sample, prototype = iterate(logits, prototypes, iterations)
+    return Assignments(hidden, prototypes, prototype, sample, logits)
+
+
+def _on_gpu(logits: Tensor, prototypes: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """Replace logits by assignments; return g (N,) and f (K,). Two reads of the logits an iteration."""
+    from franca.losses import kernels  # needs Triton, which PyTorch has on Linux only
+
+    local = kernels.column_logsumexp(logits, logits.new_zeros(len(logits)))
+    peak = _over_ranks(local.clone(), dist.ReduceOp.MAX)
+    prototype = peak + _over_ranks((local - peak).exp()).log()
+    sample = kernels.row_logsumexp(logits, prototype)
+    for _ in range(iterations - 1):
+        local = kernels.column_logsumexp(logits, sample)
+        # Relative to the sums before, so that one reduction over ranks is enough: the ratios are moderate.
+        prototype = prototype + _over_ranks((local - prototype).exp()).log()
+        sample = kernels.row_logsumexp(logits, prototype)
+    kernels.assign_(logits, sample, prototype)
+    return sample, prototype
+
+
+def _on_cpu(logits: Tensor, prototypes: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """Replace logits by assignments; return g (N,) and f (K,). One read of the logits an iteration.
+
+    After a division by rows each row sums to 1. The log of each prototype's sum over them is then added to f.
+    """
     parts = list(chunks(len(logits), prototypes, products=False))
     sample, prototype = logits.new_empty(len(logits)), _logsumexp_of_columns(logits, parts)
     for left in reversed(range(iterations)):
@@ -34,7 +60,7 @@ def sinkhorn(hidden: Tensor, prototypes: Tensor, iterations: int) -> Assignments
                 x.mul_(share[:, None])
         if left:
             prototype = prototype + _over_ranks(total).log()
-    return Assignments(hidden, prototypes, prototype, sample, logits)
+    return sample, prototype
 
 
 def _logsumexp_of_columns(x: Tensor, parts: list[slice]) -> Tensor:

@@ -1,7 +1,6 @@
 """The vision transformer: timm's, with a mask token, the official position interpolation and stochastic depth."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,7 +9,9 @@ from timm.layers import Mlp, SwiGLUPacked
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from franca.models.stochastic_depth import Kept, draw_kept, residual
 from franca.params import Backbone as BackboneParams
 
 LEVEL_DIVISORS = (16, 8, 4, 2, 1)
@@ -40,24 +41,31 @@ def timm_arguments(params: BackboneParams, image_size: int) -> dict[str, Any]:
 
 
 class StochasticBlock(Block):
-    """timm's pre-norm block with a stochastic depth that keeps an exact number of samples while training."""
+    """timm's pre-norm block, which can drop its two branches for some samples of a batch."""
 
-    def __init__(self, *arguments: Any, drop_rate: float, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
-        self.drop_rate = drop_rate
+    def forward(  # type: ignore[override]
+        self, x: Tensor, kept: tuple[Kept, Kept] | None = None, wanted: Tensor | None = None
+    ) -> Tensor:
+        """Run the block.
 
-    def forward(self, x: Tensor, wanted: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        """Tokens (B, T, D); or, of `wanted` (M,), their positions in (B, T) row by row, those alone: (M, D)."""
-        rate = self.drop_rate if self.training else 0.0
-        x = residual(x, lambda y: self.ls1(self.attn(self.norm1(y))), rate)
+        Args:
+            x: Tokens (B, T, D).
+            kept: Samples that keep the attention and the MLP; None for all.
+            wanted: Positions (M,) int64 in (B, T), row by row; the MLP then runs on these tokens alone.
+
+        Returns:
+            Tokens (B, T, D), or (M, D) of the wanted ones.
+        """
+        of_attention, of_mlp = kept or (None, None)
+        x = residual(x, lambda y: self.ls1(self.attn(self.norm1(y))), of_attention)
         if wanted is None:
-            return residual(x, self._mlp, rate)
+            return residual(x, self._mlp, of_mlp)
         tokens = x.flatten(0, 1)[wanted]
-        if rate == 0:
-            return tokens + self._mlp(tokens)
-        kept, scale = kept_samples(len(x), rate, x.device)
-        scales = x.new_zeros(len(x)).index_fill(0, kept, scale)[wanted // x.shape[1]]
-        return tokens + self._mlp(tokens) * scales[:, None]
+        update = self._mlp(tokens)
+        if of_mlp is not None:
+            keeps = of_mlp.place[wanted // x.shape[1]] < len(of_mlp.samples)
+            update = update * (keeps * of_mlp.scale)[:, None]
+        return tokens + update
 
     def _mlp(self, x: Tensor) -> Tensor:
         update: Tensor = self.ls2(self.mlp(self.norm2(x)))
@@ -79,9 +87,10 @@ class Backbone(VisionTransformer):
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
             mlp_layer=SwiGLUPacked if swiglu else Mlp,  # type: ignore[arg-type]
             act_layer=nn.SiLU if swiglu else nn.GELU,
-            block_fn=partial(StochasticBlock, drop_rate=drop_path),  # type: ignore[arg-type]
+            block_fn=StochasticBlock,
             weight_init="skip",
         )
+        self.drop_path = drop_path
         self.position_resampling = params.position_resampling
         grid = image_size // params.patch_size
         self.mask_token = nn.Parameter(torch.zeros(1, params.embed_dim))
@@ -124,9 +133,16 @@ class Backbone(VisionTransformer):
         fused = x.is_cuda or x.shape[1] > 256
         for block in self.blocks:
             block.attn.fused_attn = fused  # type: ignore[union-attr]
-        for block in self.blocks[:-1]:
-            x = block(x)
-        return self.norm(self.blocks[-1](x, wanted))
+        kept: list[tuple[Kept, Kept] | None] = [None] * len(self.blocks)
+        if self.training and self.drop_path:
+            draws = draw_kept(2 * len(self.blocks), len(x), self.drop_path, x.device)
+            kept = list(zip(draws[::2], draws[1::2], strict=True))
+        for block, keeps in zip(self.blocks[:-1], kept[:-1], strict=True):
+            if self.grad_checkpointing and self.training:
+                x = checkpoint(block, x, keeps, use_reentrant=False)
+            else:
+                x = block(x, keeps)
+        return self.norm(self.blocks[-1](x, kept[-1], wanted))
 
     def patches(self, images: Tensor) -> int:
         """How many patches each image has."""
@@ -163,20 +179,3 @@ def resize_positions(pos_embed: Tensor, side: int) -> Tensor:
     grid = pos_embed[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False, antialias=True)
     return torch.cat([pos_embed[:, :1], grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
-
-
-def residual(x: Tensor, branch: Callable[[Tensor], Tensor], rate: float) -> Tensor:
-    """x + branch(x), the branch dropped for a share `rate` of the batch and scaled up for the rest.
-
-    Exactly max(int(B (1 - rate)), 1) samples keep it, drawn without replacement, scaled by B over that number.
-    """
-    if rate == 0:
-        return x + branch(x)
-    kept, scale = kept_samples(len(x), rate, x.device)
-    return x.index_add(0, kept, branch(x[kept]).to(x.dtype), alpha=scale)
-
-
-def kept_samples(batch: int, rate: float, device: torch.device) -> tuple[Tensor, float]:
-    """Which samples of a batch keep a branch, and what it is scaled by there."""
-    keep = max(int(batch * (1 - rate)), 1)
-    return torch.randperm(batch, device=device)[:keep], batch / keep

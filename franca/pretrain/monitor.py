@@ -148,10 +148,12 @@ class OnlineEvaluation:
             self._labels.append(torch.from_numpy(labels[known]))
 
     def measure(self, teacher: Network, k: int = 20, temperature: float = 0.07) -> dict[str, float]:
-        """Effective rank of val's class tokens and, where there are labels, top-1 of the weighted k-NN in percent."""
-        train, val = (
-            torch.cat([self._class_tokens(teacher, part) for part in images.split(256)]) for images in self._images
-        )
+        """Return the effective rank of val's class tokens and, if there are labels, top-1 of k-NN in percent."""
+        # Eagerly: other batch sizes in float32 would be compiled anew, and torch stops compiling after eight variants.
+        with torch.compiler.set_stance("force_eager"):
+            train, val = (
+                torch.cat([self._class_tokens(teacher, part) for part in images.split(256)]) for images in self._images
+            )
         metrics = {EFFECTIVE_RANK: effective_rank(val)}
         if self._classes > 1 and all(len(labels) for labels in self._labels):
             shares = knn_predict(train, self._labels[0].to(self._device), val, self._classes, k, temperature)

@@ -135,5 +135,5 @@ def student_terms(student: Outputs, targets: Targets, mask_weights: Tensor, loss
             torch.stack([(rows.cross_entropy - rows.entropy).sum() for _, rows in ibot]),
             [level.rows.favorite for level in dino],
             [rows.favorite for _, rows in ibot],
-            koleo.new_tensor(len(mask_weights)),
+            torch.full_like(koleo, len(mask_weights)),  # new_tensor would wait for the device
         )

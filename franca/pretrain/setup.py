@@ -27,10 +27,16 @@ def choose_precision(wanted: str, device: torch.device) -> str:
 
 
 def compile_blocks(*networks: Network) -> None:
-    """Have torch compile the transformers' blocks, in place."""
+    """Have torch compile the transformers' blocks, in place.
+
+    Crops have two sizes, and a block is compiled with static shapes for each. Only the last block gets a number of
+    tokens that changes with every batch.
+    """
     for network in networks:
-        for block in network.backbone.blocks:
-            block.compile()
+        *blocks, last = network.backbone.blocks
+        for block in blocks:
+            block.compile(dynamic=False)
+        last.compile()
 
 
 def padding(teacher: Network, parts: list[Part], params: Params) -> list[Level] | None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from franca.models.backbone import Backbone, resize_positions
+from franca.models.stochastic_depth import Kept, kept_first
 from franca.params import Backbone as BackboneParams
 from tests.conformance.conftest import Case
 
@@ -116,23 +117,20 @@ def test_plain_mlp_registers_and_antialiased_positions(case: Case) -> None:
 
 
 @pytest.mark.case("15_stochastic_depth")
-def test_block_with_the_recorded_samples_kept(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_block_with_the_recorded_samples_kept(case: Case) -> None:
     about = case.parameters
     shape = {"patch_size": 1, "img_size": 1, "embed_dim": about["dim"], "depth": 1}
-    backbone = make_backbone(about | shape, about["drop_path"]).train()
-    block = backbone.blocks[0]
+    block = make_backbone(about | shape).train().blocks[0]
     block.load_state_dict(case.weights())
     for index, x in enumerate(case.levels("input/x")):
-        draws = iter([case[f"input/kept_attn.{index}"], case[f"input/kept_ffn.{index}"]])
 
-        def permutation(count: int, draws: Any = draws, **_: Any) -> Tensor:
-            kept = next(draws)
-            rest = [place for place in range(count) if place not in kept.tolist()]
-            return torch.cat([kept, torch.tensor(rest, dtype=torch.int64)])
+        def keep(samples: Tensor, count: int = len(x)) -> Kept:
+            rest = [place for place in range(count) if place not in samples.tolist()]
+            order = torch.cat([samples, torch.tensor(rest, dtype=torch.int64)])
+            return kept_first(order, order.argsort(), about["drop_path"])
 
-        with monkeypatch.context() as patch:
-            patch.setattr(torch, "randperm", permutation)
-            case.check(f"out.{index}", block(x))
+        kept = tuple(keep(case[f"input/kept_{branch}.{index}"]) for branch in ("attn", "ffn"))
+        case.check(f"out.{index}", block(x, kept))
 
 
 @pytest.mark.case("16_highres_pos_embed")

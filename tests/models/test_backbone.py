@@ -6,7 +6,8 @@ from timm.layers import Mlp, SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from franca.models.backbone import Backbone, nesting_levels, residual, resize_positions, timm_arguments
+from franca.models.backbone import Backbone, nesting_levels, resize_positions, timm_arguments
+from franca.models.stochastic_depth import draw_kept, residual
 from tests.conftest import MakeParams
 
 
@@ -90,8 +91,42 @@ def test_stochastic_depth_rests_in_evaluation(tiny_params: MakeParams) -> None:
 @pytest.mark.parametrize(("batch", "rate", "kept"), [(8, 0.25, 6), (7, 0.5, 3), (2, 0.9, 1), (1, 0.9, 1)])
 def test_an_exact_number_keeps_the_branch(batch: int, rate: float, kept: int) -> None:
     x = torch.zeros(batch, 3)
-    out = residual(x, lambda y: torch.ones_like(y), rate)
+    (drawn,) = draw_kept(1, batch, rate, x.device)
+    out = residual(x, lambda y: torch.ones_like(y), drawn)
     assert sorted(out[:, 0].tolist()) == pytest.approx([0] * (batch - kept) + [batch / kept] * kept)
+
+
+def test_gradients_of_a_dropped_branch_are_those_of_plain_indexing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(shape, generator=generator, requires_grad=True) for shape in ((7, 3, 4), (4, 4)))
+    (kept,) = draw_kept(1, 7, 0.4, x.device)
+    plain = x.index_add(0, kept.samples, x[kept.samples] @ weight, alpha=kept.scale)
+    out = residual(x, lambda y: y @ weight, kept)
+    torch.testing.assert_close(out, plain)
+    gradient = torch.randn(out.shape, generator=generator)
+    for got, expected in zip(
+        torch.autograd.grad(out, (x, weight), gradient), torch.autograd.grad(plain, (x, weight), gradient), strict=True
+    ):
+        torch.testing.assert_close(got, expected)
+
+
+def test_each_branch_of_each_block_draws_for_itself() -> None:
+    torch.manual_seed(0)
+    draws = draw_kept(200, 10, 0.3, torch.device("cpu"))
+    counts = torch.stack([draw.samples for draw in draws]).flatten().bincount(minlength=10)
+    assert all(len(set(draw.samples.tolist())) == 7 for draw in draws)
+    assert ((counts - 140).abs() < 5 * (200 * 0.3 * 0.7) ** 0.5).all()
+
+
+def test_activation_checkpointing_changes_no_gradient(tiny_params: MakeParams) -> None:
+    backbone, images = make_backbone(tiny_params, drop_path=0.5).train(), make_images(count=6)
+    found = []
+    for recompute in (False, True):
+        backbone.set_grad_checkpointing(recompute)
+        torch.manual_seed(1)
+        loss = backbone(images).square().sum()
+        found.append(torch.autograd.grad(loss, list(backbone.blocks.parameters())))
+    assert all(map(torch.equal, *found))
 
 
 def test_positions_of_the_same_grid_stay() -> None:
