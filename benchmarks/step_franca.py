@@ -11,7 +11,7 @@ from franca.pretrain.monitor import Meter
 from franca.pretrain.network import update_teacher
 from franca.pretrain.objective import Assigner, student_terms
 from franca.pretrain.optimizer import clip_gradients, make_optimizer, set_rates
-from franca.pretrain.parts import Part, cut
+from franca.pretrain.parts import Part
 from franca.pretrain.setup import make_networks
 from franca.pretrain.watch import FiniteCheck
 from franca.runtime import make_deterministic, tf32
@@ -20,7 +20,7 @@ from franca.runtime import make_deterministic, tf32
 def franca_crops(setting: Setting) -> Part:
     cuts = setting.multi_crop.cuts(setting.draws(), setting.side)
     batch = RawBatch(stack(setting.images(), setting.side), *cuts, setting.masks())
-    return cut(batch, 1, setting.params.base, setting.device)[0]
+    return setting.split(batch)[0]
 
 
 class FrancaStep:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from franca.data.batch import Batch, RawBatch
+from franca.data.batch import Batch, RawBatch, part_masks
 from franca.data.index import Lost
 from franca.data.masks import batch_masks
 from franca.data.missing import MissingImages, fetch_or_replace
@@ -40,17 +40,33 @@ class StepDataset(Dataset[Batch | RawBatch]):
     side, a batch holds the images as they are, and all crops are cut at once: on the GPU where there is one, which
     leaves only decoding to the loading processes. Other images are cropped by Pillow one by one. Boxes and changes are
     the same either way, and the crops of an image equal but for rounding.
-
-    `part` are the rows, of the B images of each batch, that are made here; all, where it is None. Batches of the parts
-    put together are the whole batch.
     """
 
     def __init__(
-        self, images: ImageSet, dense: DenseSet | None, base: Base, params: Pretrain, part: range | None = None
+        self,
+        images: ImageSet,
+        dense: DenseSet | None,
+        base: Base,
+        params: Pretrain,
+        part: range | None = None,
+        microbatches: int = 1,
     ) -> None:
+        """Prepare batches of a process.
+
+        Args:
+            images: The training images.
+            dense: Images with segmentation masks, of which windows are mixed in, or None.
+            base: Seed, size of a global crop and of a patch.
+            params: Batch size, crops, augmentation and masks.
+            part: Rows of each batch that this process loads; None for all. The batches of all processes put together
+                are the batch of one process alone.
+            microbatches: Number of equal parts, each a multiple of `losses.koleo_images` images, that these rows are
+                split into for training. Which patches of each are masked is computed here, by the loading processes.
+        """
         self.images, self._dense = images, dense
         self._base, self._params = base, params
         self._part = slice(0, params.batch_size) if part is None else slice(part.start, part.stop)
+        self._microbatches = microbatches
         self._order = Order(base.seed, images.firsts, params.shuffle_window if images.in_place else len(images))
         self._multi_crop = MultiCrop(base.image_size, params.crops, params.augment)
         height, width = images.common_size or (0, 0)
@@ -63,9 +79,9 @@ class StepDataset(Dataset[Batch | RawBatch]):
         """The batch of a step; `lost` gets the images that could not be read and why, for others took their place."""
         base, params, part = self._base, self._params, self._part
         grid = base.image_size // base.backbone.patch_size
-        crops = np.arange(2 * params.batch_size).reshape(2, -1)[:, part].ravel()
         rng = sample_rng(base.seed, 1, step)
-        masks = torch.from_numpy(batch_masks(2 * params.batch_size, grid, params.masks, rng, crops))
+        drawn = batch_masks(params.batch_size, params.losses.koleo_images, grid, params.masks, rng, part)
+        masks = part_masks(torch.from_numpy(drawn), self._microbatches)
         rng = sample_rng(base.seed, 2, step)
         windows = rng.random((params.batch_size, 5))[part]
         draws = self._multi_crop.draw(rng, params.batch_size, part)

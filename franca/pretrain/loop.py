@@ -20,7 +20,7 @@ from franca.pretrain.objective import Assigner, student_terms
 from franca.pretrain.optimizer import clip_gradients, make_optimizer, moments, set_rates
 from franca.pretrain.outputs import write_outputs
 from franca.pretrain.parallel import Ranks, distribute, joined, launch, local_images, synchronized, whole_weights
-from franca.pretrain.parts import cut
+from franca.pretrain.parts import Splitter
 from franca.pretrain.progress import Progress, traced
 from franca.pretrain.run_folder import RunFolder, fingerprint, machine_facts
 from franca.pretrain.schedules import make_schedules
@@ -91,7 +91,9 @@ def train(
             f"pretrain.batch_size: {params.pretrain.batch_size} is more than the {len(images)} training images"
         )
     share = local_images(params, ranks)
-    dataset = StepDataset(images, store.dense("train"), params.base, params.pretrain, share)
+    dataset = StepDataset(
+        images, store.dense("train"), params.base, params.pretrain, share, runtime.accumulation_steps
+    )
     epoch_length = params.pretrain.epoch_length or len(images) // params.pretrain.batch_size
     schedules = make_schedules(params.pretrain, epoch_length)
     online = OnlineEvaluation(store, params.base, device)
@@ -121,6 +123,7 @@ def train(
     batches.raise_fault(ranks)
     progress = Progress(start, schedules.total, params.pretrain.batch_size, quiet=not ranks.first)
     finite = FiniteCheck(device)
+    split = Splitter(params.base, device)
     with traced(runtime.profile_steps if ranks.first else 0, folder.path / "trace.json") as profiler:
         for it, batch in zip(range(start, schedules.total), batches, strict=True):
             done = it + 1
@@ -130,7 +133,7 @@ def train(
             torch.manual_seed(params.base.seed + it + ranks.rank * schedules.total)
             set_rates(optimizer, schedules.lr[it], schedules.last_layer_lr[it], schedules.weight_decay[it])
             temperature = float(schedules.teacher_temperature[it])
-            parts = cut(batch, runtime.accumulation_steps, params.base, device)
+            parts = split(batch)
 
             # teacher
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):

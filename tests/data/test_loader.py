@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from franca.data import loader
-from franca.data.batch import Batch, RawBatch, Views
+from franca.data.batch import Batch, PartMasks, RawBatch, Views
 from franca.data.loader import LARGEST_RAW, StepDataset, StepLoader
 from franca.data.store import Store
 from tests.conftest import MakeParams, MakeStore
@@ -74,11 +75,11 @@ def test_squares_of_one_small_size_are_left_uncut(
 
 def test_shapes_and_types(dataset: Any) -> None:
     batch = dataset()[0]
-    global_crops, local_crops, masks = batch.crops(torch.device("cpu"))
+    global_crops, local_crops, (part,) = batch.crops(torch.device("cpu"))
     assert global_crops.shape == (8, 3, 32, 32) and local_crops.shape == (8, 3, 16, 16)
     assert global_crops.dtype == local_crops.dtype == torch.float32
     assert global_crops.min() >= 0 and global_crops.max() <= 1
-    assert masks.shape == (8, 16) and masks.dtype == torch.bool and masks.any(dim=1).sum() == 4
+    assert part.masks.shape == (8, 16) and part.masks.dtype == torch.bool and part.masks.any(dim=1).sum() == 4
 
 
 def test_no_local_crops(dataset: Any) -> None:
@@ -181,6 +182,12 @@ def photos(photo: Image.Image, tmp_path: Path, make_store: MakeStore, tiny_param
     return make
 
 
+def tensors_of(crops: tuple[Tensor, Tensor, list[PartMasks]]) -> list[Tensor]:
+    """Global crops, local crops and masks of a batch that is not split."""
+    global_crops, local_crops, (part,) = crops
+    return [global_crops, local_crops, part.masks]
+
+
 @pytest.mark.parametrize("largest_raw", [0, 256])
 @pytest.mark.parametrize("parts", [(4, 4), (1, 5, 2)])
 def test_parts_put_together_are_the_whole_batch(
@@ -194,7 +201,7 @@ def test_parts_put_together_are_the_whole_batch(
         pieces = [photos(part)[step] for part in ranges]
         assert {type(batch) for batch in (whole, *pieces)} == {RawBatch if largest_raw else Batch}
         cpu = torch.device("cpu")
-        columns = zip(whole.crops(cpu), *(piece.crops(cpu) for piece in pieces), strict=True)
+        columns = zip(*(tensors_of(batch.crops(cpu)) for batch in (whole, *pieces)), strict=True)
         for expected, *tensors in columns:
             together = [tensor.view(2, len(part), -1) for tensor, part in zip(tensors, ranges, strict=True)]
             assert torch.equal(torch.cat(together, dim=1), expected.view(2, 8, -1))
@@ -206,7 +213,7 @@ def test_both_ways_to_cut_agree(photos: Any, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(loader, "LARGEST_RAW", 63)
     one_by_one = photos()[0]
     assert isinstance(at_once, RawBatch) and isinstance(one_by_one, Batch)
-    assert torch.equal(at_once.masks, one_by_one.masks)
+    assert same(at_once.masks, one_by_one.masks)
     for one, other in zip(at_once.cut()[:2], one_by_one[:2], strict=True):
         assert same(one.color, other.color)
         assert (one.pixels.int() - other.pixels.int()).abs().max() <= 1
