@@ -16,7 +16,7 @@ from franca.data.batch import Batch, RawBatch, part_masks
 from franca.data.index import Lost
 from franca.data.masks import batch_masks
 from franca.data.missing import MissingImages, fetch_or_replace
-from franca.data.multi_crop import Frame, MultiCrop, stack
+from franca.data.multi_crop import Draws, Frame, MultiCrop, stack
 from franca.data.order import Order
 from franca.data.store import DenseSet, ImageSet
 from franca.errors import FrancaError
@@ -85,7 +85,7 @@ class StepDataset(Dataset[Batch | RawBatch]):
         rng = sample_rng(base.seed, 2, step)
         windows = rng.random((params.batch_size, 5))[part]
         draws = self._multi_crop.draw(rng, params.batch_size, part)
-        images = self._frames(step, windows, lost)
+        images = self._frames(step, windows, draws, lost)
         if self._side is None:
             return Batch(*self._multi_crop.views(images, draws), masks)
         return RawBatch(stack(images, self._side), *self._multi_crop.cuts(draws, self._side), masks)
@@ -95,21 +95,33 @@ class StepDataset(Dataset[Batch | RawBatch]):
         return self._order[np.arange(step * self._params.batch_size, (step + 1) * self._params.batch_size)]
 
     def _frames(
-        self, step: int, windows: NDArray[np.float64], lost: dict[int, Lost]
+        self, step: int, windows: NDArray[np.float64], draws: Draws, lost: dict[int, Lost]
     ) -> Iterator[tuple[Image.Image, Frame]]:
-        """This part's images of the step, or dense ones in their place, as rows of five numbers in 0..1 decide."""
+        """Yield this part's images of the step, or dense ones instead, as rows of five numbers in 0..1 decide."""
         dense = windows[:, 0] < (0 if self._dense is None else self._params.dense_share)
-        rows = self._part.start + np.flatnonzero(~dense)
+        places = np.flatnonzero(~dense)
+        rows = self._part.start + places
         seed = self._base.seed
+
+        def shrink(i: int, index: int) -> int:
+            return 1 if self._side else self._multi_crop.shrink(draws.box[:, places[i]], self.images.size(index))
+
         wanted = fetch_or_replace(
-            self.images, self.indices(step)[rows].tolist(), lambda i: sample_rng(seed, 3, step, int(rows[i])), lost
+            self.images,
+            self.indices(step)[rows].tolist(),
+            lambda i: sample_rng(seed, 3, step, int(rows[i])),
+            shrink,
+            lost,
         )
         for is_dense, uniform in zip(dense, windows.tolist(), strict=True):
             if is_dense:
                 yield self._window(uniform)
             else:
-                image = next(wanted)
-                yield image, (0, 0, *image.size)
+                index, image = next(wanted)
+                width, height = self.images.size(index)
+                # Only JPEGs are shrunk, and to whole pixels: crops must not shift by the part of one that is added.
+                shrunk = round(width / image.width)
+                yield image, (0, 0, width / shrunk, height / shrunk)
 
     def _window(self, uniform: list[float]) -> tuple[Image.Image, Frame]:
         """A dense image and a random window of it."""

@@ -15,7 +15,9 @@ from franca.data.crops import BOX_DRAWS, ORIENTATION_DRAWS, Floats, cut, orient,
 from franca.params import Augment, Crops
 
 Frame = tuple[float, float, float, float]
-"""Left, upper, right, lower of what counts as the image, in pixels."""
+"""Left, upper, right, lower of what counts as the image, in pixels; an image that was shrunk may end within one."""
+SHRINKS = (8, 4, 2, 1)
+"""Factors by which a JPEG can be decoded smaller."""
 
 
 class Draws(NamedTuple):
@@ -37,6 +39,7 @@ class MultiCrop:
         self._groups = (slice(0, 2), slice(2, 2 + crops.local_count))
         self._augment = augment
         self._scales = np.array([crops.global_scale] * 2 + [crops.local_scale] * crops.local_count)
+        self._side_of_each = np.array([size] * 2 + [crops.local_size] * crops.local_count)
         first, second, local = augment.blur_probability
         self._blur = [first, second] + [local] * crops.local_count
         self._solarize = [0.0, augment.solarize_probability] + [0.0] * crops.local_count
@@ -64,6 +67,16 @@ class MultiCrop:
             for crops, color in zip(pixels, self._colors(draws), strict=True)
         )
         return global_views, local_views
+
+    def shrink(self, box: Floats, size: tuple[int, int]) -> int:
+        """Return the largest factor by which an image may be shrunk without any of its crops being enlarged for it.
+
+        `box` (22, crops) are the image's draws. As boxes are shares of the image, the same draws give the same boxes,
+        divided by the factor, in the shrunk image.
+        """
+        left, upper, right, lower = random_boxes(box, size, self._scales).T
+        least = float((np.minimum(right - left, lower - upper) / self._side_of_each).min())
+        return next((shrink for shrink in SHRINKS if shrink <= least), 1)
 
     def cuts(self, draws: Draws, side: int) -> tuple[Cuts, Cuts]:
         """What to cut out of square images of one side, later and out of all at once."""

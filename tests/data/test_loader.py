@@ -1,3 +1,4 @@
+import io
 import os
 import pickle
 import subprocess
@@ -15,7 +16,9 @@ from torch.utils._pytree import tree_leaves
 from franca.data import loader
 from franca.data.batch import Batch, PartMasks, RawBatch, Views
 from franca.data.loader import LARGEST_RAW, StepDataset, StepLoader
-from franca.data.store import Store
+from franca.data.pack import PackWriter
+from franca.data.store import ImageSet, Store
+from franca.files import write_json
 from tests.conftest import MakeParams, MakeStore
 
 IMAGES = 12
@@ -120,6 +123,50 @@ def test_workers_and_a_later_start_change_nothing(dataset: Any) -> None:
     assert all(same(a, b) for a, b in zip(StepLoader(data, 0, 6, workers=2, pin=False), alone, strict=True))
     assert all(same(a, b) for a, b in zip(StepLoader(data, 3, 6, workers=0, pin=False), alone[3:], strict=True))
     assert list(StepLoader(data, 6, 6, workers=0, pin=False)) == []
+
+
+@pytest.mark.parametrize("size", [(300, 221), (40, 44)])
+def test_large_jpegs_are_decoded_smaller(
+    size: tuple[int, int],
+    photo: Image.Image,
+    tmp_path: Path,
+    tiny_params: MakeParams,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In training alone, where no crop needs more; small ones as they are."""
+    write_jpegs(tmp_path, [photo.crop((20 * i, 9 * i, 20 * i + size[0], 9 * i + size[1])) for i in range(8)])
+    store, params = Store(tmp_path), tiny_params()
+    images = store.images("train")
+    decoded = []
+    plain = ImageSet.decode
+
+    def decode(self: ImageSet, index: int, content: bytes, shrink: int = 1) -> Any:
+        decoded.append(shrink)
+        return plain(self, index, content, shrink)
+
+    monkeypatch.setattr(ImageSet, "decode", decode)
+    shrunk = StepDataset(images, None, params.base, params.pretrain)[0]
+    monkeypatch.setattr(ImageSet, "decode", lambda self, index, content, shrink=1: plain(self, index, content))
+    whole = StepDataset(images, None, params.base, params.pretrain)[0]
+    assert isinstance(shrunk, Batch) and isinstance(whole, Batch)
+    if size == (40, 44):
+        assert set(decoded) == {1} and same(shrunk, whole)
+    else:
+        assert min(decoded) > 1 and not same(shrunk, whole)
+        for one, other in zip(shrunk[:2], whole[:2], strict=True):
+            assert (one.pixels.int() - other.pixels.int()).abs().float().mean() < 3
+    assert images[0].size == size
+
+
+def write_jpegs(folder: Path, images: list[Image.Image]) -> None:
+    """A prepared store of JPEGs to train on."""
+    with PackWriter(folder / "images") as writer:
+        for image in images:
+            buffer = io.BytesIO()
+            image.save(buffer, "JPEG", quality=95)
+            writer.add(buffer.getvalue(), height=image.height, width=image.width, label=-1, split=0)
+        writer.close()
+    write_json(folder / "manifest.json", {"classes": [], "dense": None})
 
 
 @pytest.mark.parametrize("place", ["trainer", "worker"])

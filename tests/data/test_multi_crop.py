@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from franca.data.crops import Floats, random_boxes
 from franca.data.multi_crop import Draws, Frame, MultiCrop
 from franca.params import Augment, Crops
 
@@ -84,6 +85,41 @@ def test_a_frame_counts_as_the_image(images: list[tuple[Image.Image, Frame]]) ->
         framed.append((sheet, (20.0, 10.0, 84.0, 74.0)))
     for one, other in zip(multi_crop.views(images, draws), multi_crop.views(framed, draws), strict=True):
         assert (one.pixels.int() - other.pixels.int())[:, :, 3:-3, 3:-3].abs().max() <= 1
+
+
+@pytest.mark.parametrize("size", [(64, 64), (110, 91), (330, 240), (70, 900), (2000, 1500)])
+def test_no_crop_is_enlarged_because_its_image_was_shrunk(size: tuple[int, int]) -> None:
+    multi_crop = make_multi_crop()
+    chosen = set()
+    for seed in range(40):
+        box = make_draws(multi_crop, seed=seed).box[:, 0]
+        shrink = multi_crop.shrink(box, size)
+        chosen.add(shrink)
+        smallest = smallest_of_crops(box, size)
+        assert shrink == 1 or smallest >= shrink
+        assert shrink == 8 or smallest < 2 * shrink
+    expected = {(64, 64): {1}, (110, 91): {1, 2}, (330, 240): {4}, (70, 900): {2}, (2000, 1500): {8}}
+    assert chosen == expected[size]
+
+
+def smallest_of_crops(box: Floats, size: tuple[int, int]) -> float:
+    """The shortest side of a box, in multiples of its crop's: below 1 it is enlarged."""
+    scales = np.array([(0.4, 1.0)] * 2 + [(0.1, 0.4)] * 3)
+    boxes = random_boxes(box, size, scales)
+    return float(((boxes[:, 2:] - boxes[:, :2]).min(axis=1) / (32, 32, 16, 16, 16)).min())
+
+
+def test_crops_of_a_shrunk_image_are_those_of_the_whole_one(photo: Image.Image) -> None:
+    multi_crop = make_multi_crop()
+    draws = make_draws(multi_crop)
+    large, odd = photo.resize((499, 377)), (499, 377)
+    shrinks = [multi_crop.shrink(draws.box[:, row], odd) for row in range(BATCH)]
+    assert max(shrinks) > 2
+    whole = [(large, (0.0, 0.0, 499.0, 377.0))] * BATCH
+    shrunk = [(large.reduce(shrink), (0.0, 0.0, 499 / shrink, 377 / shrink)) for shrink in shrinks]
+    for one, other in zip(multi_crop.views(whole, draws), multi_crop.views(shrunk, draws), strict=True):
+        assert (one.pixels.int() - other.pixels.int()).abs().float().mean() < 3
+        assert same(one.color, other.color)
 
 
 @pytest.mark.parametrize("parts", [(2, 2), (1, 3)])
