@@ -1,4 +1,4 @@
-"""One step's input: crops with their color changes, or small images from which the crops are still to be cut."""
+"""One step's input: crops with their color changes, or images from which the crops are still to be cut."""
 
 from typing import NamedTuple, TypeVar
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from franca.data.color import Color, apply_color
-from franca.data.resample import cut_batch
+from franca.data.resample import Plan, cut_batch, cut_flat
 from franca.losses.ibot import mask_weights
 
 T = TypeVar("T")
@@ -32,7 +32,22 @@ class Cuts(NamedTuple):
     color: Color
 
     def cut(self, images: Tensor) -> Views:
+        """Cut uint8 images (B, H, W, 3)."""
         return Views(cut_batch(images, self.boxes, self.transposed, self.side), self.color)
+
+
+class FlatCuts(NamedTuple):
+    """The same as `Cuts` for images of different sizes."""
+
+    plan: Plan
+    transposed: Tensor
+    """bool (crops B,), crop-major"""
+    side: int
+    color: Color
+
+    def cut(self, images: Tensor) -> Views:
+        """Cut images whose pixels, uint8 (P, 3), follow one another."""
+        return Views(cut_flat(images, self.plan, self.transposed, self.side), self.color)
 
 
 class PartMasks(NamedTuple):
@@ -78,12 +93,12 @@ class Batch(NamedTuple):
 
 
 class RawBatch(NamedTuple):
-    """B images of one size, and what to cut out of them."""
+    """B images, and what to cut out of them."""
 
     images: Tensor
-    """uint8 (B, H, W, 3)"""
-    global_cuts: Cuts
-    local_cuts: Cuts
+    """uint8 (B, H, W, 3) for `Cuts`, (P, 3) for `FlatCuts`"""
+    global_cuts: Cuts | FlatCuts
+    local_cuts: Cuts | FlatCuts
     masks: list[PartMasks]
 
     def cut(self) -> Batch:

@@ -1,8 +1,11 @@
 """Batches on their way to the device."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from franca.data.batch import Batch, RawBatch, part_masks
@@ -28,9 +31,21 @@ def make_raw(batch_size: int = 6) -> RawBatch:
     return RawBatch(images, *cuts, part_masks(masks, 2))
 
 
-@pytest.fixture(params=["raw", "cut"])
+def make_flat(batch_size: int = 6) -> RawBatch:
+    multi_crop, rng = MultiCrop(32, CROPS, AUGMENT), np.random.default_rng(0)
+    images = []
+    for width in range(40, 40 + batch_size):
+        pixels = Image.fromarray(rng.integers(0, 256, (48, width, 3), dtype=np.uint8))
+        images.append((pixels, (0.0, 0.0, float(width), 48.0)))
+    cuts = multi_crop.flat_cuts(images, multi_crop.draw(rng, batch_size, slice(batch_size)))
+    return RawBatch(*cuts, part_masks(torch.from_numpy(rng.random((2 * batch_size, 16)) < 0.3), 2))
+
+
+@pytest.fixture(params=["raw", "flat", "cut"])
 def batch(request: pytest.FixtureRequest) -> Batch | RawBatch:
-    return make_raw() if request.param == "raw" else make_raw().cut()
+    if request.param == "cut":
+        return make_raw().cut()
+    return make_flat() if request.param == "flat" else make_raw()
 
 
 def test_crops(batch: Batch | RawBatch) -> None:
@@ -41,9 +56,10 @@ def test_crops(batch: Batch | RawBatch) -> None:
         assert crops.dtype == torch.float32 and crops.min() >= 0 and crops.max() <= 1 and crops.std() > 0.1
 
 
-def test_cut_here_or_on_the_device_is_the_same() -> None:
+@pytest.mark.parametrize("make", [make_raw, make_flat])
+def test_cut_here_or_on_the_device_is_the_same(make: Callable[[], RawBatch]) -> None:
     device = torch.device("cpu")
-    now, later = tree_leaves(make_raw().cut().crops(device)), tree_leaves(make_raw().crops(device))
+    now, later = tree_leaves(make().cut().crops(device)), tree_leaves(make().crops(device))
     assert len(now) == len(later) == 8 and all(map(torch.equal, now, later))
 
 

@@ -218,12 +218,14 @@ def test_windows_of_dense_images_take_the_asked_share(dataset: Any) -> None:
 
 @pytest.fixture
 def photos(photo: Image.Image, tmp_path: Path, make_store: MakeStore, tiny_params: MakeParams) -> Any:
-    """Squares of a photograph, all changes of color and windows of dense images among them."""
-    images = [photo.crop((20 * i, 25 * i, 20 * i + 64, 25 * i + 64)) for i in range(16)]
-    store = Store(make_store(tmp_path / "prepared", train=16, images=images, dense=True))
+    """Parts of a photograph, all changes of color and windows of dense images among them."""
 
-    def make(part: range | None = None) -> StepDataset:
-        params = tiny_params({"pretrain.dense_share": 0.25})
+    def make(part: range | None = None, size: tuple[int, int] = (64, 64)) -> StepDataset:
+        images = [photo.crop((20 * i, 25 * i, 20 * i + size[0], 25 * i + size[1])) for i in range(16)]
+        folder = tmp_path / f"prepared-{size}"
+        if not folder.exists():
+            make_store(folder, train=16, images=images, dense=True)
+        store, params = Store(folder), tiny_params({"pretrain.dense_share": 0.25})
         return StepDataset(store.images("train"), store.dense("train"), params.base, params.pretrain, part)
 
     return make
@@ -252,6 +254,19 @@ def test_parts_put_together_are_the_whole_batch(
         for expected, *tensors in columns:
             together = [tensor.view(2, len(part), -1) for tensor, part in zip(tensors, ranges, strict=True)]
             assert torch.equal(torch.cat(together, dim=1), expected.view(2, 8, -1))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (90, 61)])
+def test_a_batch_for_a_gpu_holds_the_images(photos: Any, monkeypatch: pytest.MonkeyPatch, size: Any) -> None:
+    """Crops are the same, those of windows of dense images among them."""
+    monkeypatch.setattr(loader, "LARGEST_RAW", 63)
+    data = photos(size=size)
+    here, there = data.load(0, {}), data.load(0, {}, for_gpu=True)
+    assert isinstance(here, Batch) and isinstance(there, RawBatch) and there.images.shape[1:] == (3,)
+    assert same(here.masks, there.masks)
+    for one, other in zip(here[:2], there.cut()[:2], strict=True):
+        assert same(one.color, other.color)
+        assert (one.pixels.int() - other.pixels.int()).abs().max() <= 1
 
 
 def test_both_ways_to_cut_agree(photos: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,21 @@ def test_shapes_and_types(images: list[tuple[Image.Image, Frame]], local_count: 
     assert (views[0].color.solarized >= BATCH).all() and len(views[1].color.solarized) == 0
 
 
+@pytest.mark.parametrize("local_count", [0, 3])
+def test_images_of_any_size_are_cut_later_to_the_same_crops(photo: Image.Image, local_count: int) -> None:
+    """Frames within an image see what lies around them, and only the pixels that are needed are kept."""
+    multi_crop = make_multi_crop(local_count)
+    draws = make_draws(multi_crop)
+    frames: list[Frame] = [(0, 0, 512, 600), (200.5, 90.25, 300, 160.75), (0, 500, 30, 600), (7, 7, 9, 8)]
+    images = [(photo, frame) for frame in frames]
+    pixels, *cuts = multi_crop.flat_cuts(images, draws)
+    assert len(pixels) < 1.2 * 512 * 600
+    for one, later in zip(multi_crop.views(images, draws), cuts, strict=True):
+        other = later.cut(pixels)
+        assert same(one.color, other.color) and one.pixels.shape == other.pixels.shape
+        assert not len(one.pixels) or (one.pixels.int() - other.pixels.int()).abs().max() <= 1
+
+
 @pytest.mark.parametrize("orientation", ["flip", "dihedral"])
 def test_both_ways_cut_the_same_crops(images: list[tuple[Image.Image, Frame]], orientation: str) -> None:
     multi_crop = make_multi_crop(orientation=orientation)

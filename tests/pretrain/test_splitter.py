@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -25,15 +26,18 @@ def params(tiny_params: MakeParams) -> Params:
     return tiny_params({"pretrain.augment.blur_probability": [1.0, 0.1, 0.5]})
 
 
-@pytest.fixture(params=["raw", "cut"])
+@pytest.fixture(params=["raw", "flat", "cut"])
 def make_batch(request: pytest.FixtureRequest, params: Params) -> Any:
     def make(count: int) -> Batch | RawBatch:
         multi_crop = MultiCrop(32, params.pretrain.crops, params.pretrain.augment)
         rng = np.random.default_rng(0)
         images = torch.from_numpy(rng.integers(0, 256, (IMAGES, 48, 48, 3), dtype=np.uint8))
-        cuts = multi_crop.cuts(multi_crop.draw(rng, IMAGES, slice(IMAGES)), 48)
+        draws = multi_crop.draw(rng, IMAGES, slice(IMAGES))
         masks = part_masks(torch.from_numpy(rng.random((2 * IMAGES, 16)) < 0.3), count)
-        raw = RawBatch(images, *cuts, masks)
+        if request.param == "flat":
+            pictures = [(Image.fromarray(pixels), (0.0, 0.0, 48.0, 48.0)) for pixels in images.numpy()]
+            return RawBatch(*multi_crop.flat_cuts(pictures, draws), masks)
+        raw = RawBatch(images, *multi_crop.cuts(draws, 48), masks)
         return raw if request.param == "raw" else raw.cut()
 
     return make
