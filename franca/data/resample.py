@@ -92,8 +92,8 @@ class Chunk(NamedTuple):
 class Plan(NamedTuple):
     """How to cut N crops of one size out of images of any size, sorted so that similar ones are cut together.
 
-    A band is one line of an image as wide as its part in a crop, resampled along x. What the host must know, as the
-    number of bands, is computed where the boxes are drawn: it decides shapes, for which nobody can wait on a GPU.
+    A band is one line of a crop's box, resampled along x: (side, 3). Numbers that decide shapes, as that of the bands,
+    are computed on the host along with the boxes; read from a GPU, they would make the host wait.
     """
 
     boxes: Tensor

@@ -3,6 +3,7 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,16 @@ def test_a_batch_for_a_gpu_holds_the_images(photos: Any, monkeypatch: pytest.Mon
     for one, other in zip(here[:2], there.cut()[:2], strict=True):
         assert same(one.color, other.color)
         assert (one.pixels.int() - other.pixels.int()).abs().max() <= 1
+
+
+def test_a_loader_that_pins_leaves_the_cutting_to_the_gpu(photos: Any) -> None:
+    data = photos(size=(90, 61))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # without a GPU nothing is pinned
+        (batch,) = StepLoader(data, 0, 1, workers=0, pin=True)
+    assert same(batch, data.load(0, {}, for_gpu=True))
+    (batch,) = StepLoader(data, 0, 1, workers=0, pin=False)
+    assert same(batch, data[0])
 
 
 def test_both_ways_to_cut_agree(photos: Any, monkeypatch: pytest.MonkeyPatch) -> None:
