@@ -160,7 +160,7 @@ def _rate(dataset: StepDataset, workers: int) -> float:
         if step == WARM_UP - 1:
             start = time.perf_counter()
         if step >= WARM_UP:
-            images += len(batch.masks) // 2
+            images += sum(len(part.masks) for part in batch.masks) // 2
     return images / (time.perf_counter() - start)
 
 

@@ -9,7 +9,7 @@ from benchmarks.step_setting import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Setti
 from franca.data.batch import RawBatch
 from franca.data.multi_crop import stack
 from franca.pretrain.parallel import Ranks
-from franca.pretrain.parts import Part, cut
+from franca.pretrain.parts import Part
 from franca.pretrain.schedules import Rates
 from franca.pretrain.setup import compile_blocks, make_networks
 from franca.pretrain.step import TrainStep
@@ -19,7 +19,7 @@ from franca.runtime import make_deterministic
 def franca_crops(setting: Setting) -> Part:
     cuts = setting.multi_crop.cuts(setting.draws(), setting.side)
     batch = RawBatch(stack(setting.images(), setting.side), *cuts, setting.masks())
-    return cut(batch, 1, setting.params.base, setting.device)[0]
+    return setting.split(batch)[0]
 
 
 class FrancaStep(TrainStep):

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from franca import presets
+from franca.data.batch import PartMasks, part_masks
 from franca.data.masks import batch_masks
 from franca.data.multi_crop import Draws, Frame, MultiCrop
 from franca.params import Params
+from franca.pretrain.parts import Splitter
 
 LEARNING_RATE, WEIGHT_DECAY, MOMENTUM = 1e-4, 0.04, 0.99
 
@@ -69,6 +70,7 @@ class Setting:
         tree["runtime"] |= runtime or {}
         self.params = Params.model_validate(tree)
         self.side, self.batch = side, batch
+        self.split = Splitter(self.params.base, self.device)
         self.bf16 = self.device.type == "cuda" and not precise
         self.temperature = self.params.pretrain.losses.teacher_temperature[0]
         self._noise = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
@@ -83,10 +85,10 @@ class Setting:
     def draws(self) -> Draws:
         return self.multi_crop.draw(np.random.default_rng(0), self.batch, slice(self.batch))
 
-    def masks(self, seed: int = 0) -> Tensor:
+    def masks(self, seed: int = 0) -> list[PartMasks]:
         grid = self.params.base.image_size // self.params.base.backbone.patch_size
-        masks = batch_masks(2 * self.batch, grid, self.params.pretrain.masks, np.random.default_rng(seed))
-        return torch.from_numpy(masks)
+        masks = batch_masks(self.batch, self.batch, grid, self.params.pretrain.masks, np.random.default_rng(seed))
+        return part_masks(torch.from_numpy(masks), 1)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bfloat16 on a GPU, float32 on a CPU."""

@@ -22,7 +22,7 @@ from franca.models.backbone import Backbone, timm_arguments
 from franca.models.heads import Level
 from franca.params import Params
 from franca.pretrain.network import Network
-from franca.pretrain.parts import Part, cut
+from franca.pretrain.parts import Part
 from franca.pretrain.setup import make_networks
 
 
@@ -39,7 +39,7 @@ def plain_vit(params: Params) -> VisionTransformer:
 
 class TextbookStep:
     def __init__(self, setting: Setting) -> None:
-        self._setting, self._params, self._device = setting, setting.params.pretrain, setting.device
+        self._setting, self._params = setting, setting.params.pretrain
         self.student, self.teacher = make_networks(setting.params, setting.device)
         for network, rate in ((self.student, self._params.drop_path), (self.teacher, 0.0)):
             network.backbone.blocks = _plain_blocks(network.backbone, setting.params, rate)
@@ -52,7 +52,7 @@ class TextbookStep:
     def crops(self) -> Part:
         setting = self._setting
         batch = Batch(*setting.multi_crop.views(setting.images(), setting.draws()), setting.masks())
-        return cut(batch, 1, setting.params.base, self._device)[0]
+        return setting.split(batch)[0]
 
     def backward(self, part: Part) -> Tensor:
         """The loss, whose gradients it leaves in the student."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from franca import presets
+from franca.data.batch import part_masks
 from franca.data.masks import batch_masks
-from franca.losses.ibot import mask_weights
 from franca.params import Params
 from franca.pretrain.parts import Part
 from franca.pretrain.schedules import Rates
@@ -50,11 +50,12 @@ def tiny_params(changes: dict[str, Any] | None = None) -> Params:
     return make_params("vitl14-in21k", small | (changes or {}))
 
 
-def random_part(params: Params, step: int, device: torch.device, crops: Tensor | None = None) -> Part:
+def random_part(params: Params, step: int, device: torch.device) -> Part:
     """Return random normalized crops of one batch with the masks of `step`; the number of masked patches varies."""
     base, pretrain = params.base, params.pretrain
     images, grid = pretrain.batch_size, base.image_size // base.backbone.patch_size
-    masks = torch.from_numpy(batch_masks(2 * images, grid, pretrain.masks, np.random.default_rng(step)))
+    rng = np.random.default_rng(step)
+    masks = torch.from_numpy(batch_masks(images, pretrain.losses.koleo_images, grid, pretrain.masks, rng))
     generator = torch.Generator().manual_seed(step)
 
     def noise(count: int, side: int) -> Tensor:
@@ -63,9 +64,7 @@ def random_part(params: Params, step: int, device: torch.device, crops: Tensor |
     return Part(
         noise(2 * images, base.image_size),
         noise(pretrain.crops.local_count * images, pretrain.crops.local_size),
-        masks.to(device),
-        masks.flatten().nonzero()[:, 0].to(device),
-        mask_weights(masks).to(device),
+        *(x.to(device) for x in part_masks(masks, 1)[0]),
     )
 
 

@@ -22,7 +22,6 @@ from benchmarks.step_franca import FrancaStep
 from benchmarks.step_lightly import LightlyStep
 from benchmarks.step_setting import Case, Setting
 from benchmarks.step_textbook import TextbookStep
-from franca.losses.ibot import mask_weights
 from franca.pretrain.parts import Part
 
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
@@ -124,11 +123,8 @@ def _measure(case: str, levels: str, form: str, compiled: bool) -> dict[str, Any
 
 
 def _other_masks(part: Part, setting: Setting, seed: int) -> Part:
-    masks = setting.masks(seed)
-    masked, weights = masks.flatten().nonzero()[:, 0], mask_weights(masks)
-    return part._replace(
-        masks=masks.to(setting.device), masked=masked.to(setting.device), mask_weights=weights.to(setting.device)
-    )
+    (masks,) = setting.masks(seed)
+    return Part(part.global_crops, part.local_crops, *(x.to(setting.device) for x in masks))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from franca.data.batch import Batch, RawBatch
+from franca.data.batch import Batch, RawBatch, part_masks
 from franca.data.index import Lost
 from franca.data.masks import batch_masks
 from franca.data.missing import MissingImages, fetch_or_replace
-from franca.data.multi_crop import Frame, MultiCrop, stack
+from franca.data.multi_crop import Draws, Frame, MultiCrop, stack
 from franca.data.order import Order
 from franca.data.store import DenseSet, ImageSet
 from franca.errors import FrancaError
@@ -36,21 +36,37 @@ def sample_rng(*key: int) -> np.random.Generator:
 class StepDataset(Dataset[Batch | RawBatch]):
     """`dataset[step]` is the batch of a step: a shuffle an epoch without repeats, then crops of each image.
 
-    The data alone decides how crops are cut. Where all images are squares of one size, at most `LARGEST_RAW` pixels a
-    side, a batch holds the images as they are, and all crops are cut at once: on the GPU where there is one, which
-    leaves only decoding to the loading processes. Other images are cropped by Pillow one by one. Boxes and changes are
-    the same either way, and the crops of an image equal but for rounding.
-
-    `part` are the rows, of the B images of each batch, that are made here; all, where it is None. Batches of the parts
-    put together are the whole batch.
+    A batch for a GPU holds the images' pixels, and the GPU cuts all crops at once, which leaves only decoding to the
+    loading processes. On a CPU that pays only if all images are squares of one size, at most `LARGEST_RAW` pixels a
+    side (of 256 pixels it takes 2.3 times as long); other images are cropped by Pillow one by one. Boxes and changes
+    are the same in each case, and crops differ by rounding alone.
     """
 
     def __init__(
-        self, images: ImageSet, dense: DenseSet | None, base: Base, params: Pretrain, part: range | None = None
+        self,
+        images: ImageSet,
+        dense: DenseSet | None,
+        base: Base,
+        params: Pretrain,
+        part: range | None = None,
+        microbatches: int = 1,
     ) -> None:
+        """Prepare batches of a process.
+
+        Args:
+            images: The training images.
+            dense: Images with segmentation masks, of which windows are mixed in, or None.
+            base: Seed, size of a global crop and of a patch.
+            params: Batch size, crops, augmentation and masks.
+            part: Rows of each batch that this process loads; None for all. The batches of all processes put together
+                are the batch of one process alone.
+            microbatches: Number of equal parts, each a multiple of `losses.koleo_images` images, that these rows are
+                split into for training. Which patches of each are masked is computed here, by the loading processes.
+        """
         self.images, self._dense = images, dense
         self._base, self._params = base, params
         self._part = slice(0, params.batch_size) if part is None else slice(part.start, part.stop)
+        self._microbatches = microbatches
         self._order = Order(base.seed, images.firsts, params.shuffle_window if images.in_place else len(images))
         self._multi_crop = MultiCrop(base.image_size, params.crops, params.augment)
         height, width = images.common_size or (0, 0)
@@ -59,41 +75,59 @@ class StepDataset(Dataset[Batch | RawBatch]):
     def __getitem__(self, step: int) -> Batch | RawBatch:
         return self.load(step, {})
 
-    def load(self, step: int, lost: dict[int, Lost]) -> Batch | RawBatch:
-        """The batch of a step; `lost` gets the images that could not be read and why, for others took their place."""
+    def load(self, step: int, lost: dict[int, Lost], for_gpu: bool = False) -> Batch | RawBatch:
+        """Return the batch of a step.
+
+        `lost` gets each image that could not be read, and why; others take their place. `for_gpu` is whether a GPU is
+        to cut the crops.
+        """
         base, params, part = self._base, self._params, self._part
         grid = base.image_size // base.backbone.patch_size
-        crops = np.arange(2 * params.batch_size).reshape(2, -1)[:, part].ravel()
         rng = sample_rng(base.seed, 1, step)
-        masks = torch.from_numpy(batch_masks(2 * params.batch_size, grid, params.masks, rng, crops))
+        drawn = batch_masks(params.batch_size, params.losses.koleo_images, grid, params.masks, rng, part)
+        masks = part_masks(torch.from_numpy(drawn), self._microbatches)
         rng = sample_rng(base.seed, 2, step)
         windows = rng.random((params.batch_size, 5))[part]
         draws = self._multi_crop.draw(rng, params.batch_size, part)
-        images = self._frames(step, windows, lost)
-        if self._side is None:
-            return Batch(*self._multi_crop.views(images, draws), masks)
-        return RawBatch(stack(images, self._side), *self._multi_crop.cuts(draws, self._side), masks)
+        images = self._frames(step, windows, draws, lost)
+        if self._side:
+            return RawBatch(stack(images, self._side), *self._multi_crop.cuts(draws, self._side), masks)
+        if for_gpu:
+            return RawBatch(*self._multi_crop.flat_cuts(images, draws), masks)
+        return Batch(*self._multi_crop.views(images, draws), masks)
 
     def indices(self, step: int) -> NDArray[np.int64]:
         """The step's images by number, (B,), from the endless sequence of shuffles."""
         return self._order[np.arange(step * self._params.batch_size, (step + 1) * self._params.batch_size)]
 
     def _frames(
-        self, step: int, windows: NDArray[np.float64], lost: dict[int, Lost]
+        self, step: int, windows: NDArray[np.float64], draws: Draws, lost: dict[int, Lost]
     ) -> Iterator[tuple[Image.Image, Frame]]:
-        """This part's images of the step, or dense ones in their place, as rows of five numbers in 0..1 decide."""
+        """Yield this part's images of the step, or dense ones instead, as rows of five numbers in 0..1 decide."""
         dense = windows[:, 0] < (0 if self._dense is None else self._params.dense_share)
-        rows = self._part.start + np.flatnonzero(~dense)
+        places = np.flatnonzero(~dense)
+        rows = self._part.start + places
         seed = self._base.seed
+
+        def shrink(i: int, index: int) -> int:
+            return 1 if self._side else self._multi_crop.shrink(draws.box[:, places[i]], self.images.size(index))
+
         wanted = fetch_or_replace(
-            self.images, self.indices(step)[rows].tolist(), lambda i: sample_rng(seed, 3, step, int(rows[i])), lost
+            self.images,
+            self.indices(step)[rows].tolist(),
+            lambda i: sample_rng(seed, 3, step, int(rows[i])),
+            shrink,
+            lost,
         )
         for is_dense, uniform in zip(dense, windows.tolist(), strict=True):
             if is_dense:
                 yield self._window(uniform)
             else:
-                image = next(wanted)
-                yield image, (0, 0, *image.size)
+                index, image = next(wanted)
+                width, height = self.images.size(index)
+                # Only JPEGs are shrunk, and to whole pixels: crops must not shift by the part of one that is added.
+                shrunk = round(width / image.width)
+                yield image, (0, 0, width / shrunk, height / shrunk)
 
     def _window(self, uniform: list[float]) -> tuple[Image.Image, Frame]:
         """A dense image and a random window of it."""
@@ -108,13 +142,13 @@ class StepDataset(Dataset[Batch | RawBatch]):
 class _Results(Dataset[Any]):
     """What a loading process sends for a step: the batch and what is lost, or the fault that ends the run."""
 
-    def __init__(self, dataset: StepDataset) -> None:
-        self._dataset = dataset
+    def __init__(self, dataset: StepDataset, for_gpu: bool) -> None:
+        self._dataset, self._for_gpu = dataset, for_gpu
 
     def __getitem__(self, step: int) -> tuple[Batch | RawBatch, dict[int, Lost]] | FrancaError:
         lost: dict[int, Lost] = {}
         try:
-            return self._dataset.load(step, lost), lost
+            return self._dataset.load(step, lost, self._for_gpu), lost
         except FrancaError as error:
             # Raised here, it would arrive as a traceback of many lines.
             return error
@@ -131,7 +165,7 @@ class StepLoader:
     def __init__(self, dataset: StepDataset, start: int, stop: int, workers: int, pin: bool) -> None:
         self.missing = MissingImages(dataset.images)
         self._loader = DataLoader(
-            _Results(dataset),
+            _Results(dataset, for_gpu=pin),
             batch_size=None,
             sampler=range(start, stop),
             collate_fn=None if pin else _cut,

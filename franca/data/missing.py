@@ -20,12 +20,24 @@ def fetch_or_replace(
     images: ImageSet,
     indices: Sequence[int],
     generator: Callable[[int], np.random.Generator],
+    shrink: Callable[[int, int], int],
     lost: dict[int, Lost],
-) -> Iterator[Image.Image]:
-    """The images of `indices`, read at once and decoded one by one, others instead of those that cannot be read.
+) -> Iterator[tuple[int, Image.Image]]:
+    """Read images at once, decode them one by one, and replace those that cannot be read by others.
 
-    The image for the i-th place is drawn by `generator(i)`, so that it depends on nothing but what can be read. `lost`
-    gets each image that could not be, and why. FrancaError where `_DRAWS` images in a row could not.
+    Args:
+        images: The set that the images are taken from.
+        indices: Numbers of the wanted images.
+        generator: Gives the generator that draws the replacement for the i-th of them, so that it depends on nothing
+            but which images can be read.
+        shrink: Gives the factor by which a JPEG may be shrunk (see `images.decode`), from i and the image's number.
+        lost: Gets each image that could not be read, and why.
+
+    Yields:
+        Number and pixels of each image.
+
+    Raises:
+        FrancaError: `_DRAWS` images in a row could not be read.
     """
     chosen = list(indices)
     contents = images.read(chosen)
@@ -45,10 +57,10 @@ def fetch_or_replace(
         for place, content in zip(missing, images.read([chosen[place] for place in missing]), strict=True):
             contents[place] = content
     for place, content in enumerate(contents):
-        while isinstance(image := images.decode(chosen[place], content), Lost):
+        while isinstance(image := images.decode(chosen[place], content, shrink(place, chosen[place])), Lost):
             draw(place, image)
             (content,) = images.read([chosen[place]])
-        yield image
+        yield chosen[place], image
 
 
 class MissingImages:

@@ -80,16 +80,22 @@ class ImageSet(Sequence[Image.Image]):
         """The images' own bytes, in the order asked for, or why there are none."""
         return self._pack.read([self.rows[index] for index in indices])
 
-    def decode(self, index: int, content: bytes | Lost) -> Image.Image | Lost:
-        """What `read` gave for an image as 8-bit RGB, or why it is none."""
+    def decode(self, index: int, content: bytes | Lost, shrink: int = 1) -> Image.Image | Lost:
+        """Decode what `read` gave for an image (see `images.decode`), or return why that is impossible."""
         if isinstance(content, Lost):
             return content
         try:
-            return decode(content)
+            return decode(content, shrink)
         except MemoryError:
             raise
         except Exception as error:  # bad bytes make Pillow raise nearly anything
             return self._pack.lost(self.rows[index], f"does not decode ({one_line(error)})")
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of an image, upright and not shrunk, from the store's index."""
+        row = self.rows[index]
+        width, height = (int(self._pack.index.columns[name][row]) for name in ("width", "height"))
+        return width, height
 
     @property
     def common_size(self) -> tuple[int, int] | None:

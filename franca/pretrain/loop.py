@@ -17,7 +17,7 @@ from franca.pretrain.checkpoint import Checkpoints, load_newest
 from franca.pretrain.monitor import OnlineEvaluation, memory_gib
 from franca.pretrain.outputs import write_outputs
 from franca.pretrain.parallel import Ranks, distribute, joined, launch, local_images, whole_weights
-from franca.pretrain.parts import cut
+from franca.pretrain.parts import Splitter
 from franca.pretrain.progress import Progress, traced
 from franca.pretrain.run_folder import RunFolder, fingerprint, machine_facts
 from franca.pretrain.schedules import make_schedules
@@ -89,7 +89,9 @@ def train(
             f"pretrain.batch_size: {params.pretrain.batch_size} is more than the {len(images)} training images"
         )
     share = local_images(params, ranks)
-    dataset = StepDataset(images, store.dense("train"), params.base, params.pretrain, share)
+    dataset = StepDataset(
+        images, store.dense("train"), params.base, params.pretrain, share, runtime.accumulation_steps
+    )
     epoch_length = params.pretrain.epoch_length or len(images) // params.pretrain.batch_size
     schedules = make_schedules(params.pretrain, epoch_length)
     online = OnlineEvaluation(store, params.base, device)
@@ -112,14 +114,14 @@ def train(
     batches = Ahead(StepLoader(dataset, start, schedules.total, runtime.workers, pin=device.type == "cuda"))
     batches.raise_fault(ranks)
     progress = Progress(start, schedules.total, params.pretrain.batch_size, quiet=not ranks.first)
+    split = Splitter(params.base, device)
     with traced(runtime.profile_steps if ranks.first else 0, folder.path / "trace.json") as profiler:
         for it, batch in zip(range(start, schedules.total), batches, strict=True):
             done = it + 1
             last = done == schedules.total
 
             torch.manual_seed(params.base.seed + it + ranks.rank * schedules.total)
-            parts = cut(batch, runtime.accumulation_steps, params.base, device)
-            train_step(parts, schedules.at(it), done)
+            train_step(split(batch), schedules.at(it), done)
 
             # log
             progress.advance()

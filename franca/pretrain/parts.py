@@ -1,4 +1,4 @@
-"""A process's share of a batch on its device, cut into the parts that go through the networks one by one."""
+"""A process's share of a batch on its device, split into the parts that go through the networks one by one."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 
 from franca.data.batch import Batch, RawBatch
-from franca.losses.ibot import mask_weights
-from franca.models.model import normalize
 from franca.params import Base
 
 
@@ -26,27 +24,35 @@ class Part(NamedTuple):
     """(M,): 1 / (masked patches of its crop)"""
 
 
-def cut(batch: Batch | RawBatch, count: int, base: Base, device: torch.device) -> list[Part]:
-    """`count` parts of equally many images."""
-    images = len(batch.masks) // 2
-    global_crops, local_crops, masks = batch.crops(device)
-    parts = []
-    for start in range(0, images, images // count):
-        rows = slice(start, start + images // count)
-        # Where patches are masked is found on the host: on a GPU the step would have to wait for the answer.
-        chosen = batch.masks.unflatten(0, (2, images))[:, rows].flatten(0, 1)
-        parts.append(
-            Part(
-                normalize(_images(global_crops, images, rows), base.mean, base.std),
-                normalize(_images(local_crops, images, rows), base.mean, base.std),
-                _images(masks, images, rows),
-                chosen.flatten().nonzero()[:, 0].to(device, non_blocking=True),
-                mask_weights(chosen).to(device, non_blocking=True),
-            )
-        )
-    return parts
+class Splitter:
+    """Moves batches to a device, normalizes their crops and splits them into parts.
+
+    Make one for a run: the constants of the normalization then stay on the device. Made in every step, they would be
+    copied from pageable memory, and the host would wait until the device has done all earlier work.
+    """
+
+    def __init__(self, base: Base, device: torch.device) -> None:
+        self._device = device
+        self._mean, self._std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (base.mean, base.std))
+
+    def __call__(self, batch: Batch | RawBatch) -> list[Part]:
+        """Return the parts that the batch's masks are split into, on the device; the host does not wait for it."""
+        global_crops, local_crops, masks = batch.crops(self._device)
+        global_crops, local_crops = self._normalize(global_crops), self._normalize(local_crops)
+        images = len(global_crops) // 2
+        size = images // len(masks)
+        rows = [slice(start, start + size) for start in range(0, images, size)]
+        return [
+            Part(_images(global_crops, images, own), _images(local_crops, images, own), *part)
+            for own, part in zip(rows, masks, strict=True)
+        ]
+
+    def _normalize(self, crops: Tensor) -> Tensor:
+        # In place, since the crops are of this step alone. Subtract and divide as `models.model.normalize` does: a
+        # product with 1 / std would give other last bits than evaluation sees.
+        return crops.sub_(self._mean).div_(self._std)
 
 
 def _images(rows: Tensor, images: int, part: slice) -> Tensor:
-    """The crops of some of the images, still crop-major."""
+    """Return the crops of the images `part`, of crop-major crops of `images` images."""
     return rows.unflatten(0, (-1, images))[:, part].flatten(0, 1) if len(rows) else rows

@@ -43,9 +43,11 @@ def padding(teacher: Network, parts: list[Part], params: Params) -> list[Level] 
     """The teacher's levels of the zero rows that fill the official code's buffer of masked patches, or None."""
     if params.pretrain.compat == "none":
         return None
-    crops = sum(len(part.masks) for part in parts)
+    koleo_images = params.pretrain.losses.koleo_images
+    groups = sum(len(part.masks) for part in parts) // (2 * koleo_images)
     grid = params.base.image_size // params.base.backbone.patch_size
-    rows = official_buffer(crops, grid, params.pretrain.masks) - sum(len(part.masked) for part in parts)
+    reserved = official_buffer(groups, koleo_images, grid, params.pretrain.masks)
+    rows = reserved - sum(len(part.masked) for part in parts)
     return teacher.ibot_head(parts[0].global_crops.new_zeros(max(rows, 0), params.base.backbone.embed_dim))
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import label
 
 from franca.data import masks as module
-from franca.data.masks import batch_masks, mask
+from franca.data.masks import batch_masks, random_masks
 from franca.params import Masks
 from tests.conformance.conftest import Case
 
@@ -25,7 +25,7 @@ def make_params(**values: Any) -> Masks:
 def sampled(grid: list[int], masked: int, kind: str, cyclic: bool = False) -> NDArray[np.bool_]:
     """Masks (SAMPLES, rows, columns) of one setting."""
     params, rng = make_params(kind=kind, cyclic=cyclic), np.random.default_rng(0)
-    return np.stack([mask((grid[0], grid[1]), masked, params, rng) for _ in range(SAMPLES)])
+    return random_masks((grid[0], grid[1]), np.full(SAMPLES, masked), params, rng)
 
 
 @pytest.mark.case("12_masking")
@@ -72,16 +72,19 @@ def test_few_patches_all_and_more_than_there_are(case: Case) -> None:
     rng = np.random.default_rng(0)
     for kind, counts in case.json()["edge_requests_masked_count"].items():
         for requested, masked in counts.items():
-            assert mask((rows, columns), int(requested), make_params(kind=kind, cyclic=True), rng).sum() == masked
+            params = make_params(kind=kind, cyclic=True)
+            assert random_masks((rows, columns), np.array([int(requested)]), params, rng).sum() == masked
 
 
 @pytest.mark.case("12_masking")
-def test_ratios_spread_over_the_masked_crops_of_a_batch(case: Case) -> None:
+def test_ratios_spread_over_the_masked_crops_of_a_group(case: Case) -> None:
+    """A group is what the official code takes for the batch of a GPU."""
     for row in case.json()["collate"]:
         side = int(row["tokens"] ** 0.5)
         params = make_params(image_share=row["mask_probability"], ratio=row["ratio_range"])
         rng = np.random.default_rng(0)
-        batches = [batch_masks(row["crops"], side, params, rng) for _ in range(BATCHES)]
+        images = row["crops"] // 2
+        batches = [batch_masks(images, images, side, params, rng) for _ in range(BATCHES)]
         counts = np.sort(np.stack([masks.sum(axis=1) for masks in batches]), axis=1)
         masked = row["masked_crops"][0]
         assert (counts[:, :-masked] == 0).all()

@@ -68,6 +68,21 @@ def test_exif_orientation_is_applied() -> None:
     assert (facts.height, facts.width) == (40, 20)
 
 
+@pytest.mark.parametrize("shrink", [2, 4, 8])
+@pytest.mark.parametrize(("size", "orientation"), [((339, 241), 1), ((336, 240), 6), ((339, 241), 6), ((336, 241), 3)])
+def test_a_jpeg_is_decoded_smaller(photo: Image.Image, shrink: int, size: tuple[int, int], orientation: int) -> None:
+    """Not where a side is no multiple and EXIF turns it: the incomplete last pixels would become the first."""
+    image, exif = photo.crop((0, 0, *size)), Image.Exif()
+    exif[0x0112] = orientation
+    content = encode(image, "JPEG", quality=95, exif=exif)
+    small, whole = decode(content, shrink), decode(content)
+    kept = orientation != 1 and size != (336, 240)
+    expected = whole if kept else whole.reduce(shrink)
+    assert small.size == expected.size
+    assert np.abs(np.asarray(small).astype(int) - np.asarray(expected)).mean() < 3
+    assert decode(encode(image), shrink).size == image.size
+
+
 def test_first_frame_counts() -> None:
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     assert pixels(encode(frames[0], "GIF", save_all=True, append_images=frames[1:]))[0, 0].tolist() == [255, 0, 0]

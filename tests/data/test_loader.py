@@ -1,7 +1,9 @@
+import io
 import os
 import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from franca.data import loader
-from franca.data.batch import Batch, RawBatch, Views
+from franca.data.batch import Batch, PartMasks, RawBatch, Views
 from franca.data.loader import LARGEST_RAW, StepDataset, StepLoader
-from franca.data.store import Store
+from franca.data.pack import PackWriter
+from franca.data.store import ImageSet, Store
+from franca.files import write_json
 from tests.conftest import MakeParams, MakeStore
 
 IMAGES = 12
@@ -74,11 +79,11 @@ def test_squares_of_one_small_size_are_left_uncut(
 
 def test_shapes_and_types(dataset: Any) -> None:
     batch = dataset()[0]
-    global_crops, local_crops, masks = batch.crops(torch.device("cpu"))
+    global_crops, local_crops, (part,) = batch.crops(torch.device("cpu"))
     assert global_crops.shape == (8, 3, 32, 32) and local_crops.shape == (8, 3, 16, 16)
     assert global_crops.dtype == local_crops.dtype == torch.float32
     assert global_crops.min() >= 0 and global_crops.max() <= 1
-    assert masks.shape == (8, 16) and masks.dtype == torch.bool and masks.any(dim=1).sum() == 4
+    assert part.masks.shape == (8, 16) and part.masks.dtype == torch.bool and part.masks.any(dim=1).sum() == 4
 
 
 def test_no_local_crops(dataset: Any) -> None:
@@ -119,6 +124,50 @@ def test_workers_and_a_later_start_change_nothing(dataset: Any) -> None:
     assert all(same(a, b) for a, b in zip(StepLoader(data, 0, 6, workers=2, pin=False), alone, strict=True))
     assert all(same(a, b) for a, b in zip(StepLoader(data, 3, 6, workers=0, pin=False), alone[3:], strict=True))
     assert list(StepLoader(data, 6, 6, workers=0, pin=False)) == []
+
+
+@pytest.mark.parametrize("size", [(300, 221), (40, 44)])
+def test_large_jpegs_are_decoded_smaller(
+    size: tuple[int, int],
+    photo: Image.Image,
+    tmp_path: Path,
+    tiny_params: MakeParams,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In training alone, where no crop needs more; small ones as they are."""
+    write_jpegs(tmp_path, [photo.crop((20 * i, 9 * i, 20 * i + size[0], 9 * i + size[1])) for i in range(8)])
+    store, params = Store(tmp_path), tiny_params()
+    images = store.images("train")
+    decoded = []
+    plain = ImageSet.decode
+
+    def decode(self: ImageSet, index: int, content: bytes, shrink: int = 1) -> Any:
+        decoded.append(shrink)
+        return plain(self, index, content, shrink)
+
+    monkeypatch.setattr(ImageSet, "decode", decode)
+    shrunk = StepDataset(images, None, params.base, params.pretrain)[0]
+    monkeypatch.setattr(ImageSet, "decode", lambda self, index, content, shrink=1: plain(self, index, content))
+    whole = StepDataset(images, None, params.base, params.pretrain)[0]
+    assert isinstance(shrunk, Batch) and isinstance(whole, Batch)
+    if size == (40, 44):
+        assert set(decoded) == {1} and same(shrunk, whole)
+    else:
+        assert min(decoded) > 1 and not same(shrunk, whole)
+        for one, other in zip(shrunk[:2], whole[:2], strict=True):
+            assert (one.pixels.int() - other.pixels.int()).abs().float().mean() < 3
+    assert images[0].size == size
+
+
+def write_jpegs(folder: Path, images: list[Image.Image]) -> None:
+    """A prepared store of JPEGs to train on."""
+    with PackWriter(folder / "images") as writer:
+        for image in images:
+            buffer = io.BytesIO()
+            image.save(buffer, "JPEG", quality=95)
+            writer.add(buffer.getvalue(), height=image.height, width=image.width, label=-1, split=0)
+        writer.close()
+    write_json(folder / "manifest.json", {"classes": [], "dense": None})
 
 
 @pytest.mark.parametrize("place", ["trainer", "worker"])
@@ -170,15 +219,23 @@ def test_windows_of_dense_images_take_the_asked_share(dataset: Any) -> None:
 
 @pytest.fixture
 def photos(photo: Image.Image, tmp_path: Path, make_store: MakeStore, tiny_params: MakeParams) -> Any:
-    """Squares of a photograph, all changes of color and windows of dense images among them."""
-    images = [photo.crop((20 * i, 25 * i, 20 * i + 64, 25 * i + 64)) for i in range(16)]
-    store = Store(make_store(tmp_path / "prepared", train=16, images=images, dense=True))
+    """Parts of a photograph, all changes of color and windows of dense images among them."""
 
-    def make(part: range | None = None) -> StepDataset:
-        params = tiny_params({"pretrain.dense_share": 0.25})
+    def make(part: range | None = None, size: tuple[int, int] = (64, 64)) -> StepDataset:
+        images = [photo.crop((20 * i, 25 * i, 20 * i + size[0], 25 * i + size[1])) for i in range(16)]
+        folder = tmp_path / f"prepared-{size}"
+        if not folder.exists():
+            make_store(folder, train=16, images=images, dense=True)
+        store, params = Store(folder), tiny_params({"pretrain.dense_share": 0.25})
         return StepDataset(store.images("train"), store.dense("train"), params.base, params.pretrain, part)
 
     return make
+
+
+def tensors_of(crops: tuple[Tensor, Tensor, list[PartMasks]]) -> list[Tensor]:
+    """Global crops, local crops and masks of a batch that is not split."""
+    global_crops, local_crops, (part,) = crops
+    return [global_crops, local_crops, part.masks]
 
 
 @pytest.mark.parametrize("largest_raw", [0, 256])
@@ -194,10 +251,33 @@ def test_parts_put_together_are_the_whole_batch(
         pieces = [photos(part)[step] for part in ranges]
         assert {type(batch) for batch in (whole, *pieces)} == {RawBatch if largest_raw else Batch}
         cpu = torch.device("cpu")
-        columns = zip(whole.crops(cpu), *(piece.crops(cpu) for piece in pieces), strict=True)
+        columns = zip(*(tensors_of(batch.crops(cpu)) for batch in (whole, *pieces)), strict=True)
         for expected, *tensors in columns:
             together = [tensor.view(2, len(part), -1) for tensor, part in zip(tensors, ranges, strict=True)]
             assert torch.equal(torch.cat(together, dim=1), expected.view(2, 8, -1))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (90, 61)])
+def test_a_batch_for_a_gpu_holds_the_images(photos: Any, monkeypatch: pytest.MonkeyPatch, size: Any) -> None:
+    """Crops are the same, those of windows of dense images among them."""
+    monkeypatch.setattr(loader, "LARGEST_RAW", 63)
+    data = photos(size=size)
+    here, there = data.load(0, {}), data.load(0, {}, for_gpu=True)
+    assert isinstance(here, Batch) and isinstance(there, RawBatch) and there.images.shape[1:] == (3,)
+    assert same(here.masks, there.masks)
+    for one, other in zip(here[:2], there.cut()[:2], strict=True):
+        assert same(one.color, other.color)
+        assert (one.pixels.int() - other.pixels.int()).abs().max() <= 1
+
+
+def test_a_loader_that_pins_leaves_the_cutting_to_the_gpu(photos: Any) -> None:
+    data = photos(size=(90, 61))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # without a GPU nothing is pinned
+        (batch,) = StepLoader(data, 0, 1, workers=0, pin=True)
+    assert same(batch, data.load(0, {}, for_gpu=True))
+    (batch,) = StepLoader(data, 0, 1, workers=0, pin=False)
+    assert same(batch, data[0])
 
 
 def test_both_ways_to_cut_agree(photos: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +286,7 @@ def test_both_ways_to_cut_agree(photos: Any, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(loader, "LARGEST_RAW", 63)
     one_by_one = photos()[0]
     assert isinstance(at_once, RawBatch) and isinstance(one_by_one, Batch)
-    assert torch.equal(at_once.masks, one_by_one.masks)
+    assert same(at_once.masks, one_by_one.masks)
     for one, other in zip(at_once.cut()[:2], one_by_one[:2], strict=True):
         assert same(one.color, other.color)
         assert (one.pixels.int() - other.pixels.int()).abs().max() <= 1

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from franca.data import resample
 from franca.data.crops import BOX_DRAWS, Floats, cut, orient, random_boxes
-from franca.data.resample import bicubic_weights, cut_batch
+from franca.data.resample import bicubic_weights, cut_batch, cut_flat, plan_cuts
 
 SIZES = [
     (64, 32, (0.4, 1.0)),
@@ -76,6 +77,44 @@ def test_the_whole_image_at_its_own_size_is_the_image(photo: Image.Image) -> Non
 def test_no_crops(photo: Image.Image) -> None:
     images = as_tensor(parts_of(photo, 24, 2))
     assert cut_batch(images, torch.zeros(2, 0, 4), torch.zeros(0, dtype=torch.bool), 8).shape == (0, 3, 8, 8)
+    none = flat(parts_of(photo, 24, 2), [np.zeros((0, 4))] * 2, np.zeros((2, 0), dtype=bool), 8)
+    assert none.shape == (0, 2, 3, 8, 8)
+
+
+def flat(
+    images: list[Image.Image], boxes: list[Floats], transposed: NDArray[np.bool_], side: int
+) -> NDArray[np.uint8]:
+    """Crops (crops, images, 3, side, side) of images of any size; `boxes` (crops, 4) of each, crop by crop."""
+    pixels = [np.asarray(image).reshape(-1, 3) for image in images]
+    firsts = np.cumsum([0, *map(len, pixels)])[:-1]
+    sizes, count = np.array([image.size for image in images]), len(boxes[0])
+    plan = plan_cuts(np.stack(boxes, axis=1).reshape(-1, 4), np.tile(sizes, (count, 1)), side, np.tile(firsts, count))
+    cut_out = cut_flat(torch.from_numpy(np.concatenate(pixels)), plan, crop_major(transposed), side)
+    assert cut_out.dtype == torch.uint8 and cut_out.shape == (count * len(images), 3, side, side)
+    return cut_out.unflatten(0, (count, len(images))).numpy()
+
+
+@pytest.mark.parametrize(("side", "scale"), [(24, (0.05, 1.0)), (96, (0.1, 0.5)), (7, (1.0, 1.0))])
+def test_images_of_any_size_are_cut_as_by_pillow(photo: Image.Image, side: int, scale: tuple[float, float]) -> None:
+    """Photographs, the hardest edges, the smallest images there are, and boxes up to the images' edges."""
+    sizes = [(64, 64), (1, 1), (120, 77), (2, 90), (300, 5), (500, 380)]
+    images = [photo.resize(size) for size in sizes]
+    images += [parts_of(photo, size, 1)[0] for size in (40, 200)]
+    cuts = [random_cuts(1, 4, image.size, scale, seed) for seed, image in enumerate(images)]
+    boxes, transposed = [box[0] for box, _ in cuts], np.concatenate([turned for _, turned in cuts])
+    got = flat(images, boxes, transposed, side).astype(int)
+    for number, image in enumerate(images):
+        assert np.abs(got[:, number] - cut(image, boxes[number], transposed[number], side)).max() <= 1
+
+
+def test_it_makes_no_difference_what_is_cut_at_once(photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [photo.resize(size) for size in ((64, 48), (300, 200), (20, 30))]
+    cuts = [random_cuts(1, 5, image.size, (0.1, 1.0), seed) for seed, image in enumerate(images)]
+    boxes, transposed = [box[0] for box, _ in cuts], np.concatenate([turned for _, turned in cuts])
+    together = flat(images, boxes, transposed, 16)
+    for chunk in (1, 16 * 100):
+        monkeypatch.setattr(resample, "CHUNK", chunk)
+        assert (flat(images, boxes, transposed, 16) == together).all()
 
 
 @pytest.mark.parametrize(("length", "side"), [(8, 20), (20, 8), (8, 8)])
