@@ -40,14 +40,14 @@ class Network(nn.Module):
         prefix, patches = self.backbone.num_prefix_tokens, self.backbone.patches(global_crops)
         first = torch.arange(len(global_crops), device=masked.device) * (prefix + patches)
         of_patches = first[masked // patches] + prefix + masked % patches
-        tokens = self.backbone(global_crops, masks, torch.cat([first, of_patches]))
-        classes, hidden = tokens.split([len(first), len(masked)])
-        every = classes
+        crops, wanted = [global_crops], [torch.cat([first, of_patches])]
         if local_crops is not None and len(local_crops):
             size = prefix + self.backbone.patches(local_crops)
-            first = torch.arange(len(local_crops), device=masked.device) * size
-            every = torch.cat([classes, self.backbone(local_crops, None, first)])
-        return Outputs(classes, self.dino_head(every), self.ibot_head(hidden))
+            crops.append(local_crops)
+            wanted.append(torch.arange(len(local_crops), device=masked.device) * size)
+        of_globals, *of_locals = self.backbone(crops, masks, wanted)
+        classes, hidden = of_globals.split([len(global_crops), len(masked)])
+        return Outputs(classes, self.dino_head(torch.cat([classes, *of_locals])), self.ibot_head(hidden))
 
 
 @torch.no_grad()
