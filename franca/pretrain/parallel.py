@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -30,6 +31,9 @@ from franca.runtime import count_gpus
 warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
 
 T = TypeVar("T")
+
+NCCL_TIMEOUT = timedelta(minutes=10)
+"""After this time in a collective a process ends. It is torch's default for NCCL alone, but 30 minutes with gloo."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     if device.type == "cuda":
         # NCCL would create its communicators on the current device, GPU 0 in every process.
         torch.cuda.set_device(device)
-        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
+        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device, timeout=NCCL_TIMEOUT)
     else:
         dist.init_process_group("gloo")
     try:

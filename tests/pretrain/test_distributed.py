@@ -145,7 +145,7 @@ def test_a_process_on_cuda_binds_its_own_gpu(monkeypatch: pytest.MonkeyPatch, ti
         distribute(*make_pair(tiny_params), "ddp", "fp32", ranks, device)
     assert calls == [
         ("set_device", device),
-        ("init_process_group", "cpu:gloo,cuda:nccl", {"device_id": device}),
+        ("init_process_group", "cpu:gloo,cuda:nccl", {"device_id": device, "timeout": parallel.NCCL_TIMEOUT}),
         ("ddp", {"device_ids": [3], "gradient_as_bucket_view": True}),
     ]
 
