@@ -6,10 +6,12 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import pytest
 import torch
+import torch._dynamo
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
@@ -208,6 +210,25 @@ def test_a_group_of_one_trains_the_plain_model(
     assert [issubclass(kind, DistributedDataParallel | FSDPModule) for kind in wrapped] == [True, False, False]
     assert_alike(project.weights(), plain.weights())
     assert grouped["models/pretrained/model.safetensors"] == plain.outs()["models/pretrained/model.safetensors"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_compiled_blocks_give_the_same_gradients(group_of_one: Ranks, tiny_params: MakeParams, how: str) -> None:
+    """Also with FSDP2's hooks and stochastic depth, and without a graph break."""
+    norms = []
+    for compiled in (False, True):
+        torch._dynamo.reset()
+        student, teacher = make_networks(tiny_params({"pretrain.drop_path": 0.4}), CPU)
+        for block in chain(student.backbone.blocks, teacher.backbone.blocks) if compiled else ():
+            block.compile(backend="aot_eager")
+        run_student = distribute(student, teacher, how, "fp32", group_of_one, CPU)
+        torch.manual_seed(0)
+        forward_and_backward(run_student, teacher, "fp32")
+        gradients = [parameter.grad for parameter in student.parameters() if parameter.grad is not None]
+        norms.append([float(parallel.whole(gradient).norm()) for gradient in gradients])
+    assert norms[1] == pytest.approx(norms[0], rel=1e-5)
+    assert not torch._dynamo.utils.counters["graph_break"]
 
 
 def test_determinism_changes_nothing_on_a_cpu(make_project: MakeProject, pretrain: Pretrain) -> None:
