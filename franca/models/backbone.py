@@ -234,9 +234,9 @@ class Backbone(VisionTransformer):
         device = self.pos_embed.device
         if (height, width, device) not in self._matrices:
             identity = torch.eye(side * side, device=device).view(-1, 1, side, side)
-            self._matrices[height, width, device] = self._resample(identity, height, width).flatten(1).T.contiguous()
-        with torch.autocast(device.type, enabled=False):
-            grid = self._matrices[height, width, device] @ self.pos_embed[0, 1:].float()
+            self._matrices[height, width, device] = self._resample(identity, height, width).flatten(1).T.double()
+        # Autocast leaves float64 alone.
+        grid = (self._matrices[height, width, device] @ self.pos_embed[0, 1:].double()).float()
         return torch.cat([self.pos_embed[:, :1], grid[None]], dim=1)
 
     def _resample(self, grid: Tensor, height: int, width: int) -> Tensor:
