@@ -12,15 +12,16 @@ from franca.errors import FrancaError, Stopped
 from franca.models import FrancaModel, load_model, random_model
 from franca.params import Params
 from franca.paths import PREPARED
+from franca.plan.report import check_memory
 from franca.pretrain.ahead import Ahead
 from franca.pretrain.checkpoint import Checkpoints, load_newest
 from franca.pretrain.monitor import Meter, OnlineEvaluation, memory_gib
-from franca.pretrain.network import update_teacher
+from franca.pretrain.network import share_prototypes, update_teacher
 from franca.pretrain.objective import Assigner, student_terms
 from franca.pretrain.optimizer import clip_gradients, make_optimizer, moments, set_rates
 from franca.pretrain.outputs import write_outputs
 from franca.pretrain.parallel import Ranks, distribute, joined, launch, local_images, synchronized, whole_weights
-from franca.pretrain.parts import cut
+from franca.pretrain.parts import count_parts, cut
 from franca.pretrain.progress import Progress, traced
 from franca.pretrain.run_folder import RunFolder, fingerprint, machine_facts
 from franca.pretrain.schedules import make_schedules
@@ -75,9 +76,16 @@ def train(
     runtime, losses = params.runtime, params.pretrain.losses
     make_deterministic(runtime)
 
-    # models
+    share = local_images(params, ranks)
+    part_count = count_parts(len(share), params)
     precision = choose_precision(params.pretrain.precision, device)
+    if device.type == "cuda":
+        check_memory(params, ranks, precision, len(store.images("train")), tqdm.write)
+
+    # models
     student, teacher = make_networks(params, device)
+    if runtime.activation_checkpointing:
+        student.backbone.set_grad_checkpointing()
     if runtime.compile:
         compile_blocks(student, teacher)
     run_student = distribute(student, teacher, runtime.parallel, ranks, device)
@@ -90,7 +98,6 @@ def train(
         raise FrancaError(
             f"pretrain.batch_size: {params.pretrain.batch_size} is more than the {len(images)} training images"
         )
-    share = local_images(params, ranks)
     dataset = StepDataset(images, store.dense("train"), params.base, params.pretrain, share)
     epoch_length = params.pretrain.epoch_length or len(images) // params.pretrain.batch_size
     schedules = make_schedules(params.pretrain, epoch_length)
@@ -130,11 +137,11 @@ def train(
             torch.manual_seed(params.base.seed + it + ranks.rank * schedules.total)
             set_rates(optimizer, schedules.lr[it], schedules.last_layer_lr[it], schedules.weight_decay[it])
             temperature = float(schedules.teacher_temperature[it])
-            parts = cut(batch, runtime.accumulation_steps, params.base, device)
+            parts = cut(batch, part_count, params.base, device)
 
             # teacher
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                views = [teacher(part.global_crops, part.masked) for part in parts]
+                views = share_prototypes(teacher(part.global_crops, part.masked) for part in parts)
                 padded = padding(teacher, parts, params)
             with tf32(precision == "bf16"):
                 targets = assigner(views, temperature, padded)
