@@ -12,12 +12,13 @@ from franca.errors import FrancaError, Stopped
 from franca.models import FrancaModel, load_model, random_model
 from franca.params import Params
 from franca.paths import PREPARED
+from franca.plan.report import check_memory
 from franca.pretrain.ahead import Ahead
 from franca.pretrain.checkpoint import Checkpoints, load_newest
 from franca.pretrain.monitor import OnlineEvaluation, memory_gib
 from franca.pretrain.outputs import write_outputs
 from franca.pretrain.parallel import Ranks, distribute, joined, launch, local_images, whole_weights
-from franca.pretrain.parts import Splitter
+from franca.pretrain.parts import Splitter, count_parts
 from franca.pretrain.progress import Progress, traced
 from franca.pretrain.run_folder import RunFolder, fingerprint, machine_facts
 from franca.pretrain.schedules import make_schedules
@@ -73,9 +74,16 @@ def train(
     """Train to the end, from the run's newest checkpoint if it has one, and return the teacher's model."""
     runtime = params.runtime
 
-    # models
+    share = local_images(params, ranks)
+    part_count = count_parts(len(share), params)
     precision = choose_precision(params.pretrain.precision, device)
+    if device.type == "cuda":
+        check_memory(params, ranks, precision, len(store.images("train")), tqdm.write)
+
+    # models
     student, teacher = make_networks(params, device)
+    if runtime.activation_checkpointing:
+        student.backbone.set_grad_checkpointing()
     if runtime.compile:
         compile_blocks(student, teacher)
     run_student = distribute(student, teacher, runtime.parallel, precision, ranks, device)
@@ -88,10 +96,7 @@ def train(
         raise FrancaError(
             f"pretrain.batch_size: {params.pretrain.batch_size} is more than the {len(images)} training images"
         )
-    share = local_images(params, ranks)
-    dataset = StepDataset(
-        images, store.dense("train"), params.base, params.pretrain, share, runtime.accumulation_steps
-    )
+    dataset = StepDataset(images, store.dense("train"), params.base, params.pretrain, share, part_count)
     epoch_length = params.pretrain.epoch_length or len(images) // params.pretrain.batch_size
     schedules = make_schedules(params.pretrain, epoch_length)
     online = OnlineEvaluation(store, params.base, device, precision)

@@ -1,5 +1,6 @@
 """What student and teacher both are: a backbone with a nested head for class tokens and one for patches."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,20 @@ class Outputs(NamedTuple):
     """the class tokens' levels, (2 + n) B rows each"""
     ibot: list[Level]
     """the masked patches' levels"""
+
+
+def share_prototypes(outputs: Iterable[Outputs]) -> list[Outputs]:
+    """Return outputs of one network with the first one's prototypes, so that one copy of them stays in memory."""
+    shared: list[Outputs] = []
+    for output in outputs:
+        if shared:
+            dino, ibot = (
+                [level._replace(prototypes=first.prototypes) for level, first in zip(levels, firsts, strict=True)]
+                for levels, firsts in ((output.dino, shared[0].dino), (output.ibot, shared[0].ibot))
+            )
+            output = output._replace(dino=dino, ibot=ibot)
+        shared.append(output)
+    return shared
 
 
 class Network(nn.Module):

@@ -58,17 +58,24 @@ class Assigner(nn.Module):
         heads = [list(map(_without_rows, head)) for head in (dino, ibot)]
         return [Targets(*([level[i] for level in head] for head in heads)) for i in range(len(parts))]
 
-    @torch.no_grad()
     def _assign(
         self, name: str, parts: list[list[Level]], temperature: float, padding: list[Level] | None
     ) -> Iterator[list[Assignments]]:
         """Each level's assignments, a list of the parts'."""
         for level in reversed(range(len(parts[0]))):
-            same = [part[level] for part in parts]
-            more = [padding[level].hidden] if padding else []
-            hidden = torch.cat([*(part.hidden for part in same), *more]).float() / temperature
-            prototypes = same[0].prototypes.float()
-            yield self._whole(name, level, hidden, prototypes, temperature).split([len(part.hidden) for part in same])
+            yield self._assign_level(name, level, parts, temperature, padding)
+
+    # Decorated itself, not as a generator: no_grad's wrapper around a generator keeps the last value that was yielded,
+    # a level's assignments (N, K), while the next level is computed.
+    @torch.no_grad()
+    def _assign_level(
+        self, name: str, level: int, parts: list[list[Level]], temperature: float, padding: list[Level] | None
+    ) -> list[Assignments]:
+        same = [part[level] for part in parts]
+        more = [padding[level].hidden] if padding else []
+        hidden = torch.cat([*(part.hidden for part in same), *more]).float() / temperature
+        prototypes = same[0].prototypes.float()
+        return self._whole(name, level, hidden, prototypes, temperature).split([len(part.hidden) for part in same])
 
     def _whole(self, name: str, level: int, hidden: Tensor, prototypes: Tensor, temperature: float) -> Assignments:
         if self._losses.assignment == "sinkhorn":

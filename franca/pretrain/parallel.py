@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 NCCL_TIMEOUT = timedelta(minutes=10)
 """After this time in a collective a process ends. It is torch's default for NCCL alone, but 30 minutes with gloo."""
+MOST_PROCESSES = 1024
+"""Largest number of processes that a message suggests."""
 
 
 @dataclass(frozen=True)
@@ -158,15 +160,21 @@ def joined(device: torch.device) -> Iterator[Ranks]:
 
 
 def local_images(params: Params, ranks: Ranks) -> range:
-    """Which of a batch's images are this process's; a FrancaError where the batch cannot be cut so."""
-    share, rest = divmod(params.pretrain.batch_size, ranks.count)
-    part, more = divmod(share, params.runtime.accumulation_steps)
-    if rest or more or part % params.pretrain.losses.koleo_images:
+    """Return the rows of each batch that this process trains on: an equal share, in whole KoLeo groups.
+
+    Raises:
+        FrancaError: the batch cannot be shared so; names the numbers of processes that can.
+    """
+    batch_size, koleo_images = params.pretrain.batch_size, params.pretrain.losses.koleo_images
+    groups = batch_size // koleo_images
+    if groups % ranks.count:
+        fitting = [str(count) for count in range(1, min(groups, MOST_PROCESSES) + 1) if groups % count == 0]
         raise FrancaError(
-            f"pretrain.batch_size {params.pretrain.batch_size} on {ranks.count} processes with"
-            f" runtime.accumulation_steps {params.runtime.accumulation_steps}: each part must be a whole multiple of"
-            f" pretrain.losses.koleo_images {params.pretrain.losses.koleo_images}"
+            f"pretrain.batch_size: {batch_size} images on {ranks.count} processes are {batch_size / ranks.count:g}"
+            f" each, which is no whole multiple of pretrain.losses.koleo_images {koleo_images}; use"
+            f" {' or '.join(', '.join(fitting).rsplit(', ', 1))} processes"
         )
+    share = batch_size // ranks.count
     return range(ranks.rank * share, (ranks.rank + 1) * share)
 
 
