@@ -42,15 +42,21 @@ def bytes_saved(params: Params, bf16: bool, checkpointed: bool) -> int:
     """Return what autograd saves in a forward pass on the CPU, parameters left out."""
     torch.manual_seed(0)
     network = Network(params.base, params.pretrain).train()
+    saved: dict[int, Tensor] = {}
+
+    def recomputed(forward: Any, x: list[Tensor], *others: Any) -> Any:
+        # A checkpoint keeps tensors within lists by reference, so the hooks below do not see them.
+        saved.update({y.untyped_storage().data_ptr(): y for y in x})
+        return checkpoint(forward, x, *others, use_reentrant=False)
+
     for block in network.backbone.blocks:
         if checkpointed:
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+            block.forward = partial(recomputed, block.forward)
     side, crops = params.base.image_size, params.pretrain.crops
     patches = (side // params.base.backbone.patch_size) ** 2
     local_crops = torch.randn(crops.local_count * IMAGES, 3, crops.local_size, crops.local_size)
     masks = torch.zeros(2 * IMAGES, patches, dtype=torch.bool)
     owned = {x.untyped_storage().data_ptr() for x in network.parameters()}
-    saved: dict[int, Tensor] = {}
 
     def pack(x: Tensor) -> Tensor:
         if (key := x.untyped_storage().data_ptr()) not in owned:
