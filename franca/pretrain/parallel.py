@@ -73,11 +73,6 @@ class Ranks:
             flags = seen.bool()
         return flags
 
-    def wait_in_writer(self) -> None:
-        """Until the writing threads of all processes are here."""
-        if self.count > 1:
-            dist.barrier(group=self.writer)
-
 
 def launched() -> bool:
     """Whether torchrun, or a launcher like it, has started this process."""

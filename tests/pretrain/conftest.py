@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -147,13 +147,20 @@ class Project:
         self._runs.append(Run(self, settings))
         return self._runs[-1]
 
-    def together(self, processes: int) -> list[Run]:
-        """Start training in several processes that find each other as those of torchrun do."""
+    def together(self, processes: int, largest_files: Mapping[int, int] | None = None) -> list[Run]:
+        """Start training in several processes that find each other as those of torchrun do.
+
+        `largest_files` bounds what processes of these ranks can write, in bytes.
+        """
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
         common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        return [self.start(environment=common | {"RANK": str(rank)}) for rank in range(processes)]
+        limits = largest_files or {}
+        return [
+            self.start(environment=common | {"RANK": str(rank)}, largest_file=limits.get(rank))
+            for rank in range(processes)
+        ]
 
     def outs(self) -> dict[str, bytes]:
         """Contents of all that DVC keeps of the stage, by name."""
