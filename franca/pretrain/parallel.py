@@ -121,13 +121,33 @@ def distribute(student: Network, teacher: Network, how: str, ranks: Ranks, devic
     if ranks.count == 1:
         return student
     if how == "ddp":
-        return DistributedDataParallel(student, device_ids=[device] if device.type == "cuda" else None)
+        replica = DistributedDataParallel(student, device_ids=[device] if device.type == "cuda" else None)
+        _settle_buckets(replica, student, device)
+        return replica
     mesh = init_device_mesh(device.type, (ranks.count,))
     for network in (student, teacher):
         for unit in (*network.backbone.blocks, network.dino_head, network.ibot_head, network):
             # Also the outermost, which would else keep the teacher's weights whole, as no backward pass follows.
             fully_shard(unit, mesh=mesh, reshard_after_forward=True)
     return student
+
+
+def _settle_buckets(replica: DistributedDataParallel, student: Network, device: torch.device) -> None:
+    """Have DDP sort the gradients into their final buckets before the first step.
+
+    After its first backward pass, DDP sorts them anew, in the order in which they came. A gradient's place in its
+    bucket decides in which order those of three or more processes are added up, so the first step of a resumed run
+    would differ in the last bits from the same step of a run that was never stopped. (Measured: 4 processes, gloo.)
+    """
+
+    def total(start: Tensor) -> Tensor:
+        # The gradients of a sum come in the reverse order of its terms: the heads first, as in a real backward pass.
+        return sum((parameter.sum() for parameter in student.parameters()), start)
+
+    student.forward = total  # type: ignore[method-assign, assignment]
+    replica(torch.zeros((), device=device)).backward()
+    del student.forward
+    student.zero_grad(set_to_none=True)
 
 
 def synchronized(student: nn.Module, last: bool) -> Any:

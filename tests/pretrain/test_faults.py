@@ -152,6 +152,13 @@ def test_a_fault_of_one_process_while_loading_is_shared(tmp_path: Path, where: s
     assert answers[0].startswith(f"{tmp_path}/checkpoints: no checkpoint can be loaded (") and "\n" not in answers[0]
 
 
+def test_the_first_step_of_several_replicas_adds_gradients_in_the_order_of_all_others(
+    tmp_path: Path, tiny_values: MakeValues
+) -> None:
+    digests = {digest for own in in_processes(4, tmp_path, together.gradients, tiny_values()) for digest in own}
+    assert len(digests) == 1
+
+
 def test_only_a_lost_connection_is_taken_for_a_process_that_ended(tmp_path: Path) -> None:
     lost = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:43166"
     with (

@@ -7,6 +7,7 @@ import os
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from torch import Tensor
 from torch.distributed.checkpoint.staging import DefaultStager
 
 from franca.errors import FrancaError
+from franca.params import parse_params
 from franca.pretrain import checkpoint
 from franca.pretrain.checkpoint import Checkpoints, load_newest
-from franca.pretrain.parallel import Ranks
+from franca.pretrain.parallel import Ranks, distribute
+from franca.pretrain.setup import make_networks
 
 TIMEOUT_SECONDS = 60
 CPU = torch.device("cpu")
@@ -151,3 +154,25 @@ def load_with_fault(ranks: Ranks, folder: Path, rank: int, where: str, only: str
         case "list":
             fail_in(rank, ranks, checkpoint, "_folders", only)
     return load(ranks, folder)
+
+
+def gradients(ranks: Ranks, folder: Path, values: dict[str, Any]) -> list[str]:
+    """Return digests of the student's gradients, averaged over processes, of the same three backward passes."""
+    params = parse_params(values, "tiny")
+    student, teacher = make_networks(params, CPU)
+    run_student = distribute(student, teacher, "ddp", ranks, CPU)
+    torch.manual_seed(ranks.rank)
+    crops = torch.randn(4, 3, 32, 32)
+    masks = torch.zeros(4, 16, dtype=torch.bool)
+    masks[:, :5] = True
+    digests = []
+    for _ in range(3):
+        seen = run_student(crops, masks.flatten().nonzero()[:, 0], masks, torch.zeros(4, 3, 16, 16))
+        torch.stack([tensor.square().mean() for level in seen.dino + seen.ibot for tensor in level]).sum().backward()
+        digest = sha256()
+        for parameter in student.parameters():
+            assert parameter.grad is not None
+            digest.update(parameter.grad.numpy().tobytes())
+        digests.append(digest.hexdigest())
+        student.zero_grad(set_to_none=True)
+    return digests
