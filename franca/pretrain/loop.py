@@ -19,6 +19,7 @@ from franca.pretrain.monitor import OnlineEvaluation, memory_gib
 from franca.pretrain.outputs import write_outputs
 from franca.pretrain.parallel import Ranks, distribute, joined, launch, local_images, whole_weights
 from franca.pretrain.parts import Splitter, count_parts
+from franca.pretrain.peers import peers_watched
 from franca.pretrain.progress import Progress, traced
 from franca.pretrain.run_folder import RunFolder, fingerprint, machine_facts
 from franca.pretrain.schedules import make_schedules
@@ -42,7 +43,7 @@ def run(params: Params, on_start: Callable[[Path], object] | None = None) -> Non
         store = Store(PREPARED)
         mark = fingerprint(params, store.digest)
         folder = RunFolder(mark)
-        with sole_owner(folder.path, ranks.first):
+        with sole_owner(folder.path, ranks.first), peers_watched(folder.checkpoints, ranks):
             folder.forget_requeue()
             if on_start and ranks.first:
                 on_start(folder.path)
@@ -104,7 +105,7 @@ def train(
 
     # resume
     start = 0
-    checkpoints = Checkpoints(folder.checkpoints, runtime.keep_checkpoints, runtime.milestone_steps, ranks)
+    checkpoints = Checkpoints(folder.checkpoints, runtime.keep_checkpoints, runtime.milestone_steps, ranks, device)
     state = train_step.state()
     if found := load_newest(folder.checkpoints, state, ranks, warn=tqdm.write):
         start, rest = found
@@ -120,7 +121,7 @@ def train(
     batches.raise_fault(ranks)
     progress = Progress(start, schedules.total, params.pretrain.batch_size, quiet=not ranks.first)
     split = Splitter(params.base, device)
-    with traced(runtime.profile_steps if ranks.first else 0, folder.path / "trace.json") as profiler:
+    with checkpoints, traced(runtime.profile_steps if ranks.first else 0, folder.path / "trace.json") as profiler:
         for it, batch in zip(range(start, schedules.total), batches, strict=True):
             done = it + 1
             last = done == schedules.total
@@ -142,7 +143,9 @@ def train(
             saving = done % runtime.checkpoint_steps == 0 or last or stopping
             # Nor may a checkpoint hide that steps were skipped: what goes on from it would not know.
             if (reading or saving) and (bad := train_step.finite.read()):
-                give_up(bad, dataset, Checkpoints(folder.path / "nonfinite", 1, None, ranks), state, folder, ranks)
+                checkpoints.wait()
+                before = Checkpoints(folder.path / "nonfinite", 1, None, ranks, device)
+                give_up(bad, dataset, before, state, folder, ranks)
             if reading:
                 metrics = meter.read(ranks)
                 metrics |= {

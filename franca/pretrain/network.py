@@ -66,9 +66,20 @@ class Network(nn.Module):
 
 
 @torch.no_grad()
-def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """Moving average of all weights: teacher <- m teacher + (1 - m) student; each process of its own shards."""
-    torch._foreach_lerp_(_local(teacher), _local(student), 1 - momentum)
+def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float, found_inf: Tensor) -> None:
+    """Update the moving average of all weights: teacher <- m teacher + (1 - m) student.
+
+    Each process updates its own shards.
+
+    Args:
+        teacher: The network that is updated.
+        student: A network of the same structure.
+        momentum: m, 0 to 1.
+        found_inf: () float32 on the device; the teacher stays as it is if it is 1, and moves if it is 0.
+    """
+    # The weight stays on the device, so nothing waits for the host. As a tensor it costs one kernel per parameter.
+    averages = _local(teacher)
+    torch._foreach_lerp_(averages, _local(student), [(1 - found_inf) * (1 - momentum)] * len(averages))
 
 
 def _local(module: nn.Module) -> list[Tensor]:

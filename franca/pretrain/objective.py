@@ -38,6 +38,7 @@ class Assigner(nn.Module):
         """`counts` are the prototypes of each level."""
         super().__init__()
         self._losses = losses
+        self._moved: dict[tuple[str, int], Tensor] = {}
         self.centers = nn.ModuleDict()
         if losses.assignment == "centering":
             for name in Targets._fields:
@@ -82,8 +83,20 @@ class Assigner(nn.Module):
             return sinkhorn(hidden, prototypes, self._losses.sinkhorn_iterations)
         center: Any = self.centers[name][level]  # type: ignore[index]
         assigned = centered(hidden, prototypes, center / temperature)
-        center.copy_(moved_center(center, hidden * temperature, prototypes, self._losses.center_momentum))
+        self._moved[name, level] = moved_center(center, hidden * temperature, prototypes, self._losses.center_momentum)
         return assigned
+
+    @torch.no_grad()
+    def update_centers(self, found_inf: Tensor) -> None:
+        """Move the centers by this step's rows, once its assignments are used; does nothing without centers.
+
+        Args:
+            found_inf: () float32 on the device; the centers stay as they are if it is 1.
+        """
+        for (name, level), moved in self._moved.items():
+            center: Any = self.centers[name][level]  # type: ignore[index]
+            center.copy_(torch.where(found_inf > 0, center, moved))
+        self._moved.clear()
 
 
 def _without_rows(level: list[Assignments]) -> list[Assignments]:

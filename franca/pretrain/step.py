@@ -71,7 +71,8 @@ class TrainStep:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         with self.phase("moving average"):
-            update_teacher(self.teacher, self.student, rates.teacher_momentum)
+            update_teacher(self.teacher, self.student, rates.teacher_momentum, self.finite.found_inf)
+            self.assigner.update_centers(self.finite.found_inf)
         self.meter.add({f"grad_norm/{name}": norm for name, norm in norms.items()})
 
     def gradients(self, parts: list[Part], teacher_temperature: float) -> None:

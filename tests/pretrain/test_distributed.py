@@ -138,6 +138,7 @@ def test_a_process_on_cuda_binds_its_own_gpu(monkeypatch: pytest.MonkeyPatch, ti
     monkeypatch.setattr(dist, "get_rank", lambda: 11)
     monkeypatch.setattr(dist, "get_world_size", lambda: 16)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(parallel, "_settle_buckets", lambda *arguments: None)
     monkeypatch.setattr(parallel, "DistributedDataParallel", lambda module, **k: calls.append(("ddp", k)))
     monkeypatch.setenv("RANK", "11")
     monkeypatch.setenv("WORLD_SIZE", "16")
