@@ -39,7 +39,7 @@ def fake_cuda() -> Iterator[FakeTensorMode]:
     with (
         FakeTensorMode() as mode,
         mock.patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
-        mock.patch.object(torch.cuda, "is_bf16_supported", lambda: True),
+        mock.patch.object(torch.cuda, "is_bf16_supported", lambda *args, **kwargs: True),
         mock.patch.object(F, "scaled_dot_product_attention", _flash_attention),
         mock.patch.object(Tensor, "backward", backward),
         mock.patch.object(nn.Module, "to", _move),
