@@ -13,7 +13,7 @@ from franca.pretrain.parts import Part
 from franca.pretrain.schedules import Rates
 from franca.pretrain.setup import compile_blocks, make_networks
 from franca.pretrain.step import TrainStep
-from franca.runtime import make_deterministic
+from franca.runtime import configure_torch
 
 
 def franca_crops(setting: Setting) -> Part:
@@ -24,7 +24,7 @@ def franca_crops(setting: Setting) -> Part:
 
 class FrancaStep(TrainStep):
     def __init__(self, setting: Setting) -> None:
-        make_deterministic(setting.params.runtime)
+        configure_torch(setting.params.runtime)
         student, teacher = make_networks(setting.params, setting.device)
         if setting.params.runtime.compile:
             compile_blocks(student, teacher)

@@ -297,14 +297,17 @@ class Runtime(Section):
     processes: Count = Field(
         description="Training processes on this machine, one a GPU; a launcher's own number wins."
     )
-    parallel: Literal["ddp", "fsdp"] = Field(
-        description="How processes share: each holds all weights, or a part of weights and optimizer (FSDP2)."
+    parallel: Literal["ddp", "fsdp", "hsdp"] = Field(
+        description="Weights and optimizer: a copy per process (ddp), shards over all (fsdp) or a machine's (hsdp)."
     )
     accumulation_steps: Count = Field(
         description="Parts into which each process cuts its share of a batch, one after the other, to save memory."
     )
     compile: bool = Field(description="Compile the transformer's blocks (torch.compile); pays on GPUs.")
     threads: Count = Field(description="Threads of the CPU math libraries; another count changes the last bits.")
+    deterministic: Literal["strict", "off"] = Field(
+        description="GPU reruns are bit-identical but slower (strict) or equal up to rounding (off); same on CPUs."
+    )
     workers: int = Field(ge=0, description="Processes that load images; 0 loads in the trainer.")
     log_steps: Count = Field(description="Steps from one line of the log to the next.")
     checkpoint_steps: Count = Field(description="Steps from one checkpoint to the next.")

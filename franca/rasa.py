@@ -20,7 +20,7 @@ from franca.models import FrancaModel, load_model, save_model
 from franca.models.planes import decompose, projection
 from franca.params import Disentangle, Params
 from franca.paths import MODEL, PREPARED, PRETRAINED, RESULTS
-from franca.runtime import choose_device, make_deterministic
+from franca.runtime import choose_device, configure_torch
 
 VAL_IMAGES = 1000
 BATCH = 256
@@ -77,7 +77,7 @@ def predictability(train: Tensor, val: Tensor, places: Tensor) -> float:
 
 def run(params: Params) -> None:
     """The disentangle stage: `models/pretrained` in, `models/franca` and `results/disentangle/metrics.json` out."""
-    make_deterministic(params.runtime)
+    configure_torch(params.runtime)
     store, model = Store(PREPARED), load_model(PRETRAINED).to(choose_device(params.runtime))
     train = _spread(store.images("train"), model.image_size, params.disentangle.images)
     val = _spread(store.images("val"), model.image_size, VAL_IMAGES)

@@ -91,6 +91,7 @@ TINY = {
     "runtime.accumulation_steps": 1,
     "runtime.compile": False,
     "runtime.threads": 1,
+    "runtime.deterministic": "strict",
     "runtime.workers": 0,
     "runtime.log_steps": 1,
     "runtime.checkpoint_steps": 2,

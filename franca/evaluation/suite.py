@@ -19,14 +19,14 @@ from franca.files import write_json
 from franca.models import load_model, random_twin
 from franca.params import Params
 from franca.paths import MODEL, PREPARED, RESULTS
-from franca.runtime import choose_device, make_deterministic
+from franca.runtime import choose_device, configure_torch
 
 OUTPUT = RESULTS / "evaluate"
 
 
 def run(params: Params) -> None:
     """The evaluate stage: `results.json`, `metrics.json` and pictures in `results/evaluate`."""
-    make_deterministic(params.runtime)
+    configure_torch(params.runtime)
     device, store, model = choose_device(params.runtime), Store(PREPARED), load_model(MODEL)
     comparators = {folder.name: load_model(folder) for folder in map(Path, params.evaluate.comparators)}
     side, patch = model.image_size, model.patch_size
@@ -48,7 +48,7 @@ def run(params: Params) -> None:
 
 def evaluate_model(model_folder: Path, store: Store, params: Params) -> dict[str, Any]:
     """Results of another Franca model, under the name `franca`, by the same benchmarks; writes nothing."""
-    make_deterministic(params.runtime)
+    configure_torch(params.runtime)
     model = load_model(model_folder)
     backbone = model_backbone("franca", model, choose_device(params.runtime))
     return summarize(measure([backbone], store, params), model.digest, store, params)

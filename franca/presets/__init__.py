@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.scalarstring import SingleQuotedScalarString
 
 from franca.files import atomic_path
 from franca.params import Params, parse_params, read_yaml
@@ -69,7 +70,9 @@ def _commented(model: BaseModel, indent: int) -> CommentedMap:
 
 
 def _plain(value: Any) -> Any:
-    """Lists of numbers on one line, lists of models as blocks."""
+    """Return a value as ruamel writes it: lists of numbers on one line, lists of models as blocks, "off" quoted."""
+    if value == "off":
+        return SingleQuotedScalarString(value)  # plain, it is false to readers of YAML 1.1
     if isinstance(value, BaseModel):
         return CommentedMap({key: _plain(item) for key, item in value.model_dump(by_alias=True).items()})
     if isinstance(value, list | tuple):

@@ -25,7 +25,7 @@ from franca.pretrain.setup import choose_precision, compile_blocks, make_network
 from franca.pretrain.step import TrainStep
 from franca.pretrain.watch import give_up
 from franca.process import StopRequest, listen_for_stop, sole_owner
-from franca.runtime import choose_device, make_deterministic
+from franca.runtime import choose_device, configure_torch
 
 
 def run(params: Params, on_start: Callable[[Path], object] | None = None) -> None:
@@ -33,9 +33,10 @@ def run(params: Params, on_start: Callable[[Path], object] | None = None) -> Non
 
     `on_start` is told the run's folder before the first step, in the first process alone.
     """
-    launch(params.runtime.processes)
-    stop = listen_for_stop()
+    configure_torch(params.runtime)
     device = choose_device(params.runtime)
+    launch(params.runtime.processes, device)
+    stop = listen_for_stop()
     with joined(device) as ranks:
         store = Store(PREPARED)
         mark = fingerprint(params, store.digest)
@@ -71,14 +72,13 @@ def train(
 ) -> FrancaModel:
     """Train to the end, from the run's newest checkpoint if it has one, and return the teacher's model."""
     runtime = params.runtime
-    make_deterministic(runtime)
 
     # models
     precision = choose_precision(params.pretrain.precision, device)
     student, teacher = make_networks(params, device)
     if runtime.compile:
         compile_blocks(student, teacher)
-    run_student = distribute(student, teacher, runtime.parallel, ranks, device)
+    run_student = distribute(student, teacher, runtime.parallel, precision, ranks, device)
     train_step = TrainStep(params, student, teacher, run_student, device, precision)
     meter = train_step.meter
 
@@ -94,7 +94,7 @@ def train(
     )
     epoch_length = params.pretrain.epoch_length or len(images) // params.pretrain.batch_size
     schedules = make_schedules(params.pretrain, epoch_length)
-    online = OnlineEvaluation(store, params.base, device)
+    online = OnlineEvaluation(store, params.base, device, precision)
     online_steps = max(round(params.pretrain.knn_epochs * epoch_length), 1)
 
     # resume
@@ -119,6 +119,9 @@ def train(
         for it, batch in zip(range(start, schedules.total), batches, strict=True):
             done = it + 1
             last = done == schedules.total
+            # Asked before the step, so that all ranks agree while they compute. A rank that cannot read its next batch
+            # knows it here already; SIGTERM is answered at the end of this step or the next.
+            asked = ranks.poll(lambda: bool(stop) or batches.fault is not None)
 
             torch.manual_seed(params.base.seed + it + ranks.rank * schedules.total)
             train_step(split(batch), schedules.at(it), done)
@@ -130,7 +133,7 @@ def train(
             reading = done % runtime.log_steps == 0 or last
             if reading:
                 batches.count_lost(ranks)
-            stopping = ranks.any(bool(stop) or batches.fault is not None) and not last
+            stopping = asked() and not last
             saving = done % runtime.checkpoint_steps == 0 or last or stopping
             # Nor may a checkpoint hide that steps were skipped: what goes on from it would not know.
             if (reading or saving) and (bad := train_step.finite.read()):

@@ -134,8 +134,8 @@ def collapse_warning(metrics: dict[str, float]) -> str | None:
 class OnlineEvaluation:
     """Measures the teacher's class tokens on fixed samples of train and val."""
 
-    def __init__(self, store: Store, base: Base, device: torch.device) -> None:
-        self._base, self._device = base, device
+    def __init__(self, store: Store, base: Base, device: torch.device, precision: str) -> None:
+        self._base, self._device, self._precision = base, device, precision
         self._classes = len(store.manifest["classes"])
         self._images: list[Tensor] = []
         self._labels: list[Tensor] = []
@@ -165,4 +165,6 @@ class OnlineEvaluation:
     def _class_tokens(self, teacher: Network, images: Tensor) -> Tensor:
         pixels = images.to(self._device).float() / 255
         nothing = torch.zeros(0, dtype=torch.int64, device=self._device)
-        return teacher(normalize(pixels, self._base.mean, self._base.std), nothing).classes.float()
+        # In the precision of training: FSDP2 gathers the blocks' weights in it, and torch.compile has compiled for it.
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+            return teacher(normalize(pixels, self._base.mean, self._base.std), nothing).classes.float()

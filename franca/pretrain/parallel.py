@@ -1,106 +1,155 @@
-"""Several training processes, one a GPU: who they are, and how they share weights, gradients and numbers.
+"""Distributed training, one process a GPU: process groups, sharded or replicated weights, collectives.
 
-torchrun starts them (`runtime.processes` on this machine, or any launcher that sets its variables on many).
+torchrun starts the processes: `launch` runs it on this machine for `runtime.processes`, other launchers set its
+environment variables on many machines.
 """
 
 import os
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from franca.errors import FrancaError
 from franca.params import Params
 from franca.pretrain.network import Network
+from franca.runtime import count_gpus
+
+# The student returns slices of its tokens, which nothing modifies in place.
+warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
 
 T = TypeVar("T")
+
+NCCL_TIMEOUT = timedelta(minutes=10)
+"""After this time in a collective a process ends. It is torch's default for NCCL alone, but 30 minutes with gloo."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all, with two groups over the CPU for what must not wait for a GPU.
+    """This process among all, and two process groups over the CPU for messages that must not wait for a GPU.
 
-    `control` is the training thread's, `writer` that of the thread that writes checkpoints: messages of two threads
-    in one group would meet in another order on each process.
+    Without a launcher there is no group, and every method returns this process's own value. A group of one process is
+    a real group: its collectives run.
     """
 
     rank: int = 0
     count: int = 1
     control: Any = None
+    """Group of the training thread, or None."""
     writer: Any = None
+    """Group of the thread that writes checkpoints. Collectives of two threads in one group could be matched in a
+    different order on each rank."""
 
     @property
     def first(self) -> bool:
         return self.rank == 0
 
+    @property
+    def grouped(self) -> bool:
+        return self.control is not None
+
     def any(self, flag: bool) -> bool:
-        """Whether any process says so."""
-        if self.count == 1:
-            return flag
-        said = torch.tensor([float(flag)])
-        dist.all_reduce(said, dist.ReduceOp.MAX, group=self.control)
-        return bool(said)
+        """Return whether `flag` is true on any rank."""
+        return self.poll(lambda: flag)()
+
+    def poll(self, question: Callable[[], bool]) -> Callable[[], bool]:
+        """Start asking all ranks a question; the function returned waits for and returns whether any says yes.
+
+        In a group the question is answered now and the all-reduce runs in a thread of gloo. Its latency grows with the
+        number of ranks, so the training loop polls at the start of a step and reads the result at its end. Without a
+        group the question is answered when the result is read.
+        """
+        if not self.grouped:
+            return question
+        answer = torch.tensor([question()], dtype=torch.uint8)
+        work = dist.all_reduce(answer, dist.ReduceOp.MAX, group=self.control, async_op=True)
+        assert work is not None
+
+        def result() -> bool:
+            work.wait()
+            return bool(answer)
+
+        return result
 
     def gather(self, value: T) -> list[T]:
-        """Every process's value, a small object."""
-        if self.count == 1:
+        """Return the values of all ranks, small picklable objects, in the order of ranks."""
+        if not self.grouped:
             return [value]
         values: list[Any] = [None] * self.count
         dist.all_gather_object(values, value, group=self.control)
         return values
 
     def mean(self, values: Tensor) -> Tensor:
-        """Mean over processes, elementwise."""
-        if self.count > 1:
+        """Return the elementwise mean over ranks."""
+        if self.grouped:
             dist.all_reduce(values)
             values = values / self.count
         return values
 
     def union(self, flags: Tensor) -> Tensor:
-        """Where any process is true, elementwise."""
-        if self.count > 1:
+        """Return the elementwise logical or of boolean tensors over ranks."""
+        if self.grouped:
             seen = flags.to(torch.uint8)
             dist.all_reduce(seen, dist.ReduceOp.MAX)
             flags = seen.bool()
         return flags
 
     def wait_in_writer(self) -> None:
-        """Until the writing threads of all processes are here."""
-        if self.count > 1:
+        """Barrier across the threads that write checkpoints."""
+        if self.grouped:
             dist.barrier(group=self.writer)
 
 
 def launched() -> bool:
-    """Whether torchrun, or a launcher like it, has started this process."""
+    """Return whether torchrun, or a launcher that sets the same variables, started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def launch(processes: int) -> None:
-    """Become torchrun with `processes` copies of this very command; returns only where there is nothing to launch."""
+def launch(processes: int, device: torch.device) -> None:
+    """Replace this process by torchrun with `processes` copies of the same command, unless one is enough.
+
+    Raises:
+        FrancaError: this machine has fewer GPUs than processes. NCCL refuses two processes on one GPU.
+    """
     if processes == 1 or launched():
         return
+    if device.type == "cuda" and processes > (gpus := torch.cuda.device_count()):
+        raise FrancaError(
+            f"runtime.processes {processes}: this machine has {count_gpus(gpus)}; set runtime.processes to {gpus},"
+            " or start the run on several machines with torchrun"
+        )
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     os.execv(sys.executable, [sys.executable, *torchrun, "-m", "franca", *sys.argv[1:]])
 
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
-    """The ranks of this run, for as long as it lasts; one alone where none were launched."""
-    if not launched() or int(os.environ["WORLD_SIZE"]) == 1:
+    """Join the process group that the launcher set up, and leave it afterwards; no group without a launcher.
+
+    One process is a group as well if a launcher started it (`torchrun --nproc-per-node 1`). So NCCL, DDP and FSDP2 can
+    be checked on a single GPU.
+    """
+    if not launched():
         yield Ranks()
         return
     if device.type == "cuda":
+        # NCCL would create its communicators on the current device, GPU 0 in every process.
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device, timeout=NCCL_TIMEOUT)
+    else:
+        dist.init_process_group("gloo")
     try:
         control, writer = (dist.new_group(backend="gloo") for _ in range(2))
         yield Ranks(dist.get_rank(), dist.get_world_size(), control, writer)
@@ -121,22 +170,65 @@ def local_images(params: Params, ranks: Ranks) -> range:
     return range(ranks.rank * share, (ranks.rank + 1) * share)
 
 
-def distribute(student: Network, teacher: Network, how: str, ranks: Ranks, device: torch.device) -> nn.Module:
-    """Have the networks shared among processes; returns what runs the student. Optimizers are made afterwards."""
-    if ranks.count == 1:
+def distribute(
+    student: Network, teacher: Network, how: str, precision: str, ranks: Ranks, device: torch.device
+) -> nn.Module:
+    """Replicate or shard the networks over ranks, in place; returns the module that runs the student.
+
+    Make optimizers afterwards: sharding replaces parameters.
+
+    Args:
+        student: its gradients are averaged over ranks.
+        teacher: has no gradients. DDP leaves it alone: every rank moves its own copy by the same student.
+        how: "ddp", "fsdp" (shards over all ranks) or "hsdp" (shards within a machine, replicas over machines).
+        precision: "fp32" or "bf16", the dtype in which FSDP2 gathers the blocks' weights.
+        ranks: without a group the student is returned as it is.
+        device: of this process.
+    """
+    if not ranks.grouped:
         return student
     if how == "ddp":
-        return DistributedDataParallel(student, device_ids=[device] if device.type == "cuda" else None)
-    mesh = init_device_mesh(device.type, (ranks.count,))
+        # Not static_graph: it does not work with no_sync (https://github.com/pytorch/pytorch/issues/143580).
+        indices = [device.index] if device.type == "cuda" else None
+        return DistributedDataParallel(student, device_ids=indices, gradient_as_bucket_view=True)
+    mesh = _mesh(how, ranks, device)
+    # Heads and the root (patch embedding, positions, tokens, final norm) are computed from float32 weights: prototypes
+    # are normalized and multiplied in float32.
+    full = low = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+    if precision == "bf16":
+        # Blocks hold most of the backbone's weights, and autocast would make bf16 copies of them anyway: gathering
+        # bf16 moves half the bytes. Norms and LayerScale are rounded too, and activations between blocks are bf16
+        # (float32 under DDP). The official code does the same with fp16; weights are kept and reduced as float32.
+        low = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     for network in (student, teacher):
-        for unit in (*network.backbone.blocks, network.dino_head, network.ibot_head, network):
-            # Also the outermost, which would else keep the teacher's weights whole, as no backward pass follows.
-            fully_shard(unit, mesh=mesh, reshard_after_forward=True)
+        blocks: list[Any] = list(network.backbone.blocks)
+        for block in blocks:
+            fully_shard(block, mesh=mesh, mp_policy=low, reshard_after_forward=True)
+        # The student's heads and root are last in the forward and first in the backward pass: they stay gathered in
+        # between. No backward pass follows the teacher's forward, which would leave them whole.
+        for unit in (network.dino_head, network.ibot_head, network):
+            fully_shard(unit, mesh=mesh, mp_policy=full, reshard_after_forward=network is teacher)
+        for block, following in pairwise(blocks):
+            # Start the next block's gather before this block's kernels are launched, not after.
+            block.set_modules_to_forward_prefetch([following])
     return student
 
 
+def _mesh(how: str, ranks: Ranks, device: torch.device) -> DeviceMesh:
+    """Return the mesh of "fsdp", (ranks,), or of "hsdp", (machines, ranks of a machine)."""
+    if how == "fsdp":
+        return init_device_mesh(device.type, (ranks.count,))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
+    if not local or ranks.count % local:
+        raise FrancaError(
+            f"runtime.parallel 'hsdp': LOCAL_WORLD_SIZE is {local or 'not set'}, with {ranks.count} processes; start"
+            " the same number of processes on every machine with torchrun, or set runtime.parallel to 'fsdp'"
+        )
+    return init_device_mesh(device.type, (ranks.count // local, local), mesh_dim_names=("machines", "local"))
+
+
 def synchronized(student: nn.Module, last: bool) -> Any:
-    """A context in which gradients are shared among processes only if it is the `last` part of a batch."""
+    """Return a context in which gradients are averaged over ranks only if this is the `last` part of a batch."""
     if isinstance(student, FSDPModule):
         student.set_requires_gradient_sync(last)
     elif isinstance(student, DistributedDataParallel) and not last:
@@ -145,10 +237,10 @@ def synchronized(student: nn.Module, last: bool) -> Any:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor of which each process may hold a part, gathered."""
+    """Return a tensor gathered from all ranks if it is sharded."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def whole_weights(module: nn.Module) -> dict[str, Tensor]:
-    """A module's state, gathered on every process and moved to the CPU."""
+    """Return a module's state, gathered on every rank and moved to the CPU."""
     return {name: whole(value).cpu() for name, value in module.state_dict().items()}

@@ -19,10 +19,14 @@ from franca.pretrain.parts import Part
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
-    """ "bf16" where the hardware multiplies it natively, if `wanted` is "auto"."""
+    """Return "fp32" or "bf16"; "auto" is "bf16" if the hardware multiplies bfloat16 natively."""
     if wanted != "auto":
         return wanted
-    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    if device.type == "cuda":
+        # By default torch also counts GPUs that emulate bfloat16 (V100, T4), slower than float32.
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported()
     return "bf16" if native else "fp32"
 
 

@@ -147,13 +147,18 @@ class Project:
         self._runs.append(Run(self, settings))
         return self._runs[-1]
 
-    def together(self, processes: int) -> list[Run]:
-        """Start training in several processes that find each other as those of torchrun do."""
+    def together(self, processes: int, machines: int = 1) -> list[Run]:
+        """Start training in processes with the environment that torchrun gives them, as if on several machines."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
         common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        return [self.start(environment=common | {"RANK": str(rank)}) for rank in range(processes)]
+        local = processes // machines
+        common["LOCAL_WORLD_SIZE"] = str(local)
+        return [
+            self.start(environment=common | {"RANK": str(rank), "LOCAL_RANK": str(rank % local)})
+            for rank in range(processes)
+        ]
 
     def outs(self) -> dict[str, bytes]:
         """Contents of all that DVC keeps of the stage, by name."""

@@ -135,12 +135,12 @@ def test_online_knn_tells_the_classes_of_a_separable_set(
     store = Store(make_store(tmp_path / "prepared"))
     torch.manual_seed(0)
     teacher = Network(params.base, params.pretrain).eval()
-    online = OnlineEvaluation(store, params.base, torch.device("cpu"))
+    online = OnlineEvaluation(store, params.base, torch.device("cpu"), "fp32")
     metrics = online.measure(teacher)
     assert online.measure(teacher) == metrics and metrics["val/knn_top1"] > 60
     assert 1 < metrics["val/effective_rank"] < 32
     unlabelled = Store(make_store(tmp_path / "unlabelled", labelled=False))
-    assert set(OnlineEvaluation(unlabelled, params.base, torch.device("cpu")).measure(teacher)) == {
+    assert set(OnlineEvaluation(unlabelled, params.base, torch.device("cpu"), "fp32").measure(teacher)) == {
         "val/effective_rank"
     }
 
