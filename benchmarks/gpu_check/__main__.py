@@ -20,7 +20,19 @@ from benchmarks.gpu_check.finding import Finding, holds
 from benchmarks.tables import table
 from franca.files import write_json
 
-GROUPS = ("machine", "conformance", "syncs", "throughput")
+GROUPS = (
+    "machine",
+    "conformance",
+    "parity",
+    "syncs",
+    "compiled",
+    "stage",
+    "groups",
+    "heads",
+    "evaluation",
+    "throughput",
+    "feeding",
+)
 GROUP_SECONDS = 300
 
 
@@ -50,7 +62,7 @@ def _outside(group: str, output: Path) -> list[Finding]:
     path.unlink(missing_ok=True)
     start = time.monotonic()
     command = [sys.executable, "-m", "benchmarks.gpu_check", group, "--inside", "--output", str(output)]
-    environment = os.environ | {"FRANCA_GPU_CHECK_DEADLINE": str(GROUP_SECONDS)}
+    environment = os.environ | {"FRANCA_GPU_CHECK_OUTPUT": str(output.resolve())}
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         code = process.wait(GROUP_SECONDS)
