@@ -3,9 +3,9 @@
 On a CPU it compares the CPU with itself, so that this code runs somewhere without a GPU.
 """
 
-import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 
 import torch
@@ -31,15 +31,14 @@ LIMIT = 1e-3
 
 def run(device: torch.device) -> Iterator[Finding]:
     images = 600 if device.type == "cuda" else 60
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)  # the stages' paths are relative to the project
+    # The stages' paths are relative to the project.
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
         params = {name: tiny_params(CHANGES | {"runtime.device": name}) for name in ("cpu", device.type)}
         configure_torch(params["cpu"].runtime)
         store = make_store(Path(folder), params["cpu"], images, (72, 64), "png")
         assert store.folder == Path(folder) / PREPARED
         save_model(random_model(params["cpu"].base), PRETRAINED)
         expected, got = _outcome(store, params["cpu"]), _outcome(store, params[device.type])
-        os.chdir("/")
     yield at_most("RASA: what its planes leave, relative difference", relative(got[0], expected[0]), 1e-2)
     worst = max(abs(got[1][name] - expected[1][name]) for name in expected[1])
     yield at_most("RASA: R^2 of position, difference in points", worst, 1.0)

@@ -39,7 +39,7 @@ def run(device: torch.device) -> Iterator[Finding]:
     warm_up, steps = (GPU_WARM_UP, GPU_STEPS) if on_gpu else (1, 3)
     images, workers = params.pretrain.batch_size, params.runtime.workers
     with tempfile.TemporaryDirectory() as folder:
-        store = make_store(Path(folder), params, 16 * 64 if on_gpu else 32, SIZE, "jpg")
+        store = make_store(Path(folder), params, 256 if on_gpu else 32, SIZE, "jpg")
         dataset = StepDataset(store.images("train"), None, params.base, params.pretrain)
         stock, alone = IN_FLIGHT * workers + 2, max(3 * workers, steps)
         total = warm_up + stock + alone + warm_up + steps + TRACED + 1

@@ -15,7 +15,7 @@ from benchmarks.gpu_check.images import make_store
 from benchmarks.gpu_check.project import SETTINGS, TORCHRUN, Project
 from benchmarks.gpu_check.subject import relative, tiny_params
 
-STEPS, RESUMED = 8, 4
+STEPS, RESUMED = 6, 4
 LOSS_LIMIT, WEIGHTS_LIMIT = 1e-4, 1e-3
 
 
@@ -33,7 +33,9 @@ def run(device: torch.device) -> Iterator[Finding]:
             code = project.end(processes[how])
             yield holds(f"{how}, one process: run", code == 0, f"exit code {code}", "0")
             if device.type == "cuda":
-                yield holds(f"{how}, one process: NCCL", "NCCL INFO" in project.said, "its messages in the log", "used")
+                yield holds(
+                    f"{how}, one process: NCCL", "NCCL INFO" in project.said, "its messages in the log", "used"
+                )
             yield from _compare(f"{how}, one process", project, plain)
 
         # What a run that was stopped at RESUMED leaves: no later checkpoint.

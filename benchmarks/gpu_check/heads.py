@@ -72,7 +72,7 @@ def _cost(name: str, inputs: _Inputs, dtype: torch.dtype, device: torch.device) 
 
 
 def _make_inputs(tokens: int, prototypes: int, device: torch.device) -> _Inputs:
-    """Return bottlenecks and prototypes of unit length, as the heads give them; tokens gather around some prototypes."""
+    """Return bottlenecks and prototypes of unit length, as the heads give them; tokens lie near some prototypes."""
     generator = torch.Generator().manual_seed(0)
 
     def unit(rows: Tensor) -> Tensor:
@@ -91,7 +91,8 @@ def _make_inputs(tokens: int, prototypes: int, device: torch.device) -> _Inputs:
 def _losses(inputs: _Inputs, dtype: torch.dtype) -> tuple[Tensor, ...]:
     """Return the loss and the gradients of tokens (N, b) and prototypes (K, b), as the product computes them."""
     assigned = sinkhorn.sinkhorn(inputs.teacher, inputs.teacher_prototypes, ITERATIONS)
-    hidden, prototypes = inputs.student.to(dtype).requires_grad_(), inputs.student_prototypes.detach().requires_grad_()
+    hidden = inputs.student.detach().to(dtype).requires_grad_()
+    prototypes = inputs.student_prototypes.detach().requires_grad_()
     loss, _ = cross_entropy.prototype_cross_entropy(
         hidden, prototypes, assigned.rows, inputs.weights, STUDENT_TEMPERATURE
     )

@@ -29,5 +29,6 @@ def make_store(folder: Path, params: Params, count: int, size: tuple[int, int], 
 def _picture(rng: np.random.Generator, color: tuple[int, int, int], size: tuple[int, int]) -> Image.Image:
     """Return smooth shapes around a color with some grain: as a JPEG it has the size of a photograph."""
     coarse = np.clip(rng.normal(color, 60, (9, 12, 3)), 0, 255).astype(np.uint8)
-    smooth = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
-    return Image.fromarray(np.clip(smooth + rng.normal(0, 12, smooth.shape), 0, 255).astype(np.uint8))
+    smooth = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
+    grain = rng.integers(-20, 21, smooth.shape, dtype=np.int16)
+    return Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8))

@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 def run(device: torch.device) -> Iterator[Finding]:
     on_gpu = device.type == "cuda"
-    params = tiny_params({} if on_gpu else {"pretrain.batch_size": 8})
+    params = tiny_params({} if on_gpu else {"pretrain.batch_size": 8, "base.backbone.depth": 2})
     configure_torch(params.runtime)
     both = f"CPU and {'GPU' if on_gpu else 'CPU'}"
     with draws_on_cpu():
@@ -52,7 +52,9 @@ def run(device: torch.device) -> Iterator[Finding]:
             losses = [_train(step, params, where, number) for step, where in ((expected, CPU), (got, device))]
             worst_loss = max(worst_loss, abs(losses[1] / losses[0] - 1))
         yield at_most(f"{count} float32 steps, {both}: worst loss", worst_loss, 1e-3)
-        weights = [torch.cat([p.detach().flatten().cpu() for p in step.student.parameters()]) for step in (got, expected)]
+        weights = [
+            torch.cat([p.detach().flatten().cpu() for p in step.student.parameters()]) for step in (got, expected)
+        ]
         yield at_most(f"{count} float32 steps, {both}: all weights", relative(*weights), 1e-3)
 
 

@@ -11,7 +11,7 @@ from benchmarks.gpu_check.images import make_store
 from benchmarks.gpu_check.project import SETTINGS, Project
 from benchmarks.gpu_check.subject import tiny_params
 
-EPOCHS = 10
+EPOCHS = 5
 STOP_AT = 3
 
 
