@@ -25,7 +25,8 @@ def moved_center(center: Tensor, hidden: Tensor, prototypes: Tensor, momentum: f
 
     The mean of h w^T over rows is the mean of h times w^T.
     """
-    total = torch.cat([hidden.sum(dim=0), hidden.new_tensor([len(hidden)])])
+    # new_tensor would be a blocking copy to the device.
+    total = torch.cat([hidden.sum(dim=0), hidden.new_full((1,), len(hidden))])
     if dist.is_initialized():
         dist.all_reduce(total)
     mean = prototypes @ (total[:-1] / total[-1].clamp(min=1))
