@@ -9,8 +9,8 @@ timed, product and textbook must have the same loss and the same gradients.
 
 `franca_is_faster` is franca's images a second over the form's, and the same `without_crops`, which other processes may
 make. `peak_mib` is memory over what a process, of its own for each form, had before its first step. `mfu` is the share
-of the machine's speed in large matrix products that a step reaches with the products of the textbook's form without
-those of dropped samples; the product spares itself some more of them. The second table tells where its time goes.
+of the machine's speed in large matrix products that a step reaches with the products of the textbook's form, those of
+dropped samples included, as papers count; the product computes fewer. The second table tells where its time goes.
 """
 
 import importlib.util

@@ -1,7 +1,7 @@
 """11: the real loader feeds the real step with photographs of 500 x 375 pixels; how much of the time the GPU waits.
 
 On a GPU this is a ViT-L/14 with 64 images, compiled, and a loading process a core. A profiler trace of some steps goes
-to `trace.json` in the output folder (chrome://tracing, Perfetto).
+to `trace.json.gz` in the output folder (chrome://tracing, Perfetto).
 """
 
 import os
@@ -65,7 +65,7 @@ def run(device: torch.device) -> Iterator[Finding]:
         yield Finding("loader and step together", f"{images / together:.1f} images/s")
         yield Finding("time that the device waits for images", f"{max(1 - by_step / together, 0):.1%}")
         if on_gpu:
-            path = Path(os.environ["FRANCA_GPU_CHECK_OUTPUT"]) / "trace.json"
+            path = Path(os.environ["FRANCA_GPU_CHECK_OUTPUT"]) / "trace.json.gz"
             with torch.profiler.profile() as profiler:
                 train(islice(batches, TRACED))
                 torch.cuda.synchronize(device)
