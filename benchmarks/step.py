@@ -190,9 +190,6 @@ def count_flops(setting: Setting) -> int:
     with meta:
         student, teacher = (Network(params.base, params.pretrain) for _ in range(2))
     teacher.eval().requires_grad_(False)
-    for network in (student, teacher):
-        for block in network.backbone.blocks:
-            block.attn.fused_attn = False  # type: ignore[union-attr]
     part = Part(*(x.to(meta) for x in franca_crops(setting)))
     with FlopCounterMode(display=False) as counter:
         torch.stack(list(textbook_losses(student, teacher, part, setting).values())).sum().backward()

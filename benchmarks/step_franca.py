@@ -42,8 +42,7 @@ class FrancaStep(TrainStep):
     def backward(self, part: Part) -> torch.Tensor:
         """Leave the gradients in the student; return the loss."""
         self.gradients([part], self._setting.temperature)
-        loss: torch.Tensor = self.meter.state_dict(Ranks())["sums"]["loss"]
-        return loss
+        return torch.tensor(self.meter.read(Ranks())["train/loss"], device=self._device)
 
     def train(self, crops: Part) -> None:
         self([crops], self._rates, 1)

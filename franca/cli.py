@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     _add_export(commands.add_parser("export", help="write a model in a standard format"))
     _add_embed(commands.add_parser("embed", help="embed all images of a folder into a Parquet file"))
     _add_maps(commands.add_parser("maps", help="draw patch features and attention of images"))
+    _add_plan(commands.add_parser("plan", help="compute memory, speed and days of a pretraining run"))
     params = commands.add_parser("params", help="presets and schema of params.yaml")
     actions = params.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("list", help="list the presets")
@@ -106,6 +107,21 @@ def _add_maps(command: argparse.ArgumentParser) -> None:
     command.add_argument("--block", type=int, metavar="I", help="block to look at, 0 the first (default: the last)")
     command.add_argument(
         "--size", type=int, metavar="S", help="short side in pixels (default: 4 times the model's image size)"
+    )
+
+
+def _add_plan(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--gpus", type=int, metavar="N", help="GPUs of all nodes; runtime.processes of them a node (default: one node)"
+    )
+    command.add_argument(
+        "--gpu-memory", type=float, metavar="GIB", help="memory of each (default: of the GPU here, else an H100's)"
+    )
+    command.add_argument(
+        "--tflops",
+        type=float,
+        metavar="T",
+        help="dense bfloat16 peak of each (default: of the GPU here, else an H100's)",
     )
 
 
@@ -177,6 +193,10 @@ def run(arguments: argparse.Namespace) -> None:
                 stage.run(params, on_start=mirror.start)
             else:
                 stage.run(params)
+    elif arguments.command == "plan":
+        from franca.plan import report
+
+        report.run(params, gpus=arguments.gpus, memory=arguments.gpu_memory, tflops=arguments.tflops)
     elif arguments.command == "promote":
         from franca.tracking import promote
 

@@ -300,8 +300,11 @@ class Runtime(Section):
     parallel: Literal["ddp", "fsdp", "hsdp"] = Field(
         description="Weights and optimizer: a copy per process (ddp), shards over all (fsdp) or a machine's (hsdp)."
     )
-    accumulation_steps: Count = Field(
-        description="Parts into which each process cuts its share of a batch, one after the other, to save memory."
+    microbatch: Count | None = Field(
+        description="Most images a process computes at once; it cuts a larger share into equal parts; null: no limit."
+    )
+    activation_checkpointing: bool = Field(
+        description="Recompute blocks in the backward pass: less memory for activations, steps a quarter longer."
     )
     compile: bool = Field(description="Compile the transformer's blocks (torch.compile); pays on GPUs.")
     threads: Count = Field(description="Threads of the CPU math libraries; another count changes the last bits.")
@@ -334,6 +337,11 @@ class Params(Section):
         ):
             if value % patch:
                 raise ValueError(f"{name} {value} must be a multiple of base.backbone.patch_size {patch}")
+        microbatch, koleo_images = self.runtime.microbatch, self.pretrain.losses.koleo_images
+        if microbatch is not None and microbatch < koleo_images:
+            raise ValueError(
+                f"runtime.microbatch {microbatch} must be at least pretrain.losses.koleo_images {koleo_images}"
+            )
         smallest = self.pretrain.heads.prototypes // 16
         if self.pretrain.heads.nesting != "none" and smallest < 2:
             raise ValueError("pretrain.heads.prototypes must be at least 32 so that the coarsest level has two")

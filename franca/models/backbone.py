@@ -41,35 +41,85 @@ def timm_arguments(params: BackboneParams, image_size: int) -> dict[str, Any]:
 
 
 class StochasticBlock(Block):
-    """timm's pre-norm block, which can drop its two branches for some samples of a batch."""
+    """timm's pre-norm block for several sets of crops at once, which can drop its branches for some of the samples.
+
+    Sets differ in their number of tokens. All layers but the attention itself run on the tokens of all sets together:
+    half the launches for global and local crops, larger matrix products, and FSDP gathers each weight once.
+    """
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, kept: tuple[Kept, Kept] | None = None, wanted: Tensor | None = None
-    ) -> Tensor:
+        self,
+        x: Tensor | list[Tensor],
+        kept: list[tuple[Kept, Kept]] | None = None,
+        wanted: list[Tensor] | None = None,
+    ) -> Tensor | list[Tensor]:
         """Run the block.
 
         Args:
-            x: Tokens (B, T, D).
-            kept: Samples that keep the attention and the MLP; None for all.
-            wanted: Positions (M,) int64 in (B, T), row by row; the MLP then runs on these tokens alone.
+            x: Tokens of each set, (B_i, T_i, D), or of a single one.
+            kept: The samples of each set that keep the attention and the MLP; None for all.
+            wanted: For each set, positions (M_i,) int64 in (B_i, T_i), row by row; the MLP runs on these tokens alone.
 
         Returns:
-            Tokens (B, T, D), or (M, D) of the wanted ones.
+            Tokens of each set, (B_i, T_i, D), or (M_i, D) of the wanted ones; those of a single set if `x` is one.
         """
-        of_attention, of_mlp = kept or (None, None)
-        x = residual(x, lambda y: self.ls1(self.attn(self.norm1(y))), of_attention)
+        if isinstance(x, Tensor):
+            return super().forward(x)
+        of_attention, of_mlp = zip(*kept, strict=True) if kept else (None, None)
+        x = residual(x, self._attention, of_attention)
         if wanted is None:
             return residual(x, self._mlp, of_mlp)
-        tokens = x.flatten(0, 1)[wanted]
-        update = self._mlp(tokens)
-        if of_mlp is not None:
-            keeps = of_mlp.place[wanted // x.shape[1]] < len(of_mlp.samples)
-            update = update * (keeps * of_mlp.scale)[:, None]
-        return tokens + update
+        tokens = [y.flatten(0, 1)[positions] for y, positions in zip(x, wanted, strict=True)]
+        updates = self._mlp(tokens)
+        if of_mlp:
+            sizes = [y.shape[1] for y in x]
+            updates = [
+                update * ((keeps.place[positions // size] < len(keeps.samples)) * keeps.scale)[:, None]
+                for update, positions, size, keeps in zip(updates, wanted, sizes, of_mlp, strict=True)
+            ]
+        return [y + update for y, update in zip(tokens, updates, strict=True)]
 
-    def _mlp(self, x: Tensor) -> Tensor:
-        update: Tensor = self.ls2(self.mlp(self.norm2(x)))
-        return update
+    def _attention(self, x: list[Tensor]) -> list[Tensor]:
+        attention: Any = self.attn
+        qkv = attention.qkv(self.norm1(_pack(x))).split([y.shape[0] * y.shape[1] for y in x])
+        attended = [
+            _attend(*own.view(*y.shape[:2], 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)).flatten(0, 1)
+            for own, y in zip(qkv, x, strict=True)
+        ]
+        return _unpack(self.ls1(attention.proj(_cat(attended))), x)
+
+    def _mlp(self, x: list[Tensor]) -> list[Tensor]:
+        return _unpack(self.ls2(self.mlp(self.norm2(_pack(x)))), x)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return softmax(q k^T / sqrt(d)) v as (B, T, heads d), of (B, heads, T, d)."""
+    if _fused(q.device, q.shape[2]):
+        attended = F.scaled_dot_product_attention(q, k, v)
+    else:
+        attended = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+    return attended.transpose(1, 2).flatten(2)
+
+
+def _fused(device: torch.device, tokens: int) -> bool:
+    """Whether to use the fused kernel: on a CPU plain matrix products beat it for the few tokens of a crop."""
+    return device.type == "cuda" or tokens > 256
+
+
+def _pack(x: list[Tensor]) -> Tensor:
+    """Return all tokens, (T, D), of sets (..., D)."""
+    return _cat([y.flatten(0, -2) for y in x])
+
+
+def _cat(x: list[Tensor]) -> Tensor:
+    return torch.cat(x) if len(x) > 1 else x[0]
+
+
+def _unpack(tokens: Tensor, like: list[Tensor]) -> list[Tensor]:
+    """Undo `_pack`: tokens (T, D) as sets of the shapes of `like`."""
+    return [
+        part.view(y.shape) for part, y in zip(tokens.split([y.shape[:-1].numel() for y in like]), like, strict=True)
+    ]
 
 
 class Backbone(VisionTransformer):
@@ -91,6 +141,7 @@ class Backbone(VisionTransformer):
             weight_init="skip",
         )
         self.drop_path = drop_path
+        self._matrices: dict[tuple[int, int, torch.device], Tensor] = {}
         self.position_resampling = params.position_resampling
         grid = image_size // params.patch_size
         self.mask_token = nn.Parameter(torch.zeros(1, params.embed_dim))
@@ -111,38 +162,49 @@ class Backbone(VisionTransformer):
             nn.init.normal_(self.reg_token, std=1e-6)
 
     def forward(  # type: ignore[override]
-        self, images: Tensor, masks: Tensor | None = None, wanted: Tensor | None = None
-    ) -> Tensor:
-        """The same as `forward_features`: there is no classifier."""
-        return self.forward_features(images, masks, wanted)
+        self, images: list[Tensor], masks: Tensor | None, wanted: list[Tensor]
+    ) -> list[Tensor]:
+        """Return the normalized tokens that a training step reads, of several sets of crops.
 
-    def forward_features(  # type: ignore[override]
-        self, images: Tensor, masks: Tensor | None = None, wanted: Tensor | None = None
-    ) -> Tensor:
-        """Normalized tokens (B, 1 + registers + h w, D) of normalized images (B, 3, H, W).
+        Args:
+            images: Normalized images of each set, (B_i, 3, H_i, W_i).
+            masks: (B_0, h w) bool; patches of the first set to replace by the mask token before positions are added.
+            wanted: For each set, positions (M_i,) int64 in its (B_i, tokens), row by row.
 
-        Masked patches, where `masks` (B, h w) is true, are replaced by the mask token before positions are added. Of
-        `wanted` (M,), positions in (B, tokens) row by row, those tokens alone are given, (M, D): the last block spares
-        itself the MLP of all others.
+        Returns:
+            (M_i, D) for each set. The last block leaves out the MLP of all other tokens.
         """
-        x = self.patch_embed(images)
-        if masks is not None:
-            x = torch.where(masks.unflatten(1, x.shape[1:3])[..., None], self.mask_token.to(x.dtype), x)
-        x = self._pos_embed(x)
-        # On a CPU plain matrix products beat the fused kernel for the few tokens that a crop has.
-        fused = x.is_cuda or x.shape[1] > 256
-        for block in self.blocks:
-            block.attn.fused_attn = fused  # type: ignore[union-attr]
-        kept: list[tuple[Kept, Kept] | None] = [None] * len(self.blocks)
+        x = [self._embed(own, masks if number == 0 else None) for number, own in enumerate(images)]
+        kept: list[list[tuple[Kept, Kept]] | None] = [None] * len(self.blocks)
         if self.training and self.drop_path:
-            draws = draw_kept(2 * len(self.blocks), len(x), self.drop_path, x.device)
-            kept = list(zip(draws[::2], draws[1::2], strict=True))
+            draws = [draw_kept(2 * len(self.blocks), len(y), self.drop_path, y.device) for y in x]
+            pairs = [zip(own[::2], own[1::2], strict=True) for own in draws]
+            kept = [list(block) for block in zip(*pairs, strict=True)]
         for block, keeps in zip(self.blocks[:-1], kept[:-1], strict=True):
             if self.grad_checkpointing and self.training:
                 x = checkpoint(block, x, keeps, use_reentrant=False)
             else:
                 x = block(x, keeps)
-        return self.norm(self.blocks[-1](x, kept[-1], wanted))
+        tokens = self.blocks[-1](x, kept[-1], wanted)
+        return _unpack(self.norm(_pack(tokens)), tokens)
+
+    def forward_features(self, images: Tensor, masks: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """Return all normalized tokens (B, 1 + registers + h w, D) of normalized images (B, 3, H, W).
+
+        Patches are replaced by the mask token if `masks` (B, h w) is true. No branch is dropped.
+        """
+        x = self._embed(images, masks)
+        for block in self.blocks:
+            block.attn.fused_attn = _fused(x.device, x.shape[1])  # type: ignore[union-attr]
+            x = block(x)
+        return self.norm(x)
+
+    def _embed(self, images: Tensor, masks: Tensor | None) -> Tensor:
+        """Return tokens with positions, (B, 1 + registers + h w, D)."""
+        x = self.patch_embed(images)
+        if masks is not None:
+            x = torch.where(masks.unflatten(1, x.shape[1:3])[..., None], self.mask_token.to(x.dtype), x)
+        return self._pos_embed(x)
 
     def patches(self, images: Tensor) -> int:
         """How many patches each image has."""
@@ -164,13 +226,25 @@ class Backbone(VisionTransformer):
         side = self.patch_embed.grid_size[0]
         if (height, width) == (side, side):
             return self.pos_embed
-        grid = self.pos_embed[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+        if not self.training:
+            grid = self.pos_embed[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+            grid = self._resample(grid, height, width).permute(0, 2, 3, 1).flatten(1, 2)
+            return torch.cat([self.pos_embed[:, :1], grid], dim=1)
+        # Resampling is linear. As a product its backward pass is deterministic on a GPU too, which bicubic's is not.
+        device = self.pos_embed.device
+        if (height, width, device) not in self._matrices:
+            identity = torch.eye(side * side, device=device).view(-1, 1, side, side)
+            self._matrices[height, width, device] = self._resample(identity, height, width).flatten(1).T.double()
+        # Autocast leaves float64 alone.
+        grid = (self._matrices[height, width, device] @ self.pos_embed[0, 1:].double()).float()
+        return torch.cat([self.pos_embed[:, :1], grid[None]], dim=1)
+
+    def _resample(self, grid: Tensor, height: int, width: int) -> Tensor:
+        """Resample (N, C, side, side) float32 to (N, C, height, width)."""
         if self.position_resampling == "offset":
-            scale = ((height + 0.1) / side, (width + 0.1) / side)
-            grid = F.interpolate(grid, scale_factor=scale, mode="bicubic", align_corners=False)
-        else:
-            grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False, antialias=True)
-        return torch.cat([self.pos_embed[:, :1], grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+            scale = ((height + 0.1) / grid.shape[2], (width + 0.1) / grid.shape[3])
+            return F.interpolate(grid, scale_factor=scale, mode="bicubic", align_corners=False)
+        return F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False, antialias=True)
 
 
 def resize_positions(pos_embed: Tensor, side: int) -> Tensor:

@@ -5,7 +5,7 @@ in its backward pass are slower on a GPU, by far in deterministic mode, where th
 them with the operations around them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -38,13 +38,17 @@ def kept_first(order: Tensor, place: Tensor, rate: float) -> Kept:
     return Kept(order[:count], place)
 
 
-def residual(x: Tensor, branch: Callable[[Tensor], Tensor], kept: Kept | None) -> Tensor:
-    """Return x + branch(x), (B, ...); with `kept`, the branch runs on those samples alone and is scaled up."""
+def residual(
+    x: list[Tensor], branch: Callable[[list[Tensor]], list[Tensor]], kept: Sequence[Kept] | None
+) -> list[Tensor]:
+    """Return x + branch(x) for each set of samples (B_i, ...).
+
+    With `kept`, the branch runs on those samples of each set alone, and what it gives is scaled up.
+    """
     if kept is None:
-        return x + branch(x)
-    taken: Tensor = _Take.apply(x, kept.samples, kept.place)
-    added: Tensor = _Add.apply(x, branch(taken), *kept)
-    return added
+        return [y + update for y, update in zip(x, branch(x), strict=True)]
+    updates = branch([_Take.apply(y, *keeps) for y, keeps in zip(x, kept, strict=True)])
+    return [_Add.apply(y, update, *keeps) for y, update, keeps in zip(x, updates, kept, strict=True)]
 
 
 class _Take(torch.autograd.Function):

@@ -12,12 +12,14 @@ from franca.errors import FrancaError, Stopped
 from franca.models import FrancaModel, load_model, random_model
 from franca.params import Params
 from franca.paths import PREPARED
+from franca.plan.report import check_memory
 from franca.pretrain.ahead import Ahead
 from franca.pretrain.checkpoint import Checkpoints, load_newest
 from franca.pretrain.monitor import OnlineEvaluation, memory_gib
 from franca.pretrain.outputs import write_outputs
 from franca.pretrain.parallel import Ranks, distribute, joined, launch, local_images, whole_weights
-from franca.pretrain.parts import Splitter
+from franca.pretrain.parts import Splitter, count_parts
+from franca.pretrain.peers import peers_watched
 from franca.pretrain.progress import Progress, traced
 from franca.pretrain.run_folder import RunFolder, fingerprint, machine_facts
 from franca.pretrain.schedules import make_schedules
@@ -41,7 +43,7 @@ def run(params: Params, on_start: Callable[[Path], object] | None = None) -> Non
         store = Store(PREPARED)
         mark = fingerprint(params, store.digest)
         folder = RunFolder(mark)
-        with sole_owner(folder.path, ranks.first):
+        with sole_owner(folder.path, ranks.first), peers_watched(folder.checkpoints, ranks):
             folder.forget_requeue()
             if on_start and ranks.first:
                 on_start(folder.path)
@@ -73,9 +75,16 @@ def train(
     """Train to the end, from the run's newest checkpoint if it has one, and return the teacher's model."""
     runtime = params.runtime
 
-    # models
+    share = local_images(params, ranks)
+    part_count = count_parts(len(share), params)
     precision = choose_precision(params.pretrain.precision, device)
+    if device.type == "cuda":
+        check_memory(params, ranks, precision, len(store.images("train")), tqdm.write)
+
+    # models
     student, teacher = make_networks(params, device)
+    if runtime.activation_checkpointing:
+        student.backbone.set_grad_checkpointing()
     if runtime.compile:
         compile_blocks(student, teacher)
     run_student = distribute(student, teacher, runtime.parallel, precision, ranks, device)
@@ -88,10 +97,7 @@ def train(
         raise FrancaError(
             f"pretrain.batch_size: {params.pretrain.batch_size} is more than the {len(images)} training images"
         )
-    share = local_images(params, ranks)
-    dataset = StepDataset(
-        images, store.dense("train"), params.base, params.pretrain, share, runtime.accumulation_steps
-    )
+    dataset = StepDataset(images, store.dense("train"), params.base, params.pretrain, share, part_count)
     epoch_length = params.pretrain.epoch_length or len(images) // params.pretrain.batch_size
     schedules = make_schedules(params.pretrain, epoch_length)
     online = OnlineEvaluation(store, params.base, device, precision)
@@ -99,7 +105,7 @@ def train(
 
     # resume
     start = 0
-    checkpoints = Checkpoints(folder.checkpoints, runtime.keep_checkpoints, runtime.milestone_steps, ranks)
+    checkpoints = Checkpoints(folder.checkpoints, runtime.keep_checkpoints, runtime.milestone_steps, ranks, device)
     state = train_step.state()
     if found := load_newest(folder.checkpoints, state, ranks, warn=tqdm.write):
         start, rest = found
@@ -115,7 +121,7 @@ def train(
     batches.raise_fault(ranks)
     progress = Progress(start, schedules.total, params.pretrain.batch_size, quiet=not ranks.first)
     split = Splitter(params.base, device)
-    with traced(runtime.profile_steps if ranks.first else 0, folder.path / "trace.json") as profiler:
+    with checkpoints, traced(runtime.profile_steps if ranks.first else 0, folder.path / "trace.json") as profiler:
         for it, batch in zip(range(start, schedules.total), batches, strict=True):
             done = it + 1
             last = done == schedules.total
@@ -137,7 +143,9 @@ def train(
             saving = done % runtime.checkpoint_steps == 0 or last or stopping
             # Nor may a checkpoint hide that steps were skipped: what goes on from it would not know.
             if (reading or saving) and (bad := train_step.finite.read()):
-                give_up(bad, dataset, Checkpoints(folder.path / "nonfinite", 1, None, ranks), state, folder, ranks)
+                checkpoints.wait()
+                before = Checkpoints(folder.path / "nonfinite", 1, None, ranks, device)
+                give_up(bad, dataset, before, state, folder, ranks)
             if reading:
                 metrics = meter.read(ranks)
                 metrics |= {

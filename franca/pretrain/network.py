@@ -1,5 +1,6 @@
 """What student and teacher both are: a backbone with a nested head for class tokens and one for patches."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,20 @@ class Outputs(NamedTuple):
     """the masked patches' levels"""
 
 
+def share_prototypes(outputs: Iterable[Outputs]) -> list[Outputs]:
+    """Return outputs of one network with the first one's prototypes, so that one copy of them stays in memory."""
+    shared: list[Outputs] = []
+    for output in outputs:
+        if shared:
+            dino, ibot = (
+                [level._replace(prototypes=first.prototypes) for level, first in zip(levels, firsts, strict=True)]
+                for levels, firsts in ((output.dino, shared[0].dino), (output.ibot, shared[0].ibot))
+            )
+            output = output._replace(dino=dino, ibot=ibot)
+        shared.append(output)
+    return shared
+
+
 class Network(nn.Module):
     def __init__(self, base: Base, params: Pretrain) -> None:
         super().__init__()
@@ -40,20 +55,31 @@ class Network(nn.Module):
         prefix, patches = self.backbone.num_prefix_tokens, self.backbone.patches(global_crops)
         first = torch.arange(len(global_crops), device=masked.device) * (prefix + patches)
         of_patches = first[masked // patches] + prefix + masked % patches
-        tokens = self.backbone(global_crops, masks, torch.cat([first, of_patches]))
-        classes, hidden = tokens.split([len(first), len(masked)])
-        every = classes
+        crops, wanted = [global_crops], [torch.cat([first, of_patches])]
         if local_crops is not None and len(local_crops):
             size = prefix + self.backbone.patches(local_crops)
-            first = torch.arange(len(local_crops), device=masked.device) * size
-            every = torch.cat([classes, self.backbone(local_crops, None, first)])
-        return Outputs(classes, self.dino_head(every), self.ibot_head(hidden))
+            crops.append(local_crops)
+            wanted.append(torch.arange(len(local_crops), device=masked.device) * size)
+        of_globals, *of_locals = self.backbone(crops, masks, wanted)
+        classes, hidden = of_globals.split([len(global_crops), len(masked)])
+        return Outputs(classes, self.dino_head(torch.cat([classes, *of_locals])), self.ibot_head(hidden))
 
 
 @torch.no_grad()
-def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """Moving average of all weights: teacher <- m teacher + (1 - m) student; each process of its own shards."""
-    torch._foreach_lerp_(_local(teacher), _local(student), 1 - momentum)
+def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float, found_inf: Tensor) -> None:
+    """Update the moving average of all weights: teacher <- m teacher + (1 - m) student.
+
+    Each process updates its own shards.
+
+    Args:
+        teacher: The network that is updated.
+        student: A network of the same structure.
+        momentum: m, 0 to 1.
+        found_inf: () float32 on the device; the teacher stays as it is if it is 1, and moves if it is 0.
+    """
+    # The weight stays on the device, so nothing waits for the host. As a tensor it costs one kernel per parameter.
+    averages = _local(teacher)
+    torch._foreach_lerp_(averages, _local(student), [(1 - found_inf) * (1 - momentum)] * len(averages))
 
 
 def _local(module: nn.Module) -> list[Tensor]:

@@ -38,6 +38,7 @@ class Assigner(nn.Module):
         """`counts` are the prototypes of each level."""
         super().__init__()
         self._losses = losses
+        self._moved: dict[tuple[str, int], Tensor] = {}
         self.centers = nn.ModuleDict()
         if losses.assignment == "centering":
             for name in Targets._fields:
@@ -58,25 +59,44 @@ class Assigner(nn.Module):
         heads = [list(map(_without_rows, head)) for head in (dino, ibot)]
         return [Targets(*([level[i] for level in head] for head in heads)) for i in range(len(parts))]
 
-    @torch.no_grad()
     def _assign(
         self, name: str, parts: list[list[Level]], temperature: float, padding: list[Level] | None
     ) -> Iterator[list[Assignments]]:
         """Each level's assignments, a list of the parts'."""
         for level in reversed(range(len(parts[0]))):
-            same = [part[level] for part in parts]
-            more = [padding[level].hidden] if padding else []
-            hidden = torch.cat([*(part.hidden for part in same), *more]).float() / temperature
-            prototypes = same[0].prototypes.float()
-            yield self._whole(name, level, hidden, prototypes, temperature).split([len(part.hidden) for part in same])
+            yield self._assign_level(name, level, parts, temperature, padding)
+
+    # Decorated itself, not as a generator: no_grad's wrapper around a generator keeps the last value that was yielded,
+    # a level's assignments (N, K), while the next level is computed.
+    @torch.no_grad()
+    def _assign_level(
+        self, name: str, level: int, parts: list[list[Level]], temperature: float, padding: list[Level] | None
+    ) -> list[Assignments]:
+        same = [part[level] for part in parts]
+        more = [padding[level].hidden] if padding else []
+        hidden = torch.cat([*(part.hidden for part in same), *more]).float() / temperature
+        prototypes = same[0].prototypes.float()
+        return self._whole(name, level, hidden, prototypes, temperature).split([len(part.hidden) for part in same])
 
     def _whole(self, name: str, level: int, hidden: Tensor, prototypes: Tensor, temperature: float) -> Assignments:
         if self._losses.assignment == "sinkhorn":
             return sinkhorn(hidden, prototypes, self._losses.sinkhorn_iterations)
         center: Any = self.centers[name][level]  # type: ignore[index]
         assigned = centered(hidden, prototypes, center / temperature)
-        center.copy_(moved_center(center, hidden * temperature, prototypes, self._losses.center_momentum))
+        self._moved[name, level] = moved_center(center, hidden * temperature, prototypes, self._losses.center_momentum)
         return assigned
+
+    @torch.no_grad()
+    def update_centers(self, found_inf: Tensor) -> None:
+        """Move the centers by this step's rows, once its assignments are used; does nothing without centers.
+
+        Args:
+            found_inf: () float32 on the device; the centers stay as they are if it is 1.
+        """
+        for (name, level), moved in self._moved.items():
+            center: Any = self.centers[name][level]  # type: ignore[index]
+            center.copy_(torch.where(found_inf > 0, center, moved))
+        self._moved.clear()
 
 
 def _without_rows(level: list[Assignments]) -> list[Assignments]:

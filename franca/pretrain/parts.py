@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from franca.data.batch import Batch, RawBatch
-from franca.params import Base
+from franca.params import Base, Params
 
 
 class Part(NamedTuple):
@@ -22,6 +22,19 @@ class Part(NamedTuple):
     """int64 (M,): where `masks`, row by row, is true"""
     mask_weights: Tensor
     """(M,): 1 / (masked patches of its crop)"""
+
+
+def count_parts(images: int, params: Params) -> int:
+    """Return into how many equal parts a process cuts its share of a batch: as few as the memory limit allows.
+
+    Args:
+        images: size of the share, a whole multiple of `pretrain.losses.koleo_images`.
+        params: a part has at most `runtime.microbatch` images and is a whole multiple of
+            `pretrain.losses.koleo_images`.
+    """
+    groups = images // params.pretrain.losses.koleo_images
+    most = (params.runtime.microbatch or images) // params.pretrain.losses.koleo_images
+    return next(parts for parts in range(1, groups + 1) if groups % parts == 0 and groups // parts <= most)
 
 
 class Splitter:

@@ -8,7 +8,7 @@ from torch.profiler import record_function
 
 from franca.params import Params
 from franca.pretrain.monitor import Meter
-from franca.pretrain.network import Network, update_teacher
+from franca.pretrain.network import Network, share_prototypes, update_teacher
 from franca.pretrain.objective import Assigner, student_terms
 from franca.pretrain.optimizer import clip_gradients, make_optimizer, moments, set_rates
 from franca.pretrain.parallel import synchronized
@@ -71,14 +71,15 @@ class TrainStep:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         with self.phase("moving average"):
-            update_teacher(self.teacher, self.student, rates.teacher_momentum)
+            update_teacher(self.teacher, self.student, rates.teacher_momentum, self.finite.found_inf)
+            self.assigner.update_centers(self.finite.found_inf)
         self.meter.add({f"grad_norm/{name}": norm for name, norm in norms.items()})
 
     def gradients(self, parts: list[Part], teacher_temperature: float) -> None:
         """Add the gradients of the batch's mean loss to the student's."""
         losses = self._params.pretrain.losses
         with self.phase("teacher"), torch.no_grad(), self.autocast():
-            views = [self.teacher(part.global_crops, part.masked) for part in parts]
+            views = share_prototypes(self.teacher(part.global_crops, part.masked) for part in parts)
             padded = padding(self.teacher, parts, self._params)
         with self.phase("assignments and losses"), tf32(self._low):
             # Those of a single part are lazy: a level's Sinkhorn-Knopp runs when its loss asks for it.

@@ -1,6 +1,7 @@
-"""Losses that are not finite: no update from the first such step on, and the run ends at the next reading.
+"""Losses that are not finite: nothing is updated from the first such step on, and the run ends at the next reading.
 
-The fused optimizer skips its step where `found_inf` is set, on the device, so that no step waits for an answer.
+Optimizer, teacher and centers read `found_inf` on the device and stand still if it is 1, so no step waits for the
+host to read it.
 """
 
 from typing import NoReturn
@@ -22,24 +23,44 @@ _SHOWN = 8
 class FiniteCheck:
     """Remembers the first step whose gradients were not finite."""
 
+    found_inf: Tensor
+    """() float32 on the device: 1 from the first bad step on, else 0"""
+
     def __init__(self, device: torch.device) -> None:
         self._first = torch.zeros((), dtype=torch.int64, device=device)
+        self.found_inf = torch.zeros((), device=device)
 
     def guard(self, optimizer: AdamW, norms: dict[str, Tensor], step: int) -> None:
-        """Skip this step and all that follow if a norm, which all processes have alike, is not finite."""
-        ill = ~torch.isfinite(torch.stack(list(norms.values()))).all()
-        self._first = torch.where((self._first == 0) & ill, step, self._first)
-        optimizer.found_inf = (self._first > 0).float()  # type: ignore[attr-defined]
+        """Update `found_inf` and have the optimizer skip this step and all later ones if it is 1.
+
+        Args:
+            optimizer: A fused one, which reads `found_inf` on the device.
+            norms: Gradient norms, () float32, equal in all processes.
+            step: The number of this step, from 1.
+        """
+        bad = ~torch.isfinite(torch.stack(list(norms.values()))).all()
+        self._first = torch.where((self._first == 0) & bad, step, self._first)
+        self.found_inf = (self._first > 0).float()
+        optimizer.found_inf = self.found_inf  # type: ignore[attr-defined]
 
     def read(self) -> int | None:
-        """The first bad step; waits for the device."""
+        """Return the first bad step, None if there is none; waits for the device."""
         return int(self._first) or None
 
 
 def give_up(
     step: int, dataset: StepDataset, checkpoints: Checkpoints, state: State, folder: RunFolder, ranks: Ranks
 ) -> NoReturn:
-    """Save the weights from before the bad step and its images' indices, and end with a FrancaError."""
+    """Save the weights from before the bad step and the indices of its images, and raise FrancaError.
+
+    Args:
+        step: The bad step, from 1.
+        dataset: Knows the step's images.
+        checkpoints: Where the weights go; no other save may be running, as two threads cannot share a group.
+        state: What a checkpoint holds.
+        folder: Where the indices go.
+        ranks: The processes, which all call this.
+    """
     checkpoints.save(step - 1, state, {})
     checkpoints.wait()
     images = dataset.indices(step - 1).tolist()

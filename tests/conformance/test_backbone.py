@@ -130,7 +130,7 @@ def test_block_with_the_recorded_samples_kept(case: Case) -> None:
             return kept_first(order, order.argsort(), about["drop_path"])
 
         kept = tuple(keep(case[f"input/kept_{branch}.{index}"]) for branch in ("attn", "ffn"))
-        case.check(f"out.{index}", block(x, kept))
+        case.check(f"out.{index}", block([x], [kept])[0])
 
 
 @pytest.mark.case("16_highres_pos_embed")

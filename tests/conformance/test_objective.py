@@ -144,7 +144,7 @@ class Trainer:
         set_rates(self.optimizer, settings["lr"], settings["last_layer_lr"], settings["weight_decay"])
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        update_teacher(self.teacher, self.student, settings["momentum"])
+        update_teacher(self.teacher, self.student, settings["momentum"], torch.zeros(()))
 
 
 def _weights(case: Case, prefix: str) -> dict[str, Tensor]:

@@ -84,15 +84,17 @@ def test_stochastic_depth_rests_in_evaluation(tiny_params: MakeParams) -> None:
     backbone, images = make_backbone(tiny_params, drop_path=0.5), make_images(count=8)
     still = make_backbone(tiny_params)
     torch.testing.assert_close(backbone.forward_features(images), still.forward_features(images))
+    everything = [torch.arange(8 * 17)]
     backbone.train()
-    assert not torch.allclose(backbone.forward_features(images), still.forward_features(images))
+    (tokens,) = backbone([images], None, everything)
+    assert not torch.allclose(tokens, still([images], None, everything)[0])
 
 
 @pytest.mark.parametrize(("batch", "rate", "kept"), [(8, 0.25, 6), (7, 0.5, 3), (2, 0.9, 1), (1, 0.9, 1)])
 def test_an_exact_number_keeps_the_branch(batch: int, rate: float, kept: int) -> None:
     x = torch.zeros(batch, 3)
     (drawn,) = draw_kept(1, batch, rate, x.device)
-    out = residual(x, lambda y: torch.ones_like(y), drawn)
+    (out,) = residual([x], lambda y: [torch.ones_like(y[0])], [drawn])
     assert sorted(out[:, 0].tolist()) == pytest.approx([0] * (batch - kept) + [batch / kept] * kept)
 
 
@@ -101,7 +103,7 @@ def test_gradients_of_a_dropped_branch_are_those_of_plain_indexing() -> None:
     x, weight = (torch.randn(shape, generator=generator, requires_grad=True) for shape in ((7, 3, 4), (4, 4)))
     (kept,) = draw_kept(1, 7, 0.4, x.device)
     plain = x.index_add(0, kept.samples, x[kept.samples] @ weight, alpha=kept.scale)
-    out = residual(x, lambda y: y @ weight, kept)
+    (out,) = residual([x], lambda y: [y[0] @ weight], [kept])
     torch.testing.assert_close(out, plain)
     gradient = torch.randn(out.shape, generator=generator)
     for got, expected in zip(
@@ -124,7 +126,8 @@ def test_activation_checkpointing_changes_no_gradient(tiny_params: MakeParams) -
     for recompute in (False, True):
         backbone.set_grad_checkpointing(recompute)
         torch.manual_seed(1)
-        loss = backbone(images).square().sum()
+        (tokens,) = backbone([images], None, [torch.arange(6 * 17)])
+        loss = tokens.square().sum()
         found.append(torch.autograd.grad(loss, list(backbone.blocks.parameters())))
     assert all(map(torch.equal, *found))
 
@@ -143,10 +146,33 @@ def test_wanted_tokens_alone_are_those_of_the_whole(tiny_params: MakeParams, dro
     images = make_images(count=6)
     wanted, first = torch.tensor([0, 3, 4, 20, 51, 30]), next(backbone.blocks.parameters())
     found = []
-    for some in (None, wanted):
+    for some in (torch.arange(6 * (17 + registers)), wanted):
         torch.manual_seed(1)
-        tokens = backbone(images, None, some)
-        found.append(tokens.flatten(0, 1)[wanted] if some is None else tokens)
+        (tokens,) = backbone([images], None, [some])
+        found.append(tokens if some is wanted else tokens[wanted])
         found.append(torch.autograd.grad(found[-1].square().sum(), first)[0])
     torch.testing.assert_close(found[2], found[0])
     torch.testing.assert_close(found[3], found[1], rtol=1e-4, atol=1e-5)
+
+
+def test_sets_of_crops_do_not_see_each_other(tiny_params: MakeParams) -> None:
+    backbone = make_backbone(tiny_params)
+    sets = [make_images(count=4), make_images(16, 16, count=6)]
+    masks = torch.rand(4, 16, generator=torch.Generator().manual_seed(0)) < 0.3
+    wanted = [torch.arange(4 * 17), torch.tensor([0, 5, 29])]
+    together = backbone(sets, masks, wanted)
+    torch.testing.assert_close(together[0], backbone.forward_features(sets[0], masks).flatten(0, 1))
+    torch.testing.assert_close(together[1], backbone.forward_features(sets[1]).flatten(0, 1)[wanted[1]])
+
+
+@pytest.mark.parametrize("resampling", ["offset", "antialias"])
+def test_positions_of_other_sizes_are_the_same_while_training(tiny_params: MakeParams, resampling: str) -> None:
+    backbone = make_backbone(tiny_params, position_resampling=resampling)
+    expected, weights = backbone.positions(2, 3), backbone.pos_embed
+    assert weights is not None
+    gradient = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0))
+    gradients = [torch.autograd.grad(expected, weights, gradient)[0]]
+    got = backbone.train().positions(2, 3)
+    torch.testing.assert_close(got, expected)
+    gradients.append(torch.autograd.grad(got, weights, gradient)[0])
+    torch.testing.assert_close(*gradients)

@@ -90,6 +90,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
         16,
         "params: pretrain.heads.prototypes must be at least 32 so that the coarsest level has two",
     ),
+    ("runtime.microbatch", 7, "params: runtime.microbatch 7 must be at least pretrain.losses.koleo_images 8"),
     (
         "register.gates",
         [{"metric": "knn/test/top1", "min_improvement": 0.0, "floor": None}],

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -147,16 +147,22 @@ class Project:
         self._runs.append(Run(self, settings))
         return self._runs[-1]
 
-    def together(self, processes: int, machines: int = 1) -> list[Run]:
-        """Start training in processes with the environment that torchrun gives them, as if on several machines."""
+    def together(self, processes: int, machines: int = 1, largest_files: Mapping[int, int] | None = None) -> list[Run]:
+        """Start training in processes with the environment that torchrun gives them, as if on several machines.
+
+        `largest_files` bounds what processes of these ranks can write, in bytes.
+        """
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
         common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        local = processes // machines
+        local, limits = processes // machines, largest_files or {}
         common["LOCAL_WORLD_SIZE"] = str(local)
         return [
-            self.start(environment=common | {"RANK": str(rank), "LOCAL_RANK": str(rank % local)})
+            self.start(
+                environment=common | {"RANK": str(rank), "LOCAL_RANK": str(rank % local)},
+                largest_file=limits.get(rank),
+            )
             for rank in range(processes)
         ]
 

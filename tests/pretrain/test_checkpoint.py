@@ -1,20 +1,27 @@
 import errno
+import resource
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from franca.errors import FrancaError
+from franca.pretrain import checkpoint
 from franca.pretrain.checkpoint import Checkpoints, load_newest
 from franca.pretrain.parallel import Ranks
 
-ALONE = Ranks()
+ALONE, CPU = Ranks(), torch.device("cpu")
 
 
 def save(folder: Path, step: int, keep: int = 1, milestone_steps: int | None = None) -> None:
-    checkpoints = Checkpoints(folder, keep, milestone_steps, ALONE)
+    checkpoints = Checkpoints(folder, keep, milestone_steps, ALONE, CPU)
     checkpoints.save(step, {"weights": torch.full((3,), float(step))}, {"readings": [step]})
     checkpoints.wait()
 
@@ -46,7 +53,7 @@ def test_milestones_stay(tmp_path: Path) -> None:
 
 def test_training_goes_on_while_its_copy_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = torch.ones(3)
-    checkpoints = Checkpoints(tmp_path, 1, None, ALONE)
+    checkpoints = Checkpoints(tmp_path, 1, None, ALONE, CPU)
     checkpoints.save(1, {"weights": weights}, {})
     weights.zero_()
     checkpoints.wait()
@@ -72,17 +79,108 @@ def test_an_older_one_is_used_where_the_newest_is_damaged(tmp_path: Path, name: 
     assert len(found[3]) == 1 and found[3][0].startswith("step-00000002 is damaged (")
 
 
-def test_one_that_cannot_be_written_leaves_the_old_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(tmp_path, 1)
+def zip_error(number: int, text: str) -> NoReturn:
+    """Fail as torch's zip writer does if a write fails."""
+    try:
+        raise OSError(number, text)
+    except OSError:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")  # noqa: B904
 
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+
+@pytest.mark.parametrize(
+    ("number", "text", "message"),
+    [
+        (errno.ENOSPC, "No space left on device", None),
+        (errno.EFBIG, "File too large", None),
+        (errno.EDQUOT, "Quota exceeded", None),
+        (errno.EIO, "Input/output error", "[Errno 5] Input/output error"),
+        (None, "CUDA error:\nillegal memory access", "RuntimeError: CUDA error: illegal memory access"),
+    ],
+    ids=["full", "file too large", "quota", "I/O", "other"],
+)
+@pytest.mark.parametrize("where", [Tensor, dict], ids=["tensors", "rest"])
+def test_one_that_cannot_be_written_leaves_the_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: type, number: int | None, text: str, message: str | None
+) -> None:
+    save(tmp_path, 1)
+    torch_save = torch.save
+
+    def fail(value: object, *arguments: Any, **more: Any) -> None:
+        if isinstance(value, where):
+            if number is None:
+                raise RuntimeError(text)
+            zip_error(number, text)
+        torch_save(value, *arguments, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(dcp, "save", full)
-        with pytest.raises(FrancaError, match="checkpoint not written, no space left on the device; older"):
+        patch.setattr(torch, "save", fail)
+        with pytest.raises(FrancaError) as caught:
             save(tmp_path, 2)
+    if message:
+        end = f", {message}; older checkpoints are kept: run again to go on from the newest"
+    else:
+        end = ", no space left on the device; older checkpoints are kept: free space and run again"
+    assert str(caught.value) == f"{tmp_path}: checkpoint not written{end}"
     assert load(tmp_path)[0] == 1  # type: ignore[index]
     assert names(tmp_path) == [".step-00000002.tmp", "step-00000001"]
-    save(tmp_path, 3)  # clears away what was torn
+    save(tmp_path, 3)  # removes the incomplete one
     assert names(tmp_path) == ["step-00000003"]
+
+
+@pytest.mark.parametrize(("tensors", "rest"), [(1000, 1), (1, 1000)])
+def test_a_full_disk_is_recognised(tmp_path: Path, tensors: int, rest: int) -> None:
+    checkpoints = Checkpoints(tmp_path, 1, None, ALONE, CPU)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
+    try:
+        checkpoints.save(1, {"weights": torch.zeros(tensors)}, {"meter": torch.zeros(rest)})
+        with pytest.raises(FrancaError, match="checkpoint not written, no space left on the device; older"):
+            checkpoints.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("reader", ["read_metadata", "read_data"])
+def test_one_that_cannot_be_read_is_skipped_but_never_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    save(tmp_path, 1, keep=2)
+    save(tmp_path, 2, keep=2)
+    read = getattr(dcp.FileSystemReader, reader)
+    failing = {"step-00000002"}
+
+    def fail(self: dcp.FileSystemReader, *arguments: Any, **more: Any) -> Any:
+        if Path(self.path).name in failing:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(self, *arguments, **more)
+
+    monkeypatch.setattr(dcp.FileSystemReader, reader, fail)
+    found = load(tmp_path)
+    assert found is not None and found[:2] == (1, [1.0] * 3)
+    assert len(found[3]) == 1 and found[3][0].startswith("step-00000002 is unreadable (")
+
+    failing.add("step-00000001")
+    with pytest.raises(FrancaError, match=r"no checkpoint can be loaded \(.*Input/output error.*\); run again once"):
+        load(tmp_path)
+
+
+def test_the_writing_thread_uses_the_gpu_of_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = list[tuple[torch.device, bool]]()
+    options = list[StagingOptions]()
+
+    @contextmanager
+    def use(device: torch.device) -> Iterator[None]:
+        devices.append((device, threading.current_thread() is threading.main_thread()))
+        yield
+
+    def stager(wanted: StagingOptions) -> DefaultStager:
+        options.append(wanted)
+        return DefaultStager(StagingOptions(False, False, False, False))
+
+    monkeypatch.setattr(torch.cuda, "device", use)
+    monkeypatch.setattr(checkpoint, "DefaultStager", stager)
+    checkpoints = Checkpoints(tmp_path, 1, None, ALONE, torch.device("cuda", 3))
+    checkpoints.save(1, {"weights": torch.ones(3)}, {})
+    checkpoints.wait()
+    assert devices == [(torch.device("cuda", 3), False)]
+    assert options == [StagingOptions(True, False, False, True)]

@@ -3,15 +3,23 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from franca import presets
 from franca.errors import FrancaError
 from franca.files import read_json
+from franca.plan import report
+from franca.plan.hardware import Card
+from franca.pretrain import loop
+from franca.pretrain.network import Network
 from franca.pretrain.parallel import Ranks, local_images
+from franca.pretrain.parts import count_parts
 from tests.conftest import MakeParams, MakeValues
 from tests.pretrain.conftest import PATIENCE_SECONDS, MakeProject, Project
 
@@ -65,7 +73,7 @@ def test_two_processes_train_the_same_model_as_one(
 
 
 def test_parts_one_after_another_train_the_same_model(make_project: MakeProject, alone: Project) -> None:
-    project = make_project(SHARED | {"runtime.accumulation_steps": 3})
+    project = make_project(SHARED | {"runtime.microbatch": 4})
     train(project, 1)
     assert_alike(project.weights(), alone.weights())
 
@@ -85,15 +93,66 @@ def test_another_number_of_processes_goes_on(
     assert_alike(project.weights(), alone.weights())
 
 
-def test_a_batch_that_cannot_be_cut_is_told(make_project: MakeProject, tiny_params: MakeParams) -> None:
-    params = tiny_params(SHARED | {"runtime.accumulation_steps": 2})
+@pytest.mark.parametrize(
+    ("images", "koleo_images", "microbatch", "parts"),
+    [
+        (12, 2, None, 1),
+        (12, 2, 12, 1),
+        (12, 2, 11, 2),
+        (12, 2, 5, 3),
+        (12, 2, 2, 6),
+        (384, 32, 96, 4),
+        (384, 32, 160, 3),
+    ],
+)
+def test_as_few_parts_as_the_limit_allows(
+    tiny_params: MakeParams, images: int, koleo_images: int, microbatch: int | None, parts: int
+) -> None:
+    changes = {"pretrain.batch_size": images, "pretrain.losses.koleo_images": koleo_images}
+    assert count_parts(images, tiny_params(changes | {"runtime.microbatch": microbatch})) == parts
+
+
+def test_a_batch_that_cannot_be_shared_names_the_numbers_that_can(tiny_params: MakeParams) -> None:
+    params = tiny_params(SHARED)
     assert local_images(params, Ranks(1, 3)) == range(4, 8)
-    with pytest.raises(FrancaError, match=r"pretrain.batch_size 12 on 4 processes with runtime.accumulation_steps 2"):
+    line = (
+        "pretrain.batch_size: 12 images on 4 processes are 3 each, which is no whole multiple of"
+        " pretrain.losses.koleo_images 2; use 1, 2, 3 or 6 processes"
+    )
+    with pytest.raises(FrancaError) as caught:
         local_images(params, Ranks(0, 4))
+    assert str(caught.value) == line
+    with pytest.raises(FrancaError, match=r"are 48 each, .*; use 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48 or 96 proc"):
+        local_images(presets.load("vitl14-in21k"), Ranks(0, 64))
+    assert len(local_images(presets.load("vitl14-in21k"), Ranks(95, 96))) == 32
+
+
+def test_activation_checkpointing_is_for_the_student(
+    make_project: MakeProject, pretrain: Callable[[Project], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def distribute(student: Network, teacher: Network, *_: Any) -> None:
+        assert student.backbone.grad_checkpointing and not teacher.backbone.grad_checkpointing
+        raise FrancaError("seen")
+
+    monkeypatch.setattr(loop, "distribute", distribute)
+    with pytest.raises(FrancaError, match="seen"):
+        pretrain(make_project({"runtime.activation_checkpointing": True}))
+
+
+def test_a_run_that_does_not_fit_the_gpu_is_refused_before_it_starts(
+    make_project: MakeProject, pretrain: Callable[[Project], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "choose_device", lambda runtime: torch.device("cuda"))
+    monkeypatch.setattr(report, "card_at_hand", lambda: Card("NVIDIA L4", 1 << 30, None))
+    with pytest.raises(FrancaError, match=r"a step needs 4.0 GiB .*, NVIDIA L4 has 1.0; use runtime.activation_ch"):
+        pretrain(make_project())
+
+
+def test_a_batch_that_cannot_be_shared_ends_the_run(make_project: MakeProject) -> None:
     project = make_project(SHARED | {"pretrain.losses.koleo_images": 12})
     for run in project.together(2):
         assert run.end() == 2
-        assert run.err.endswith("each part must be a whole multiple of pretrain.losses.koleo_images 12\n")
+        assert run.err.endswith("pretrain.losses.koleo_images 12; use 1 processes\n")
 
 
 @pytest.mark.slow

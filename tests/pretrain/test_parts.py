@@ -50,10 +50,13 @@ def test_the_teacher_moves_a_share_of_the_way(tiny_params: MakeParams) -> None:
     params = tiny_params()
     teacher, student = (Network(params.base, params.pretrain) for _ in range(2))
     before = [parameter.detach().clone() for parameter in teacher.parameters()]
-    update_teacher(teacher, student, 0.75)
+    update_teacher(teacher, student, 0.75, torch.zeros(()))
     for new, old, other in zip(teacher.parameters(), before, student.parameters(), strict=True):
         torch.testing.assert_close(new, 0.75 * old + 0.25 * other)
-    update_teacher(teacher, student, 0.0)
+    moved = [parameter.detach().clone() for parameter in teacher.parameters()]
+    update_teacher(teacher, student, 0.0, torch.ones(()))
+    assert all(map(torch.equal, teacher.parameters(), moved))
+    update_teacher(teacher, student, 0.0, torch.zeros(()))
     for new, other in zip(teacher.parameters(), student.parameters(), strict=True):
         torch.testing.assert_close(new, other)
 

@@ -124,7 +124,7 @@ def test_past_damaged_checkpoints(reference: Project, make_project: MakeProject,
     run = project.start()
     assert run.end() == 0, run.err
     for path in newest[:damaged]:
-        assert f"{path.name} is damaged (__0_0.distcp has changed); going on from an older checkpoint" in run.out
+        assert f"{path.name} is damaged (__0_0.distcp has changed); trying an older checkpoint" in run.out
     assert (f"going on from the checkpoint of step {STEPS - 2}" in run.out) == (damaged == 1)
     assert project.outs() == reference.outs()
 

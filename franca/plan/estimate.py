@@ -1,0 +1,220 @@
+"""Memory, speed and length of a pretraining run, computed before it starts."""
+
+from typing import NamedTuple
+
+import torch
+
+from franca.losses.chunks import ELEMENTS, MIN_ROWS
+from franca.models.heads import NestedHead
+from franca.params import Params
+from franca.plan.counting import Forward, count_student, head_rows, teacher_flops, undropped_flops
+from franca.plan.hardware import GIB, Card
+from franca.pretrain.parallel import Ranks, local_images
+from franca.pretrain.parts import count_parts
+
+EFFICIENCY = 0.35
+"""Executed FLOPs over the card's dense bfloat16 peak. Assumed, not measured: no run on a GPU has been timed yet."""
+COMPILED_SAVED = 0.8
+"""What compiled blocks save over what eager ones do: 0.76 to 0.80 by AOTAutograd's partitioner, counted on a CPU."""
+CONTEXT = 4 * GIB
+"""CUDA context, NCCL's buffers, workspaces of cuBLAS and cuDNN, fragmentation. Assumed."""
+ASSIGNMENT = "assignment of the whole share"
+"""What takes memory if the peak of a step is before the student's forward pass."""
+FLOAT32 = 4
+
+
+class Plan(NamedTuple):
+    """What a run takes on each GPU, all computed; memory in bytes."""
+
+    card: Card
+    gpus: int
+    images: int
+    """of a GPU a step"""
+    parts: int
+    """into which they are cut"""
+    memory: dict[str, int]
+    """peak, by what takes it"""
+    flops: int
+    """executed by a GPU a step"""
+    paper_flops: int
+    """as papers count them: without stochastic depth, nothing recomputed"""
+    steps: int | None
+    """of the whole run, None if the number of training images is unknown"""
+    parameters: int
+    """of the student"""
+    checkpoint: int
+    """bytes of one checkpoint"""
+    bf16: bool
+
+    @property
+    def needed(self) -> int:
+        return sum(self.memory.values())
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Seconds a step, or None if the card's peak is unknown or is not that of the run's precision."""
+        if self.card.tflops is None or not self.bf16:
+            return None
+        return self.flops / (self.card.tflops * 1e12 * EFFICIENCY)
+
+    @property
+    def days(self) -> float | None:
+        seconds = self.step_seconds
+        return None if seconds is None or self.steps is None else self.steps * seconds / 86400
+
+
+def make_plan(params: Params, gpus: int, per_node: int, card: Card, bf16: bool, train_images: int | None) -> Plan:
+    """Compute what a run of `params` takes.
+
+    Args:
+        params: the run.
+        gpus: GPUs of all nodes, one process each.
+        per_node: GPUs of a node.
+        card: each GPU.
+        bf16: whether the networks run under autocast to bfloat16.
+        train_images: number of training images if it is known; needed if pretrain.epoch_length is null.
+
+    Raises:
+        FrancaError: the batch cannot be shared by that many processes.
+    """
+    images = len(local_images(params, Ranks(0, gpus)))
+    parts = count_parts(images, params)
+    part = images // parts
+    student = count_student(params, part, bf16)
+    recomputed = student.block_flops if params.runtime.activation_checkpointing else 0
+    others = parts * teacher_flops(params, part) + _loss_flops(params, images)
+    remade = _teacher_logits_flops(params, images) if parts > 1 else 0
+    return Plan(
+        card=card,
+        gpus=gpus,
+        images=images,
+        parts=parts,
+        memory=_memory(params, student, gpus, per_node, images, parts, bf16),
+        flops=parts * (3 * student.flops + recomputed) + others + remade,
+        paper_flops=parts * 3 * undropped_flops(params, part) + others,
+        steps=_steps(params, train_images),
+        parameters=student.parameters,
+        checkpoint=4 * FLOAT32 * student.parameters,  # student, teacher and two moments
+        bf16=bf16,
+    )
+
+
+def _steps(params: Params, train_images: int | None) -> int | None:
+    length = params.pretrain.epoch_length or (train_images and train_images // params.pretrain.batch_size)
+    return round(params.pretrain.epochs * length) if length else None
+
+
+def _level_counts(params: Params) -> tuple[int, ...]:
+    """Return the prototypes of each level of a head."""
+    with torch.device("meta"):
+        return NestedHead(params.base.backbone.embed_dim, params.pretrain.heads).counts
+
+
+def _teacher_logits_flops(params: Params, images: int) -> int:
+    rows = 2 * images + head_rows(params, images).patches
+    return 2 * rows * sum(_level_counts(params)) * params.pretrain.heads.bottleneck_dim
+
+
+def _loss_flops(params: Params, images: int) -> int:
+    """Products with prototypes: the teacher's logits, the student's and the two of their gradients."""
+    student = 2 * sum(head_rows(params, images)) * sum(_level_counts(params)) * params.pretrain.heads.bottleneck_dim
+    return _teacher_logits_flops(params, images) + 3 * student
+
+
+def _memory(
+    params: Params, student: Forward, gpus: int, per_node: int, images: int, parts: int, bf16: bool
+) -> dict[str, int]:
+    """Return the bytes that a GPU needs at the peak of a step, by what takes them.
+
+    The peak is in the losses of a part, when all of the student's activations are saved, or, if there are several
+    parts, in the assignment of the whole share, before there are any.
+    """
+    runtime = params.runtime
+    sharded = gpus > 1 and runtime.parallel != "ddp"
+    shards = {"ddp": 1, "fsdp": gpus, "hsdp": min(gpus, per_node)}[runtime.parallel]
+    weights = FLOAT32 * student.parameters
+    low = 2 if bf16 else FLOAT32
+
+    # weights and what belongs to each
+    memory = {
+        "weights of student and teacher": 2 * weights // shards,
+        # FSDP2 adds up the parts' gradients without sharding them, and reduces them after the last part.
+        "gradients": weights // shards + (weights if sharded and parts > 1 else 0),
+        "AdamW moments": 2 * weights // shards,
+    }
+    if sharded:
+        # The student's heads and root stay gathered in float32 with their gradients. Of blocks, two at a time are
+        # gathered, each with its gradient and a float32 copy of that to reduce.
+        rest = FLOAT32 * (student.parameters - student.block_parameters)
+        block = student.block_parameters // params.base.backbone.depth
+        memory["FSDP: gathered weights"] = rest * (1 if parts > 1 else 2) + 2 * block * (2 * low + FLOAT32)
+
+    # inputs
+    crops = params.pretrain.crops
+    pixels = 3 * (2 * params.base.image_size**2 + crops.local_count * crops.local_size**2)
+    memory["crops"] = FLOAT32 * pixels * images
+
+    # teacher's outputs of all parts, with one set of normalized prototypes
+    counts, width = _level_counts(params), params.pretrain.heads.bottleneck_dim
+    normalized = 2 * FLOAT32 * width * sum(counts)
+    of_teacher = 2 * images + head_rows(params, images).patches
+    hidden = of_teacher * len(counts) * width * (low + (FLOAT32 if parts > 1 else 0))
+    memory["teacher's outputs"] = normalized + hidden
+
+    # one of two phases
+    student_phase = {
+        "student: saved activations": _activations(params, student),
+        "student: bfloat16 copies of weights": _copies(params, student, sharded),
+        "student: prototypes": normalized,
+        "losses": _losses(params, images // parts, parts > 1),
+    }
+    # Prototypes of the teacher and of the student are left from the step before.
+    assignment_phase = {ASSIGNMENT: _assignment(params, images) + 2 * normalized}
+    phases = (student_phase, assignment_phase) if parts > 1 else (student_phase,)
+    return memory | max(phases, key=lambda phase: sum(phase.values())) | {"CUDA context, NCCL, workspaces": CONTEXT}
+
+
+def _activations(params: Params, student: Forward) -> int:
+    """Return the bytes that the student's forward pass over one part saves, copies of weights left out."""
+    compiled = COMPILED_SAVED if params.runtime.compile else 1
+    outside = student.saved - student.block_saved
+    if params.runtime.activation_checkpointing:
+        return outside + student.inputs + int(compiled * student.largest_block)
+    return outside + int(compiled * student.block_saved)
+
+
+def _copies(params: Params, student: Forward, sharded: bool) -> int:
+    # FSDP2 gathers blocks in bfloat16 and frees them after use; a checkpointed block makes its copies anew.
+    in_blocks = 0 if sharded or params.runtime.activation_checkpointing else student.block_copies
+    return student.copies - student.block_copies + in_blocks
+
+
+def _losses(params: Params, images: int, several: bool) -> int:
+    """Return the bytes that the losses of one part take at their peak.
+
+    A level is done after the other, the widest first, DINO's before iBOT's; gradients of prototypes (K, b) of all
+    levels that are done stay. Of several parts, assignments (N, K) are made again a chunk at a time.
+    """
+    counts, width = _level_counts(params), params.pretrain.heads.bottleneck_dim
+    widest, every = max(counts), sum(counts)
+    rows = head_rows(params, images)
+    # gradient of the prototypes, their bfloat16 copy and a product that is added to the gradient
+    level = widest * width * (FLOAT32 + 2 + FLOAT32)
+    # assignments of global crops, and with them their sums for local crops; logits, targets, logarithms
+    dino = FLOAT32 * widest * (2 + 3) * images + 3 * _chunk(rows.classes, widest) + level
+    # assignments, logits, logarithms
+    kept = 0 if several else FLOAT32 * widest * rows.patches
+    ibot = FLOAT32 * width * every + kept + (2 + several) * _chunk(rows.patches, widest) + level
+    return max(dino, ibot, 2 * FLOAT32 * width * every)
+
+
+def _assignment(params: Params, images: int) -> int:
+    """Return the bytes of the widest level's assignments (N, K) of a whole share, made in place of its logits."""
+    widest = max(_level_counts(params))
+    patches = head_rows(params, images).patches
+    return FLOAT32 * widest * max(patches, 2 * images) + 2 * _chunk(max(patches, 2 * images), widest)
+
+
+def _chunk(rows: int, count: int) -> int:
+    """Return the bytes of the logits that `losses.chunks` takes at once on a GPU."""
+    return FLOAT32 * count * min(rows, max(MIN_ROWS, ELEMENTS["cuda"] // count))
