@@ -65,6 +65,10 @@ bench: $(BENCH) ## Run the benchmarks and write benchmarks/RESULTS.md (some minu
 	dvc pull --quiet data.dvc
 	python -m benchmarks
 
+.PHONY: gpu-check
+gpu-check: $(BENCH) ## Check the trainer on this GPU, in about 10 minutes; `make gpu-check ARGS="heads"` checks a part.
+	python -m benchmarks.gpu_check $(ARGS)
+
 .PHONY: lock
 lock: ## Solve the dependencies anew (needs uv).
 	uv pip compile pyproject.toml --extra onnx --extra s3 --constraint constraints.txt $(SOLVE) -o requirements.lock

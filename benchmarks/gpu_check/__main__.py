@@ -1,7 +1,8 @@
 """`python -m benchmarks.gpu_check [GROUP ...]` runs all groups of checks, or some, each in a process of its own.
 
-Prints one table at the end and writes it with all figures to `results.json` in `--output`. Exit code 1 if a check
-failed. Without a GPU it runs what a CPU can and lists what it left out.
+Prints the card, the versions and one table at the end, and writes the table to `results.json` in `--output`. Exit code
+1 if a check failed. Without a GPU it runs what a CPU can, at small sizes, and lists what it left out. Needs neither
+MLflow, DVC, Prefect nor a network.
 """
 
 import argparse
@@ -9,9 +10,12 @@ import dataclasses
 import importlib
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
+from collections import Counter
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -20,7 +24,19 @@ from benchmarks.gpu_check.finding import Finding, holds
 from benchmarks.tables import table
 from franca.files import write_json
 
-GROUPS = ("machine", "conformance", "syncs", "throughput")
+GROUPS = (
+    "machine",
+    "conformance",
+    "parity",
+    "syncs",
+    "compiled",
+    "stage",
+    "groups",
+    "heads",
+    "evaluation",
+    "throughput",
+    "feeding",
+)
 GROUP_SECONDS = 300
 
 
@@ -38,10 +54,17 @@ def main() -> int:
     findings = {group: _outside(group, arguments.output) for group in arguments.groups or GROUPS}
     rows = [{"group": group, **dataclasses.asdict(finding)} for group, found in findings.items() for finding in found]
     write_json(arguments.output / "results.json", rows)
-    print(table(rows))
-    failed = sum(row["verdict"] == "FAIL" for row in rows)
-    print(f"\n{len(rows) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+    verdicts = Counter(row["verdict"] for row in rows)
+    print(f"\n{_machine()}\n{', '.join(f'{count} {verdict}' for verdict, count in verdicts.most_common())}")
+    print(table(rows), flush=True)
+    return 1 if verdicts["FAIL"] else 0
+
+
+def _machine() -> str:
+    """Return the card and versions in one line."""
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "torchvision", "timm"))
+    card = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}" if torch.cuda.is_available() else "no GPU"
+    return f"{card}, {os.cpu_count()} CPUs, Python {platform.python_version()}, {versions}"
 
 
 def _outside(group: str, output: Path) -> list[Finding]:
@@ -50,7 +73,7 @@ def _outside(group: str, output: Path) -> list[Finding]:
     path.unlink(missing_ok=True)
     start = time.monotonic()
     command = [sys.executable, "-m", "benchmarks.gpu_check", group, "--inside", "--output", str(output)]
-    environment = os.environ | {"FRANCA_GPU_CHECK_DEADLINE": str(GROUP_SECONDS)}
+    environment = os.environ | {"FRANCA_GPU_CHECK_OUTPUT": str(output.resolve())}
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         code = process.wait(GROUP_SECONDS)

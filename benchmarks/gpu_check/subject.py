@@ -1,6 +1,9 @@
 """Networks and random batches that the checks run on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -9,7 +12,10 @@ from torch import Tensor
 from franca import presets
 from franca.data.batch import part_masks
 from franca.data.masks import batch_masks
+from franca.models import backbone
+from franca.models.stochastic_depth import Kept, draw_kept
 from franca.params import Params
+from franca.pretrain.parallel import Ranks
 from franca.pretrain.parts import Part
 from franca.pretrain.schedules import Rates
 from franca.pretrain.setup import compile_blocks, make_networks
@@ -31,12 +37,16 @@ def make_params(preset: str, changes: dict[str, Any]) -> Params:
 
 
 def tiny_params(changes: dict[str, Any] | None = None) -> Params:
-    """Return a small ViT with the structure of the paper's presets: SwiGLU, stochastic depth, five levels."""
+    """Return a small ViT with the structure of the paper's presets: SwiGLU, stochastic depth, five levels.
+
+    LayerScale starts at 1: from the presets' 1e-5 an error in a block would not show in the loss.
+    """
     small = {
         "base.image_size": 56,
         "base.backbone.embed_dim": 128,
         "base.backbone.depth": 4,
         "base.backbone.num_heads": 2,
+        "base.backbone.layer_scale": 1.0,
         "pretrain.crops.local_count": 4,
         "pretrain.crops.local_size": 28,
         "pretrain.heads.prototypes": 1024,
@@ -46,6 +56,11 @@ def tiny_params(changes: dict[str, Any] | None = None) -> Params:
         "pretrain.losses.koleo_images": 8,
         "pretrain.drop_path": 0.4,
         "evaluate.dense_size": 56,
+        "runtime.processes": 1,
+        "runtime.parallel": "ddp",
+        "runtime.compile": False,
+        "runtime.threads": 2,
+        "runtime.workers": 1,
     }
     return make_params("vitl14-in21k", small | (changes or {}))
 
@@ -74,3 +89,26 @@ def make_step(params: Params, device: torch.device, precision: str) -> TrainStep
     if params.runtime.compile:
         compile_blocks(student, teacher)
     return TrainStep(params, student, teacher, student, device, precision)
+
+
+def mean_loss(step: TrainStep) -> float:
+    """Return the mean loss since the last call; waits for the device."""
+    return step.meter.read(Ranks())["train/loss"]
+
+
+def relative(value: Tensor, expected: Tensor) -> float:
+    """Return the norm of the difference over the norm of `expected`, in float64 on the CPU."""
+    value, expected = value.detach().double().cpu(), expected.detach().double().cpu()
+    return float((value - expected).norm() / expected.norm().clamp(min=1e-30))
+
+
+@contextmanager
+def draws_on_cpu() -> Iterator[None]:
+    """Draw stochastic depth on the CPU, so that a seed keeps the same samples on every device."""
+
+    def draw(branches: int, batch: int, rate: float, device: torch.device) -> list[Kept]:
+        kept = draw_kept(branches, batch, rate, torch.device("cpu"))
+        return [Kept(samples.to(device), place.to(device)) for samples, place in kept]
+
+    with mock.patch.object(backbone, "draw_kept", draw):
+        yield

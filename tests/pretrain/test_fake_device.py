@@ -22,7 +22,7 @@ from franca.params import Params
 from franca.pretrain import objective, step
 from franca.pretrain.network import Network, Outputs
 from franca.pretrain.objective import Terms
-from franca.pretrain.parts import Splitter
+from franca.pretrain.parts import Splitter, count_parts
 from franca.pretrain.schedules import Rates
 from franca.pretrain.step import TrainStep
 from franca.pretrain.watch import FiniteCheck
@@ -64,7 +64,7 @@ def make_batch(store: Path) -> MakeBatch:
 
     def make(params: Params, for_gpu: bool) -> Batch | RawBatch:
         images = Store(store).images("train")
-        count = params.runtime.accumulation_steps
+        count = count_parts(params.pretrain.batch_size, params)
         return StepDataset(images, None, params.base, params.pretrain, microbatches=count).load(0, {}, for_gpu)
 
     return make
@@ -89,7 +89,7 @@ def train(mode: FakeTensorMode, params: Params, batch: Batch | RawBatch, device:
 def test_the_host_never_waits_in_a_step(
     tiny_params: MakeParams, make_batch: MakeBatch, size: dict[str, Any], assignment: str, parts: int
 ) -> None:
-    params = tiny_params(size | {"pretrain.losses.assignment": assignment, "runtime.accumulation_steps": parts})
+    params = tiny_params(size | {"pretrain.losses.assignment": assignment, "runtime.microbatch": 8 // parts})
     batch = make_batch(params, True)
     assert isinstance(batch, RawBatch)
     with fake_cuda() as mode, Operators() as operators:
