@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks import passes
 from benchmarks.fake_cuda import DEVICE, HostWaitError, NoHostWaits, backward, fake, fake_cuda, fake_networks
 from franca.data.batch import Batch, RawBatch
 from franca.data.loader import StepDataset
@@ -226,3 +227,27 @@ def test_gradients_without_the_engine_are_the_same(tiny_params: MakeParams) -> N
     for parameter, gradient in zip(network.parameters(), expected, strict=True):
         assert parameter.grad is not None and gradient is not None
         torch.testing.assert_close(parameter.grad, 2 * gradient)
+
+
+def test_bytes_and_flops_of_a_gpu_are_counted() -> None:
+    with fake_cuda():
+        x, y = torch.empty(50, 20, device=DEVICE), torch.empty(20, 30, device=DEVICE, dtype=torch.bfloat16)
+        scale, places = torch.empty(20, device=DEVICE), torch.empty(8, device=DEVICE, dtype=torch.int64)
+        with passes.Counter() as counter:
+            for phase, function in (
+                ("product", lambda: x.bfloat16() @ y),
+                ("in place", lambda: x[:10].add_(scale.expand(10, 20))),
+                ("gather", lambda: x[places]),
+                ("copy", lambda: x[:10].copy_(x[10:20])),
+                ("views", lambda: x.T[2:].unbind(1)),
+            ):
+                with counter.during(phase):
+                    function()
+    assert counter.counts == {
+        "product": (2, 50 * 20 * (4 + 2) + (50 * 20 + 20 * 30 + 50 * 30) * 2, 2 * 50 * 20 * 30),
+        "in place": (1, 2 * 10 * 20 * 4 + 20 * 4, 0),
+        "gather": (1, 2 * 8 * 20 * 4 + 8 * 8, 0),
+        "copy": (1, 2 * 10 * 20 * 4, 0),
+    }
+    textbook, _, kernels = passes.loss_rows(16384, 16384)
+    assert kernels["passes over the logits"] < textbook["passes over the logits"] / 2
