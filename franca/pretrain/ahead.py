@@ -13,7 +13,7 @@ class Ahead(Iterator[Batch | RawBatch]):
 
     def __init__(self, loader: StepLoader) -> None:
         self.fault: FrancaError | None = None
-        self._missing, self._batches = loader.missing, iter(loader)
+        self._missing, self._batches = loader.missing, loader.batches()
         self._counted = 0
         self._next = self._take()
 
@@ -30,6 +30,14 @@ class Ahead(Iterator[Batch | RawBatch]):
         except FrancaError as error:
             self.fault = error
             return None
+
+    def close(self) -> None:
+        """End the processes and threads that load batches.
+
+        The thread that pins memory must not outlive the interpreter: it would abort the process at exit.
+        """
+        self._batches.close()
+        self._next = None
 
     def count_lost(self, ranks: Ranks) -> None:
         """Count also what other processes could not read: together it may be too much."""

@@ -19,7 +19,7 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,7 +27,6 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
-from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_map_only
@@ -66,14 +65,6 @@ class Checkpoints:
         """
         self.folder, self._keep, self._milestone_steps = folder, keep, milestone_steps
         self._ranks, self._device = ranks, device
-        # It keeps its pinned buffers from save to save. dcp.async_save would do the same copy, but its background
-        # work ends with the tensors: digests, rest.pt and the renaming would still need a thread of our own.
-        gpu = device.type == "cuda"
-        self._stager = DefaultStager(
-            StagingOptions(
-                use_pinned_memory=gpu, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=gpu
-            )
-        )
         self._pending: futures.Future[None] | None = None
 
     def __enter__(self) -> Self:
@@ -97,8 +88,9 @@ class Checkpoints:
             FrancaError: The previous checkpoint could not be written.
         """
         self.wait()
-        share = cast(State, self._stager.stage(_share(tensors, self._ranks)))
-        copied = tree_map_only(Tensor, lambda x: x.detach().to("cpu", copy=True), rest) if self._ranks.first else {}
+        # Not dcp's DefaultStager: on CUDA with torch 2.11 its second copy of the same state fails (KeyError).
+        share = _copy(_share(tensors, self._ranks))
+        copied = _copy(rest) if self._ranks.first else {}
         future: futures.Future[None] = futures.Future()
         self._pending = future
         # A daemon, because the interpreter waits for all other threads before it exits: see __exit__.
@@ -272,6 +264,12 @@ def _together(ranks: Ranks, group: Any, action: Callable[[], T]) -> list[T]:
         # An I/O error may pass: a checkpoint counts as damaged only if no process reports one.
         raise _Failed(*min(failures, key=lambda failure: failure[1]))
     return [result for result, _ in outcomes]
+
+
+def _copy(state: State) -> State:
+    """Return a copy on the CPU of all tensors; DTensors keep their placement."""
+    copied: State = tree_map_only(Tensor, lambda x: x.detach().to("cpu", copy=True), state)
+    return copied
 
 
 def _share(tensors: State, ranks: Ranks) -> State:

@@ -1,6 +1,7 @@
 """Pretraining: the loop, and the stage around it."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -121,7 +122,11 @@ def train(
     batches.raise_fault(ranks)
     progress = Progress(start, schedules.total, params.pretrain.batch_size, quiet=not ranks.first)
     split = Splitter(params.base, device)
-    with checkpoints, traced(runtime.profile_steps if ranks.first else 0, folder.path / "trace.json") as profiler:
+    with (
+        closing(batches),
+        checkpoints,
+        traced(runtime.profile_steps if ranks.first else 0, folder.path / "trace.json") as profiler,
+    ):
         for it, batch in zip(range(start, schedules.total), batches, strict=True):
             done = it + 1
             last = done == schedules.total

@@ -39,6 +39,9 @@ def compile_blocks(*networks: Network) -> None:
     # Inductor pads rows to 128 bytes. cuBLAS cannot add the bias of the SwiGLU's first layer to the padded output, and
     # a copy of the bias is written there first: 14 of 305 ms of a ViT-L step on an H100.
     torch._inductor.config.comprehensive_padding = False
+    # Student and teacher, two kinds of blocks and the first steps' varying shapes make eight variants of one function,
+    # which is torch's limit; one more would silently run eagerly.
+    torch._dynamo.config.recompile_limit = 32
     for network in networks:
         *blocks, last = network.backbone.blocks
         for block in blocks:

@@ -19,7 +19,7 @@ from franca.weights.official import (
     to_official,
     to_official_release,
 )
-from tests.conformance.conftest import Case
+from tests.conformance.conftest import DEVICE, Case
 
 WITHIN = {"rtol": 1e-5, "atol": 1e-5}
 AS_GIVEN = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
@@ -27,7 +27,7 @@ AS_GIVEN = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
 
 
 def imported(case: Case, folder: Path) -> FrancaModel:
-    """The case's weights as a release has them, imported by the command's function and loaded."""
+    """Import the case's weights as a release has them by the command's function; return the model on `DEVICE`."""
     state = {}
     for name in case.names("weight/"):
         chunked = re.sub(r"^blocks\.(\d+)\.(?!\d)", lambda match: f"blocks.{int(match[1]) // 2}.{match[1]}.", name)
@@ -41,7 +41,7 @@ def imported(case: Case, folder: Path) -> FrancaModel:
         mean=AS_GIVEN[0],
         std=AS_GIVEN[1],
     )
-    return load_model(folder / "model")
+    return load_model(folder / "model").to(DEVICE)
 
 
 def outputs(case: Case) -> Iterator[tuple[str, Tensor]]:

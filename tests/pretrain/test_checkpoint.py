@@ -10,10 +10,8 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from franca.errors import FrancaError
-from franca.pretrain import checkpoint
 from franca.pretrain.checkpoint import Checkpoints, load_newest
 from franca.pretrain.parallel import Ranks
 
@@ -166,21 +164,14 @@ def test_one_that_cannot_be_read_is_skipped_but_never_forgotten(
 
 def test_the_writing_thread_uses_the_gpu_of_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     devices = list[tuple[torch.device, bool]]()
-    options = list[StagingOptions]()
 
     @contextmanager
     def use(device: torch.device) -> Iterator[None]:
         devices.append((device, threading.current_thread() is threading.main_thread()))
         yield
 
-    def stager(wanted: StagingOptions) -> DefaultStager:
-        options.append(wanted)
-        return DefaultStager(StagingOptions(False, False, False, False))
-
     monkeypatch.setattr(torch.cuda, "device", use)
-    monkeypatch.setattr(checkpoint, "DefaultStager", stager)
     checkpoints = Checkpoints(tmp_path, 1, None, ALONE, torch.device("cuda", 3))
     checkpoints.save(1, {"weights": torch.ones(3)}, {})
     checkpoints.wait()
     assert devices == [(torch.device("cuda", 3), False)]
-    assert options == [StagingOptions(True, False, False, True)]

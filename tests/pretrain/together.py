@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint.staging import DefaultStager
 
 from franca.errors import FrancaError
 from franca.params import parse_params
@@ -95,14 +94,15 @@ def fail_in(rank: int, ranks: Ranks, owner: Any, name: str, only: str = "") -> N
 def save(ranks: Ranks, folder: Path, steps: list[int]) -> int:
     """Save; returns the bytes that this process copied in all."""
     copied = 0
-    stage = DefaultStager.stage
+    share = checkpoint._share
 
-    def count(self: DefaultStager, tensors: dict[str, Any]) -> Any:
+    def count(tensors: dict[str, Any], ranks: Ranks) -> Any:
         nonlocal copied
-        copied += sum(value.nbytes for part in tensors.values() for value in part.values())
-        return stage(self, tensors)
+        shared = share(tensors, ranks)
+        copied += sum(value.nbytes for part in shared.values() for value in part.values())
+        return shared
 
-    DefaultStager.stage = count  # type: ignore[assignment, method-assign]
+    checkpoint._share = count
     checkpoints = Checkpoints(folder / "checkpoints", len(steps), None, ranks, CPU)
     for step in steps:
         checkpoints.save(step, state(), {"rank": ranks.rank})
