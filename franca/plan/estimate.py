@@ -12,8 +12,11 @@ from franca.plan.hardware import GIB, Card
 from franca.pretrain.parallel import Ranks, local_images
 from franca.pretrain.parts import count_parts
 
-EFFICIENCY = 0.35
-"""Executed FLOPs over the card's dense bfloat16 peak. Assumed, not measured: no run on a GPU has been timed yet."""
+EFFICIENCY = 0.30
+"""Executed FLOPs over the card's dense bfloat16 peak: ViT-L/14, 64 images on one H100 (benchmarks/GPU.md).
+
+Assumed for other models and cards and for several GPUs, which have not been timed.
+"""
 COMPILED_SAVED = 0.8
 """What compiled blocks save over what eager ones do: 0.76 to 0.80 by AOTAutograd's partitioner, counted on a CPU."""
 CONTEXT = 4 * GIB
@@ -200,11 +203,11 @@ def _losses(params: Params, images: int, several: bool) -> int:
     rows = head_rows(params, images)
     # gradient of the prototypes, their bfloat16 copy and a product that is added to the gradient
     level = widest * width * (FLOAT32 + 2 + FLOAT32)
-    # assignments of global crops, and with them their sums for local crops; logits, targets, logarithms
-    dino = FLOAT32 * widest * (2 + 3) * images + 3 * _chunk(rows.classes, widest) + level
-    # assignments, logits, logarithms
+    # assignments of global crops, and with them their sums for local crops; a chunk's logits, targets, bfloat16 slopes
+    dino = FLOAT32 * widest * (2 + 3) * images + int(2.5 * _chunk(rows.classes, widest)) + level
+    # assignments; a chunk's logits and bfloat16 slopes, and its targets if they are made again
     kept = 0 if several else FLOAT32 * widest * rows.patches
-    ibot = FLOAT32 * width * every + kept + (2 + several) * _chunk(rows.patches, widest) + level
+    ibot = FLOAT32 * width * every + kept + int((1.5 + several) * _chunk(rows.patches, widest)) + level
     return max(dino, ibot, 2 * FLOAT32 * width * every)
 
 
@@ -212,7 +215,7 @@ def _assignment(params: Params, images: int) -> int:
     """Return the bytes of the widest level's assignments (N, K) of a whole share, made in place of its logits."""
     widest = max(_level_counts(params))
     patches = head_rows(params, images).patches
-    return FLOAT32 * widest * max(patches, 2 * images) + 2 * _chunk(max(patches, 2 * images), widest)
+    return FLOAT32 * widest * max(patches, 2 * images)
 
 
 def _chunk(rows: int, count: int) -> int:
