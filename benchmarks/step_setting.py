@@ -66,7 +66,7 @@ class Setting:
         tree["pretrain"]["crops"]["local_size"] = local_size
         tree["pretrain"]["heads"]["nesting"] = LEVELS[levels]
         tree["pretrain"]["losses"]["koleo_images"] = batch
-        tree["runtime"] |= {"microbatch": None, "threads": 1 if self.device.type == "cpu" else 8}
+        tree["runtime"] |= {"compile": False, "microbatch": None, "threads": 1 if self.device.type == "cpu" else 8}
         tree["runtime"] |= runtime or {}
         self.params = Params.model_validate(tree)
         self.side, self.batch = side, batch
