@@ -23,10 +23,9 @@ from benchmarks.step_franca import FrancaStep
 from benchmarks.step_lightly import LightlyStep
 from benchmarks.step_setting import Case, Setting
 from benchmarks.step_textbook import TextbookStep
+from franca.plan.hardware import peak_tflops
 from franca.pretrain.parts import Part
 
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
-"""Dense bf16 FLOP/s by data sheet (SXM)."""
 CASES = {
     "S/14": Case("vits14-1gpu", 256, 128, 0.1, 14, 98),
     "B/14": Case("vitb14-in21k", 256, 64, 0.1, 14, 98),
@@ -76,8 +75,8 @@ def _run(case: str, levels: str, form: str, mode: str, label: str) -> Iterator[F
         return
     found = json.loads(done.stdout.splitlines()[-1])
     flops = count_flops(Setting(CASES[case], levels))
-    peak = next((peak for name, peak in PEAKS.items() if name in torch.cuda.get_device_name()), None)
-    mfu = f"{flops / found['seconds'] / peak:.1%}" if peak else "unknown peak"
+    peak = peak_tflops(torch.cuda.get_device_name())
+    mfu = f"{flops / found['seconds'] / peak / 1e12:.1%}" if peak else "unknown peak"
     rate = CASES[case].batch / found["seconds"]
     yield Finding(
         label,
