@@ -45,10 +45,14 @@ def load(name: str) -> Params:
 
 
 def use(name: str, path: Path) -> None:
-    """Write every value of a preset to `path`, each under one sentence that says what it means."""
-    params = load(name)
+    """Write every value of a preset to `path`."""
+    write(load(name), path, f"{about(name)} (preset {name})")
+
+
+def write(params: Params, path: Path, comment: str) -> None:
+    """Write every value to `path` under one sentence that says what it means; `comment` goes to the top."""
     document = _commented(params, 0)
-    document.yaml_set_start_comment(f"{SCHEMA_LINE}\n{about(name)} (preset {name})")
+    document.yaml_set_start_comment(f"{SCHEMA_LINE}\n{comment}")
     yaml = YAML()
     yaml.width = 119
     yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))

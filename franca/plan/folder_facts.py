@@ -1,0 +1,72 @@
+"""What a folder of images holds, judged by a sample: number, sizes, channel statistics."""
+
+import time
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from franca.data.images import decode, strict_decoding
+from franca.data.sources import Source
+from franca.errors import FrancaError
+
+SAMPLES = 256
+
+
+class FolderFacts(NamedTuple):
+    """Facts of a source of images; everything but `count` is measured on a sample."""
+
+    count: int
+    """images; estimated from the number of bytes if they are in tars"""
+    has_splits: bool
+    """whether it has folders for splits, so that nothing is held out of the training images"""
+    short_side: int
+    """median of the shorter side, in pixels"""
+    mean: list[float]
+    """of each channel, of values in 0..1"""
+    std: list[float]
+    """of each channel, of values in 0..1"""
+    decode_seconds: float
+    """time to decode one image"""
+    samples: list[Image.Image]
+    """8-bit RGB images, spread over the source"""
+
+
+def look_at(source: Source) -> FolderFacts:
+    """Decode a sample of a source's images and measure it.
+
+    Raises:
+        FrancaError: no image of the sample can be decoded.
+    """
+    images: list[Image.Image] = []
+    sums, pixels, size = np.zeros((2, 3)), 0, 0
+    start = time.perf_counter()
+    with strict_decoding():
+        for sample in source.spread(SAMPLES):
+            size += len(sample.content)
+            if sample.problem:
+                continue
+            try:
+                images.append(decode(sample.content))
+            except Exception:  # whatever Pillow raises on bad bytes: prepare reports unreadable images one by one
+                continue
+    seconds = time.perf_counter() - start
+    if not images:
+        raise FrancaError(f"{source.folder}: no image of a sample of {SAMPLES} can be read; run `franca prepare` to see why")
+    for image in images:
+        values = np.asarray(image, dtype=np.float64).reshape(-1, 3) / 255
+        sums += values.sum(axis=0), (values**2).sum(axis=0)
+        pixels += len(values)
+    mean = sums[0] / pixels
+    std = np.sqrt(np.maximum(sums[1] / pixels - mean**2, 0))
+    return FolderFacts(
+        count=source.count or round(source.total_bytes / max(size / len(images), 1)),
+        has_splits=source.has_splits,
+        short_side=round(median(min(image.size) for image in images)),
+        mean=[round(float(x), 3) for x in mean],
+        # A constant channel has no spread to divide by.
+        std=[max(round(float(x), 3), 0.01) for x in std],
+        decode_seconds=seconds / len(images),
+        samples=images,
+    )
