@@ -1,4 +1,4 @@
-"""What a run shows in Prefect's UI when it is through: its scores beside the baselines', and its model version."""
+"""What a run shows in Prefect's UI when it is done: scores beside the baselines', differences, and its version."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -18,24 +18,37 @@ def publish(folder: Path) -> None:
         table=score_table(results["rows"]),
         description=f"Scores with confidence intervals of {results['suite']['confidence']:.0%}.",
     )
+    if rows := results.get("differences"):
+        create_table_artifact(
+            key="differences",
+            table=difference_table(rows),
+            description="The model's score less each other one's, with intervals; better if the interval excludes 0.",
+        )
     create_markdown_artifact(key="model-version", markdown=receipt_page(receipt), description="Entry in the registry.")
 
 
 def receipt_page(receipt: dict[str, Any]) -> str:
     """Version, aliases, why it has them, and links to MLflow's pages, as Markdown."""
     aliases = ", ".join(receipt["aliases"]) or "no alias"
+    reason, *rest = receipt["decision"]
     lines = [f"**{receipt['model']} version {receipt['version']}** ({aliases}) on {receipt['tracking_uri']}", ""]
-    lines += [f"- {sentence}" for sentence in receipt["decision"]]
+    lines += [f"**{reason}**", "", *(f"- {sentence}" for sentence in rest)]
     lines += [f"- [{what} in MLflow]({link})" for what, link in receipt["links"].items()]
     return "\n".join(lines)
 
 
-def score_table(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """A row a metric and a column a model, from one result a row."""
+def difference_table(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """A row a metric and a column a model that ours is compared with, from one difference a row."""
+    return score_table([{**row, "model": row["against"]} for row in rows], sign="+")
+
+
+def score_table(rows: list[dict[str, Any]], sign: str = "") -> list[dict[str, str]]:
+    """A row a metric and a column a model, from one result a row; `sign` "+" shows the plus of differences."""
     table: dict[tuple[str, str, str], dict[str, str]] = defaultdict(dict)
     models = dict.fromkeys(row["model"] for row in rows)
     for row in rows:
-        cell = f"{row['value']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+        value, low, high = (format(row[name], f"{sign}.1f") for name in ("value", "low", "high"))
+        cell = f"{value} [{low}, {high}]"
         table[row["benchmark"], row["split"], row["metric"]][row["model"]] = cell
     return [
         {"benchmark": benchmark, "split": split, "metric": metric, **{model: cells.get(model, "") for model in models}}

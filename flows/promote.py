@@ -1,4 +1,4 @@
-"""The champion's alias moves, where the gates of params.yaml hold. A dry run unless it is told to apply."""
+"""Move the champion's alias if the gates of params.yaml hold. A dry run unless `apply` is set."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from franca.errors import FrancaError
 
 @flow
 def promote(apply: bool = False) -> None:
-    """Compare the challenger with the champion and say what would follow; with `apply` it follows."""
+    """Compare the challenger with its baselines and the champion; with `apply`, make it champion if all gates hold."""
     command = [sys.executable, "-m", "franca", "promote", *(["--apply"] if apply else [])]
     code, lines = run(command, Path.cwd(), get_run_logger().info)
     if code:

@@ -171,7 +171,7 @@ class Losses(Section):
 
 
 class Optimizer(Section):
-    base_lr: Positive = Field(description="Learning rate at batch size 1024; scaled by sqrt(batch / 1024).")
+    base_lr: NonNegative = Field(description="Learning rate at batch size 1024; scaled by sqrt(batch / 1024).")
     min_lr: NonNegative = Field(description="Learning rate at the end of the cosine.")
     warmup_epochs: NonNegative = Field(description="Epochs of linear learning rate warm-up.")
     weight_decay: tuple[NonNegative, NonNegative] = Field(description="Weight decay at the start and at the end.")
@@ -271,13 +271,16 @@ class Evaluate(Section):
 
 class Gate(Section):
     metric: str = Field(
-        pattern=r"^(knn|knn_levels|linear|segmentation)/(val|test)/\w+$",
-        description="Key of a val metric of which more is better, for example knn/val/top1.",
+        pattern=r"^(knn|knn_levels|linear|segmentation|position|rank)/(val|test)/\w+$",
+        description="Key of a val metric, for example knn/val/top1; position and rank stand in without labels.",
+    )
+    against: Literal["champion", "random", "pixels"] = Field(
+        description="What the model is compared with: the champion, its twin with random weights, or raw pixels."
     )
     min_improvement: NonNegative = Field(
-        description="How much better than the champion it must be to promote; 0 asks only that it is not worse."
+        description="How much better it must be, and beyond chance; 0 asks only that it is not worse."
     )
-    floor: float | None = Field(description="Value that it must reach whatever the champion has, or null.")
+    floor: float | None = Field(description="Worst value that passes, whatever the others have, or null.")
 
     @model_validator(mode="after")
     def _never_test(self) -> Self:
@@ -285,11 +288,17 @@ class Gate(Section):
             raise ValueError(f"metric '{self.metric}' is of the test split, which is reported and never gated on")
         return self
 
+    @model_validator(mode="after")
+    def _pixels_have_it(self) -> Self:
+        if self.against == "pixels" and self.metric.startswith(("knn_levels/", "rank/")):
+            raise ValueError(f"metric '{self.metric}' is not measured of raw pixels; use against 'random'")
+        return self
+
 
 class Register(Section):
     experiment: str = Field(min_length=1, description="MLflow experiment of the runs.")
     model_name: str = Field(min_length=1, pattern=r"^[^/:]+$", description="Name in MLflow's model registry.")
-    gates: list[Gate] = Field(min_length=1, description="What promotion asks of a challenger, all of it.")
+    gates: list[Gate] = Field(min_length=1, description="What promotion asks of a model, all of it.")
 
 
 class Runtime(Section):

@@ -41,6 +41,9 @@ def lines(params: Params) -> list[str]:
         "",
         *report.table(results, "test"),
         "",
+        *_differences(results),
+        *(f"Left out: {what} ({reason})" for what, reason in results.get("skipped", {}).items()),
+        "",
         *_registry(receipt),
         "",
         _durations(),
@@ -49,6 +52,11 @@ def lines(params: Params) -> list[str]:
         *_commands(),
         "",
     ]
+
+
+def _differences(results: dict[str, Any]) -> list[str]:
+    lines = report.difference_table(results, "test")
+    return lines if len(lines) > 1 else []
 
 
 def _registry(receipt: dict[str, Any]) -> list[str]:

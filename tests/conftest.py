@@ -182,7 +182,8 @@ def _make_store(
             masks.close()
     about = {"classes": ["land", "water"], "ignore": 255} if dense else None
     classes = ["red", "green", "blue"] if labelled else []
-    write_json(folder / "manifest.json", {"classes": classes, "dense": about})
+    channels = {"mean": [0.38, 0.38, 0.38], "std": [0.24, 0.24, 0.24]}
+    write_json(folder / "manifest.json", {"classes": classes, "channels": channels, "dense": about})
     return folder
 
 

@@ -4,35 +4,31 @@ import torch
 from torch import Tensor
 
 from franca.evaluation.features import Backbone
+from franca.evaluation.pixels import pixel_features, standardize
 from franca.models import Features, FrancaModel
-
-RAW_SIDE = 32
 
 
 def model_backbone(name: str, model: FrancaModel, device: torch.device) -> Backbone:
     """A Franca model as a backbone; it moves to `device`."""
     model = model.to(device)
     return Backbone(
-        name, lambda images: model(images.to(device)), model.image_size, model.patch_size, levels=model.levels
+        name,
+        lambda images: model(images.to(device)),
+        model.image_size,
+        model.patch_size,
+        levels=model.levels,
+        learned=True,
     )
 
 
 def raw_pixels(
     mean: list[float], std: list[float], image_size: int, patch_size: int, device: torch.device
 ) -> Backbone:
-    """The pixels themselves, standardized by the channels' mean and spread (of values in [0, 1]).
-
-    Pooled features are the image at no more than `RAW_SIDE` pixels a side; a patch's are all of its pixels.
-    """
-    center, spread = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (mean, std))
+    """The pixels themselves: `pixel_features` of the image, and all of a patch's standardized pixels."""
 
     def embed(images: Tensor) -> Features:
-        pixels = (images.to(device).float() / 255 - center) / spread
-        small = pixels
-        if max(pixels.shape[-2:]) > RAW_SIDE:
-            sides = [min(side, RAW_SIDE) for side in pixels.shape[-2:]]
-            small = torch.nn.functional.interpolate(pixels, size=sides, mode="area")
-        return Features(small.flatten(1), _patches(pixels, patch_size).flatten(3))
+        pixels = standardize(images.to(device), mean, std)
+        return Features(pixel_features(pixels), _patches(pixels, patch_size).flatten(3))
 
     return Backbone("raw_pixels", embed, image_size, patch_size)
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from franca.data.store import SPLITS, ImageSet, SplitName, Store
 from franca.data.transform import resize_and_crop
+from franca.evaluation.outcomes import images_digest
 from franca.models import Features
 
 BATCH = 128
@@ -29,6 +30,7 @@ class Backbone:
 
     `image_size` is the side to which whole images are brought. `levels` are the Matryoshka widths of the pooled
     features, if they nest. `native`, where given, maps uint8 images of any size to the pooled features instead.
+    `learned` says that a network computes the features.
     """
 
     name: str
@@ -37,6 +39,14 @@ class Backbone:
     patch_size: int
     levels: tuple[int, ...] = ()
     native: Callable[[Tensor], Tensor] | None = None
+    learned: bool = False
+
+
+class LeftOut(NamedTuple):
+    """A split on which a benchmark is not run, and why."""
+
+    split: SplitName
+    reason: str
 
 
 class Part(NamedTuple):
@@ -56,23 +66,58 @@ class Part(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Features of all images by one backbone."""
+    """Features of all images by one backbone; `digest` is the store's."""
 
     classes: list[str]
     parts: dict[SplitName, Part]
+    digest: str = ""
 
-    def splits(self, *, labeled: bool) -> list[SplitName]:
-        """Those of val and test that have images, or images with labels."""
-        return [s for s in SPLITS[1:] if len(self.parts[s].labeled()[1] if labeled else self.parts[s].labels)]
+    def splits(self) -> list[SplitName]:
+        """Return those of val and test that have images."""
+        return [split for split in SPLITS[1:] if len(self.parts[split].labels)]
+
+    def labeled_splits(self) -> list[SplitName | LeftOut]:
+        """Return those of val and test whose images have labels of several classes, and why others have not.
+
+        Raises:
+            Skipped: the training images have not.
+        """
+        if reason := self._unscored("train"):
+            raise Skipped(reason)
+        found: list[SplitName | LeftOut] = []
+        for split in self.splits():
+            reason = self._unscored(split)
+            found.append(LeftOut(split, reason) if reason else split)
+        return found
 
     def labeled(self, split: SplitName) -> tuple[Tensor, Tensor]:
-        """Features and labels of a split, or `Skipped`."""
-        features, labels = self.parts[split].labeled()
+        """Return features and labels of a split's labeled images.
+
+        Raises:
+            Skipped: there are none, or all have the same class.
+        """
+        if reason := self._unscored(split):
+            raise Skipped(reason)
+        return self.parts[split].labeled()
+
+    def images(self, split: SplitName, rows: NDArray[np.int64] | None = None) -> str:
+        """Return the digest of the list of a split's labeled images, or of its images `rows`."""
+        if rows is None:
+            rows = np.flatnonzero(self.parts[split].labels.cpu().numpy() >= 0)
+        return images_digest(self.digest, split, rows)
+
+    def _unscored(self, split: SplitName) -> str:
+        """Why labels of a split cannot be used; empty if they can.
+
+        With a single class every model is right on every image, so a score would say nothing of the model.
+        """
+        labels = self.parts[split].labels
         if not len(labels):
-            raise Skipped(
-                f"the {split} images have no labels" if len(self.parts[split].labels) else f"no {split} images"
-            )
-        return features, labels
+            return f"no {split} images"
+        classes = len(labels[labels >= 0].unique())
+        if not classes:
+            return f"the {split} images have no labels"
+        return f"the {split} images have a single class" if classes == 1 else ""
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -87,7 +132,7 @@ def extract_all(backbones: list[Backbone], store: Store) -> dict[str, Dataset]:
         for name, part in _extract(backbones, store.images(split), f"features of {split}").items():
             parts[name][split] = part
     classes = store.images("train").classes
-    return {name: Dataset(classes, by_split) for name, by_split in parts.items()}
+    return {name: Dataset(classes, by_split, store.digest) for name, by_split in parts.items()}
 
 
 @torch.inference_mode()

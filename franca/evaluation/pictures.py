@@ -51,7 +51,7 @@ def write(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     if report.by_level(results, "franca", "val"):
-        _write_lines(folder / "knn_by_level.csv", "dim,val,test", _level_lines(results))
+        _write_lines(folder / "knn_by_level.csv", *_level_table(results))
         save_figure(_knn_by_level(results), folder / "knn_by_level.png")
         predicted, truth = (classes.tolist() for classes in knn.predict(data, "val", params))
         names = [(data.classes[true], data.classes[seen]) for true, seen in zip(truth, predicted, strict=True)]
@@ -65,10 +65,22 @@ def write(
         save_figure(_masks(images, rows, segmenters), folder / "masks.png")
 
 
-def _level_lines(results: dict[str, Any]) -> Iterator[str]:
-    test = report.by_level(results, "franca", "test")
-    for width, row in report.by_level(results, "franca", "val").items():
-        yield f"{width},{row['value']},{test[width]['value'] if width in test else ''}"
+def _level_table(results: dict[str, Any]) -> tuple[str, list[str]]:
+    """Header and lines: a row a width; our own levels as `val` and `test`, all else as `<model>_<part>_<split>`."""
+    columns: dict[str, dict[int, dict[str, Any]]] = {}
+    for model in report.names(results):
+        for benchmark in report.LEVELS:
+            for split in ("val", "test"):
+                own = model == "franca" and benchmark == "knn_levels"
+                name = split if own else f"{model}_{benchmark.removeprefix('knn_')}_{split}"
+                found = report.by_level(results, model, split, benchmark)
+                if found or own:
+                    columns[name] = found
+    lines = []
+    for width in columns["val"]:
+        cells = [str(found[width]["value"]) if width in found else "" for found in columns.values()]
+        lines.append(",".join([str(width), *cells]))
+    return ",".join(["dim", *columns]), lines
 
 
 def _write_lines(path: Path, header: str, lines: Iterator[str] | list[str]) -> None:
@@ -76,7 +88,7 @@ def _write_lines(path: Path, header: str, lines: Iterator[str] | list[str]) -> N
 
 
 def _knn_by_level(results: dict[str, Any]) -> Figure:
-    """Accuracy of truncated embeddings with intervals, the baselines as lines across."""
+    """Accuracy of truncated embeddings with intervals, their controls, and the baselines as lines across."""
     split = "test" if report.by_level(results, "franca", "test") else "val"
     levels = report.by_level(results, "franca", split)
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
@@ -93,9 +105,23 @@ def _knn_by_level(results: dict[str, Any]) -> Figure:
         [row["value"] - row["low"] for row in levels.values()],
         [row["high"] - row["value"] for row in levels.values()],
     ]
+    for model, benchmark, dashes in (
+        ("franca", "knn_components", "--"),
+        ("franca", "knn_random_dims", ":"),
+        ("random_init", "knn_levels", "-"),
+        ("random_init", "knn_components", "--"),
+    ):
+        rows = report.by_level(results, model, split, benchmark)
+        if rows:
+            label = f"{style(model)[0]}, {report.LEVELS[benchmark]}"
+            heights = [row["value"] for row in rows.values()]
+            axes.plot(list(rows), heights, color=style(model)[1], linestyle=dashes, linewidth=1.2, label=label)
     name, color = style("franca")
-    axes.errorbar(list(levels), values, yerr=errors, color=color, marker="o", linewidth=2, capsize=3)
+    axes.errorbar(
+        list(levels), values, yerr=errors, color=color, marker="o", linewidth=2, capsize=3, label=f"{name}, first D"
+    )
     labels.append((values[-1], name, color))
+    axes.legend(fontsize=8, frameon=False)
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(levels), [str(width) for width in levels])
     axes.minorticks_off()

@@ -11,10 +11,12 @@ from tqdm import tqdm
 from franca.data.store import SPLITS, Store
 from franca.evaluation import pictures, report
 from franca.evaluation.baselines import color_histogram, model_backbone, raw_pixels
-from franca.evaluation.benchmarks import knn, linear, position, segmentation
+from franca.evaluation.benchmarks import knn, linear, position, rank, segmentation
 from franca.evaluation.benchmarks.segmentation import Segmenter
-from franca.evaluation.features import Backbone, Dataset, Skipped, extract_all
-from franca.evaluation.intervals import Score
+from franca.evaluation.comparison import OURS, Evidence, differences
+from franca.evaluation.features import Backbone, Dataset, LeftOut, Skipped, extract_all
+from franca.evaluation.intervals import Measurement, Resampling
+from franca.evaluation.outcomes import FILE, Key, Outcome, write_outcomes
 from franca.files import write_json
 from franca.models import load_model, random_twin
 from franca.params import Params
@@ -25,32 +27,33 @@ OUTPUT = RESULTS / "evaluate"
 
 
 def run(params: Params) -> None:
-    """The evaluate stage: `results.json`, `metrics.json` and pictures in `results/evaluate`."""
+    """Write `results.json`, `outcomes.npz`, `metrics.json` and pictures to `results/evaluate`."""
     configure_torch(params.runtime)
     device, store, model = choose_device(params.runtime), Store(PREPARED), load_model(MODEL)
     comparators = {folder.name: load_model(folder) for folder in map(Path, params.evaluate.comparators)}
     side, patch = model.image_size, model.patch_size
     channels = store.manifest["channels"]
     backbones = [
-        model_backbone("franca", model, device),
+        model_backbone(OURS, model, device),
         *(model_backbone(name, comparator, device) for name, comparator in comparators.items()),
         model_backbone("random_init", random_twin(model, params.base.seed), device),
         raw_pixels(channels["mean"], channels["std"], side, patch, device),
         color_histogram(side, patch, device),
     ]
     measured = measure(backbones, store, params)
-    results = summarize(measured, model.digest, store, params)
-    write_json(OUTPUT / "results.json", results)
-    write_json(OUTPUT / "metrics.json", report.metrics(results))
-    pictures.write(OUTPUT / "plots", results, measured.datasets["franca"], measured.segmenters, store, params)
-    print(report.text(results))
+    evidence = summarize(measured, model.digest, store, params)
+    write_json(OUTPUT / "results.json", evidence.results)
+    write_outcomes(OUTPUT / FILE, evidence.outcomes, model.digest)
+    write_json(OUTPUT / "metrics.json", report.metrics(evidence.results))
+    pictures.write(OUTPUT / "plots", evidence.results, measured.datasets[OURS], measured.segmenters, store, params)
+    print(report.text(evidence.results))
 
 
-def evaluate_model(model_folder: Path, store: Store, params: Params) -> dict[str, Any]:
-    """Results of another Franca model, under the name `franca`, by the same benchmarks; writes nothing."""
+def evaluate_model(model_folder: Path, store: Store, params: Params) -> Evidence:
+    """Measure another Franca model, under the name `franca`, by the same benchmarks; writes nothing."""
     configure_torch(params.runtime)
     model = load_model(model_folder)
-    backbone = model_backbone("franca", model, choose_device(params.runtime))
+    backbone = model_backbone(OURS, model, choose_device(params.runtime))
     return summarize(measure([backbone], store, params), model.digest, store, params)
 
 
@@ -59,7 +62,7 @@ class Measured:
     """What a run over some backbones found, by their names; `skipped` says what could not run and why."""
 
     datasets: dict[str, Dataset]
-    scores: dict[str, list[Score]] = field(default_factory=dict)
+    scores: dict[str, list[Measurement]] = field(default_factory=dict)
     segmenters: dict[str, Segmenter] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
@@ -67,37 +70,63 @@ class Measured:
 def measure(backbones: list[Backbone], store: Store, params: Params) -> Measured:
     """Run every benchmark that the data allow on every backbone."""
     measured = Measured(extract_all(backbones, store))
+    widths = backbones[0].levels
     for backbone in tqdm(backbones, desc="benchmarks", unit="model", disable=None):
-        data, scores = measured.datasets[backbone.name], measured.scores.setdefault(backbone.name, [])
+        data = measured.datasets[backbone.name]
 
-        def segment(backbone: Backbone = backbone) -> list[Score]:
+        def segment(backbone: Backbone = backbone) -> list[Measurement | LeftOut]:
             measured.segmenters[backbone.name], found = segmentation.run(backbone, store, params)
             return found
 
-        benchmarks: dict[str, Callable[[], Iterable[Score]]] = {
+        benchmarks: dict[str, Callable[[], Iterable[Measurement | LeftOut]]] = {
             "knn": partial(knn.run, backbone, data, params),
+            "controls": partial(knn.controls, data, widths, params),
             "linear": partial(linear.run, backbone, data, params),
             "segmentation": segment,
             "position": partial(position.run, backbone, data, params),
         }
+        if backbone.learned:
+            benchmarks["rank"] = partial(rank.run, data, params)
+        scores = measured.scores.setdefault(backbone.name, [])
         for name, benchmark in benchmarks.items():
-            try:
-                scores += benchmark()
-            except Skipped as reason:
-                measured.skipped[name] = str(reason)
-                continue
-            for split in SPLITS[1:]:
-                if not any((score.benchmark, score.split) == (name, split) for score in scores):
-                    measured.skipped[f"{name}/{split}"] = f"no {split} images for it"
+            found, skipped = _attempt(name, benchmark)
+            scores += found
+            measured.skipped |= skipped
     return measured
 
 
-def summarize(measured: Measured, model_digest: str, store: Store, params: Params) -> dict[str, Any]:
-    """The content of `results.json`."""
-    return {
+def _attempt(
+    name: str, benchmark: Callable[[], Iterable[Measurement | LeftOut]]
+) -> tuple[list[Measurement], dict[str, str]]:
+    """Run a benchmark; return its scores, and why it has none for all splits or for one."""
+    try:
+        found = list(benchmark())
+    except Skipped as reason:
+        return [], {} if name == "controls" else {name: str(reason)}
+    scores = [score for score in found if isinstance(score, Measurement)]
+    if name == "controls":  # left out for the same reasons as k-NN
+        return scores, {}
+    skipped = {f"{name}/{part.split}": part.reason for part in found if isinstance(part, LeftOut)}
+    for split in SPLITS[1:]:
+        if not any((score.benchmark, score.split) == (name, split) for score in scores):
+            skipped.setdefault(f"{name}/{split}", f"no {split} images for it")
+    return scores, skipped
+
+
+def summarize(measured: Measured, model_digest: str, store: Store, params: Params) -> Evidence:
+    """Return the content of `results.json` and of `outcomes.npz`."""
+    outcomes: dict[Key, Outcome] = {}
+    rows: list[dict[str, Any]] = []
+    for model, scores in measured.scores.items():
+        for score in scores:
+            rows.append({"model": model} | score.row)
+            outcomes[model, score.benchmark, score.split, score.metric] = score.outcome
+    results: dict[str, Any] = {
         "data_digest": store.digest,
         "model_digest": model_digest,
         "suite": params.evaluate.suite,
         "skipped": measured.skipped,
-        "rows": [{"model": name} | score._asdict() for name, scores in measured.scores.items() for score in scores],
+        "rows": rows,
     }
+    results["differences"] = differences(Evidence(results, outcomes), SPLITS[1:], Resampling.of(params))
+    return Evidence(results, outcomes)

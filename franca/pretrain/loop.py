@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from franca.advice import causes
 from franca.data.loader import StepDataset, StepLoader
 from franca.data.store import Store
 from franca.errors import FrancaError, Stopped
@@ -16,8 +17,9 @@ from franca.paths import PREPARED
 from franca.plan.report import check_memory
 from franca.pretrain.ahead import Ahead
 from franca.pretrain.checkpoint import Checkpoints, load_newest
-from franca.pretrain.monitor import OnlineEvaluation, memory_gib
-from franca.pretrain.outputs import write_outputs
+from franca.pretrain.monitor import memory_gib
+from franca.pretrain.online import OnlineEvaluation, behind
+from franca.pretrain.outputs import curve_steps, write_outputs
 from franca.pretrain.parallel import Ranks, distribute, joined, launch, local_images, whole_weights
 from franca.pretrain.parts import Splitter, count_parts
 from franca.pretrain.peers import peers_watched
@@ -101,8 +103,9 @@ def train(
     dataset = StepDataset(images, store.dense("train"), params.base, params.pretrain, share, part_count)
     epoch_length = params.pretrain.epoch_length or len(images) // params.pretrain.batch_size
     schedules = make_schedules(params.pretrain, epoch_length)
-    online = OnlineEvaluation(store, params.base, device, precision)
+    online = OnlineEvaluation(store, params, device, precision)
     online_steps = max(round(params.pretrain.knn_epochs * epoch_length), 1)
+    point_steps = curve_steps(schedules.total)
 
     # resume
     start = 0
@@ -116,6 +119,9 @@ def train(
             tqdm.write(f"going on from the checkpoint of step {start} of {schedules.total}")
         folder.write_facts({"fingerprint": mark, **machine_facts(device, precision), "processes": ranks.count})
         folder.start_at(start)
+
+    # Only the first process writes and warns, so only it needs the baselines.
+    baselines = online.baselines() if ranks.first else {}
 
     # loop
     batches = Ahead(StepLoader(dataset, start, schedules.total, runtime.workers, pin=device.type == "cuda"))
@@ -141,28 +147,37 @@ def train(
             progress.advance()
             if profiler:
                 profiler.step()
-            reading = done % runtime.log_steps == 0 or last
-            if reading:
+            # What is logged may depend on `runtime`; the points of the curves are outputs and may not.
+            logging = done % runtime.log_steps == 0 or last
+            reading = done % point_steps == 0 or last
+            measuring = done % online_steps == 0 or last
+            if logging:
                 batches.count_lost(ranks)
             stopping = asked() and not last
             saving = done % runtime.checkpoint_steps == 0 or last or stopping
-            # Nor may a checkpoint hide that steps were skipped: what goes on from it would not know.
-            if (reading or saving) and (bad := train_step.finite.read()):
+            # Check before saving as well: a run resumed from this checkpoint could not tell that steps were skipped.
+            if (logging or reading or measuring or saving) and (bad := train_step.finite.read()):
                 checkpoints.wait()
                 before = Checkpoints(folder.path / "nonfinite", 1, None, ranks, device)
                 give_up(bad, dataset, before, state, folder, ranks)
+            metrics: dict[str, float] = {}
             if reading:
-                metrics = meter.read(ranks)
-                metrics |= {
+                metrics = meter.read(ranks) | {
                     "train/lr": float(schedules.lr[it]),
                     "train/images_per_second": progress.rate,
                     "train/memory_gib": memory_gib(device),
                 }
-                if done % online_steps < runtime.log_steps or last:
-                    metrics |= online.measure(teacher)
-                if ranks.first:
-                    folder.append(done, metrics)
-                progress.show(done, metrics)
+            if measuring:
+                metrics |= online.measure(teacher) | baselines
+            if ranks.first and metrics:
+                folder.append(done, metrics)
+            progress.show(metrics)
+            if logging:
+                progress.log(done, meter.loss() if ranks.first else 0.0)
+            sentence = behind(metrics, done, schedules.total) if measuring else None
+            if sentence and ranks.first and folder.first_warning():
+                advice = causes(params, schedules.total, len(images), store.manifest["channels"])
+                tqdm.write(f"{sentence}; {advice}")
 
             # save
             if saving:

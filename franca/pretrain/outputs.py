@@ -7,19 +7,38 @@ from typing import Any
 from franca.files import write_bytes, write_json
 from franca.models import FrancaModel, save_model
 from franca.paths import PRETRAINED, RESULTS
+from franca.pretrain.online import AGREEMENT, EFFECTIVE_RANK, KNN, PIXELS, RANDOM
 from franca.pretrain.run_folder import RunFolder
 
 CURVES = RESULTS / "pretrain/curves"
+POINTS = 200
+FINAL_POINTS = 10
+
+
+def curve_steps(total: int) -> int:
+    """Return the steps from one point of the curves to the next: some 200 points a run.
+
+    It depends on nothing of `runtime`, because the curves are outputs.
+    """
+    return max(total // POINTS, 1)
 
 
 def write_outputs(model: FrancaModel, folder: RunFolder, mark: str) -> None:
     """Write `models/pretrained`, `results/pretrain/curves/*.csv` and `results/pretrain/metrics.json`."""
     save_model(model, PRETRAINED)
-    readings = [(line["step"], line["metrics"]) for line in folder.readings()]
+    lines = [(line["step"], line["metrics"]) for line in folder.readings()]
+    readings = [(step, metrics) for step, metrics in lines if "train/loss" in metrics]
     losses = ("loss", "dino", "ibot", "koleo")
     _write_csv("loss", ["step", *losses], [[step, *(m[f"train/{x}"] for x in losses)] for step, m in readings])
-    accuracies = [[step, m["val/knn_top1"]] for step, m in readings if "val/knn_top1" in m]
-    _write_csv("knn", ["step", "top1"], accuracies)
+    for name, column, key in (
+        ("knn", "top1", KNN),
+        ("rank", "rank", EFFECTIVE_RANK),
+        ("agreement", "top1", AGREEMENT),
+    ):
+        endings = ("", RANDOM) if key == EFFECTIVE_RANK else ("", RANDOM, PIXELS)
+        header = ["step", column, *(ending.removeprefix("_") for ending in endings[1:])]
+        rows = [[step, *(m.get(key + ending, "") for ending in endings)] for step, m in lines if key in m]
+        _write_csv(name, header, rows)
     last_step, last = readings[-1] if readings else (0, {})
     for name in ("teacher_entropy", "prototypes_used"):
         keys = [key for key in last if key.startswith(f"train/{name}/")]
@@ -27,11 +46,21 @@ def write_outputs(model: FrancaModel, folder: RunFolder, mark: str) -> None:
         _write_csv(name, ["step", *columns], [[step, *(m[key] for key in keys)] for step, m in readings])
 
     final: dict[str, Any] = {"steps": last_step}
-    if last:
-        final["loss"] = round(last["train/loss"], 4)
-    if accuracies:
-        final["knn_top1"] = round(accuracies[-1][1], 2)
+    if readings:
+        final["loss"] = round(final_loss([(step, m["train/loss"]) for step, m in readings]), 4)
+    online = [m for _, m in lines if EFFECTIVE_RANK in m]
+    for name, key in (("knn_top1", KNN), ("effective_rank", EFFECTIVE_RANK), ("view_agreement", AGREEMENT)):
+        for ending in ("", RANDOM, PIXELS):
+            if online and key + ending in online[-1]:
+                final[name + ending] = round(online[-1][key + ending], 2)
     write_json(RESULTS / "pretrain/metrics.json", final | {"fingerprint": mark})
+
+
+def final_loss(points: list[tuple[int, float]]) -> float:
+    """Return the mean loss over the steps of the last `FINAL_POINTS` points (step, mean loss since the one before)."""
+    starts = [0, *(step for step, _ in points)]
+    last = list(zip(starts, points, strict=False))[-FINAL_POINTS:]
+    return sum((step - start) * loss for start, (step, loss) in last) / sum(step - start for start, (step, _) in last)
 
 
 def _write_csv(name: str, header: list[str], rows: list[list[Any]]) -> None:

@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from franca.pretrain.monitor import collapse_warning
+from franca.pretrain.online import KNN, PIXELS, RANDOM
 
 _UNTRACED = 10
 
@@ -33,7 +34,7 @@ class Progress:
         self._batch_size, self._total = batch_size, total
         self._done = 0
         self._since = self._line_at = time.monotonic()
-        self._knn = ""
+        self._metrics: dict[str, float] = {}
         self._warning: str | None = None
 
     @property
@@ -48,22 +49,31 @@ class Progress:
         if self._done == self.WARM_UP_STEPS:
             self._since = time.monotonic()
 
-    def show(self, step: int, metrics: dict[str, float]) -> None:
+    def show(self, metrics: dict[str, float]) -> None:
+        """Take in new metrics, and warn if they show signs of collapse."""
+        self._metrics |= metrics
+        warning = collapse_warning(self._metrics)
+        if warning and warning != self._warning and not self._quiet:
+            tqdm.write(warning, file=sys.stderr)
+        self._warning = warning
+
+    def log(self, step: int, loss: float) -> None:
+        """Show how far the run is, with its present loss and the newest k-NN."""
         if self._quiet:
             return
-        if "val/knn_top1" in metrics:
-            self._knn = f"  k-NN on val {metrics['val/knn_top1']:.1f}"
-        status = f"loss {metrics['train/loss']:.3f}{self._knn}  {self.rate:.0f} images/s"
+        status = f"loss {loss:.3f}{self._knn()}  {self.rate:.0f} images/s"
         self._bar.set_postfix_str(status)
-        if (warning := collapse_warning(metrics)) != self._warning:
-            self._warning = warning
-            if warning:
-                tqdm.write(warning, file=sys.stderr)
         now = time.monotonic()
         if self._bar.disable and (now - self._line_at > self.LINE_SECONDS or step == self._total):
             self._line_at = now
             left = (self._total - step) * self._batch_size / max(self.rate, 1e-9)
             print(f"pretrain  step {step}/{self._total}  {status}  {left / 60:.1f} min left", flush=True)
+
+    def _knn(self) -> str:
+        if KNN not in self._metrics:
+            return ""
+        top1, random, pixels = (self._metrics[KNN + ending] for ending in ("", RANDOM, PIXELS))
+        return f"  k-NN on val {top1:.1f} (random weights {random:.1f}, pixels {pixels:.1f})"
 
     def close(self) -> None:
         self._bar.close()

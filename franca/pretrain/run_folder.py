@@ -3,6 +3,7 @@
 runs/pretrain-<fingerprint>/run.json        facts: fingerprint, host, versions, threads, precision
 runs/pretrain-<fingerprint>/metrics.jsonl   a line a reading: step, time, metrics
 runs/pretrain-<fingerprint>/checkpoints/
+runs/pretrain-<fingerprint>/warned          there once the log says that the model is no better than its baselines
 runs/pretrain-<fingerprint>/finished        there once the last step is done
 runs/requeue.json                           there while a run that was asked to stop waits to be run again
 """
@@ -24,7 +25,16 @@ from franca.files import read_json, sha256_tree, write_bytes, write_json
 from franca.params import Params
 from franca.paths import requeue_path, runs_root
 
-CODE = ("data", "models", "losses", "pretrain", "evaluation/knn.py", "runtime.py")
+CODE = (
+    "data",
+    "models",
+    "losses",
+    "pretrain",
+    "evaluation/knn.py",
+    "evaluation/pixels.py",
+    "evaluation/rank.py",
+    "runtime.py",
+)
 
 
 def fingerprint(params: Params, data_digest: str) -> str:
@@ -71,6 +81,14 @@ class RunFolder:
             return []
         lines = self._metrics.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines[:-1]]
+
+    def first_warning(self) -> bool:
+        """Return whether this is the first call for this run, also over restarts of its process."""
+        path = self.path / "warned"
+        if path.exists():
+            return False
+        write_bytes(path, b"")
+        return True
 
     def finish(self) -> None:
         write_bytes(self.path / "finished", b"")

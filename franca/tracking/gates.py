@@ -1,109 +1,141 @@
-"""What promotion asks of a challenger: floors, and being better or no worse than the champion beyond noise."""
+"""What promotion asks of a challenger: floors, and being better than baselines and champion beyond chance."""
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from franca.errors import FrancaError
+from franca.evaluation.comparison import OURS, Evidence, compare
+from franca.evaluation.intervals import Difference, Resampling
 from franca.params import Gate
 
-
-class Score(NamedTuple):
-    """A metric with its confidence interval; greater is better."""
-
-    value: float
-    low: float
-    high: float
+BASELINES = {"random": "random_init", "pixels": "raw_pixels"}
+"""Models of `results.json` that a gate's `against` names."""
+NAMES = {"random": "the same ViT with random weights", "pixels": "raw pixels", "champion": "the champion"}
+LESS_IS_BETTER = ("position",)
+"""Benchmarks of which less is better."""
+LABELED = ("knn", "knn_levels", "linear")
+"""Benchmarks that need labels."""
+LABEL_FREE = ("position", "rank")
+"""Benchmarks whose gates stand in for those of `LABELED` on images without labels."""
 
 
 class Verdict(NamedTuple):
+    """What one gate says. `worse_than` is the baseline that the model is not better than, if that is why it fails."""
+
     metric: str
     holds: bool
     sentence: str
+    worse_than: str | None = None
 
 
-def scores(results: dict[str, Any]) -> dict[str, Score]:
-    """Our model's val scores out of `results.json`, by a gate's key such as `knn/val/top1`."""
-    return {
-        f"{row['benchmark']}/{row['split']}/{row['metric']}": Score(row["value"], row["low"], row["high"])
-        for row in results["rows"]
-        if row["model"] == "franca" and row["split"] == "val"
-    }
+def benchmark(gate: Gate) -> str:
+    return gate.metric.partition("/")[0]
 
 
-def unmeasured(gates: Sequence[Gate], skipped: Mapping[str, str]) -> list[Verdict]:
-    """A verdict for each gate on a benchmark that the data do not allow, `skipped` of `results.json`: it fails."""
+def unmeasured(gates: Sequence[Gate], skipped: Mapping[str, str]) -> dict[str, str]:
+    """Return why metrics of gates were not measured, from `skipped` of `results.json`."""
+    reasons = {}
+    for gate in gates:
+        name, split, _ = gate.metric.replace("knn_levels/", "knn/").split("/")
+        if reason := skipped.get(name) or skipped.get(f"{name}/{split}"):
+            reasons[gate.metric] = reason
+    return reasons
+
+
+def choose(gates: Sequence[Gate], skipped: Mapping[str, str]) -> tuple[list[Gate], list[str]]:
+    """Return the gates that apply, and a sentence if gates that need labels are left out.
+
+    Gates on metrics without labels apply where the images have none, that is if no gate that needs labels can be
+    measured; where there are labels, those gates decide. A list of one kind alone always applies.
+    """
+    labeled = [gate for gate in gates if benchmark(gate) in LABELED]
+    free = [gate for gate in gates if benchmark(gate) in LABEL_FREE]
+    if not labeled or not free:
+        return list(gates), []
+    reasons = unmeasured(labeled, skipped)
+    if any(gate.metric not in reasons for gate in labeled):
+        return [gate for gate in gates if gate not in free], []
+    metrics = ", ".join(dict.fromkeys(gate.metric for gate in labeled))
+    note = f"gates that need no labels decide; {metrics} not measured: {next(iter(reasons.values()))}"
+    return [gate for gate in gates if gate not in labeled], [note]
+
+
+def judge(gates: Sequence[Gate], challenger: Evidence, champion: Evidence | None, seed: int) -> list[Verdict]:
+    """Return a verdict for each gate; without a champion those against it ask for their floors alone.
+
+    Raises:
+        FrancaError: A gate names a metric that no benchmark has.
+    """
+    suite = challenger.results["suite"]
+    resampling = Resampling(seed, suite["bootstrap_samples"], suite["confidence"])
+    reasons = unmeasured(gates, challenger.results.get("skipped", {}))
     verdicts = []
     for gate in gates:
-        benchmark, split, _ = gate.metric.replace("knn_levels/", "knn/").split("/")
-        reason = skipped.get(benchmark) or skipped.get(f"{benchmark}/{split}")
-        if reason:
-            verdicts.append(Verdict(gate.metric, False, f"{gate.metric} not measured: {reason}"))
+        if gate.metric in reasons:
+            sentence = f"{gate.metric} not measured: {reasons[gate.metric]}"
+            verdicts.append(Verdict(gate.metric, False, sentence))
+            continue
+        if gate.metric not in known_metrics(challenger):
+            known = ", ".join(known_metrics(challenger)) or "none"
+            raise FrancaError(f"register.gates: the challenger has no metric '{gate.metric}'; known: {known}")
+        verdicts.append(_judge(gate, challenger, champion, resampling))
     return verdicts
 
 
-def judge(
-    gates: Sequence[Gate], challenger: Mapping[str, Score], champion: Mapping[str, Score] | None
-) -> list[Verdict]:
-    """A verdict for each gate; without a champion only the floors count.
-
-    Raises FrancaError where a gate names a metric that no benchmark has.
-    """
-    for whose, measured in (("challenger", challenger), ("champion", champion)):
-        for gate in gates:
-            if measured is not None and gate.metric not in measured:
-                known = ", ".join(sorted(measured)) or "none"
-                raise FrancaError(f"register.gates: the {whose} has no metric '{gate.metric}'; known: {known}")
-    return [_judge(gate, challenger[gate.metric], champion[gate.metric] if champion else None) for gate in gates]
+def known_metrics(evidence: Evidence) -> list[str]:
+    """Return our model's val metrics as gates name them, such as `knn/val/top1`."""
+    rows = evidence.results["rows"]
+    ours = [row for row in rows if (row["model"], row["split"]) == (OURS, "val")]
+    return sorted(f"{row['benchmark']}/{row['split']}/{row['metric']}" for row in ours)
 
 
-def noise(better: Score, worse: Score) -> float:
-    """Difference that chance alone may make: half-widths of both intervals on the sides that face each other.
-
-    This is the lower limit of the interval of a difference by the method of variance estimates recovery (Zou and
-    Donner, 2008); the models are taken as independent, which on the same images is on the safe side.
-    """
-    return math.hypot(better.value - better.low, worse.high - worse.value)
-
-
-def _judge(gate: Gate, challenger: Score, champion: Score | None) -> Verdict:
-    from mlflow.models import MetricThreshold
-
-    rules: list[tuple[MetricThreshold, str]] = []
+def _judge(gate: Gate, challenger: Evidence, champion: Evidence | None, resampling: Resampling) -> Verdict:
+    name, split, metric = gate.metric.split("/")
+    ours = challenger.row(OURS, name, split, metric)
+    assert ours is not None
+    sign = -1 if name in LESS_IS_BETTER else 1
+    reasons, holds, worse_than = [], True, None
     if gate.floor is not None:
-        rules.append((MetricThreshold(threshold=gate.floor, greater_is_better=True), f"the floor is {gate.floor:g}"))
-    if champion is not None and gate.min_improvement > 0:
-        chance = noise(challenger, champion)
-        needed = max(gate.min_improvement, chance)
-        rule = MetricThreshold(min_absolute_change=needed, greater_is_better=True)
-        asked = f"asked: {gate.min_improvement:g} more, and more than chance explains, {chance:.2f}"
-        rules.append((rule, f"{_compared(challenger, champion)} ({asked})"))
-    elif champion is not None:
-        chance = noise(champion, challenger)
-        rule = MetricThreshold(threshold=champion.value - chance, greater_is_better=True)
-        asked = f"asked: no worse than chance explains, {chance:.2f}"
-        rules.append((rule, f"{_compared(challenger, champion)} ({asked})"))
-    holds = all(_valid(gate.metric, rule, challenger, champion) for rule, _ in rules)
-    reasons = "; ".join(reason for _, reason in rules) or "no champion yet and no floor"
+        holds = sign * (ours["value"] - gate.floor) >= 0
+        reasons.append(f"the {'floor' if sign > 0 else 'limit'} is {gate.floor:g}")
+    if gate.against == "champion" and champion is None:
+        reasons.append("no champion yet")
+    else:
+        model = BASELINES.get(gate.against, OURS)
+        other = champion if gate.against == "champion" else challenger
+        assert other is not None
+        difference = compare(challenger, other, model, name, split, metric, resampling)
+        row = other.row(model, name, split, metric)
+        if difference is None or row is None:
+            raise FrancaError(
+                f"register.gates: {gate.metric} of {NAMES[gate.against]} was not measured; run `dvc repro evaluate` or"
+                " take another metric"
+            )
+        better = _is_better(difference, sign, gate.min_improvement)
+        holds &= better
+        if not better and gate.against != "champion":
+            worse_than = gate.against
+        reasons.append(_compared(difference, row["value"], gate))
     outcome = "holds" if holds else "fails"
-    return Verdict(gate.metric, holds, f"{gate.metric} {challenger.value:.2f} {outcome}: {reasons}")
+    sentence = f"{gate.metric} {ours['value']:.2f} {outcome}: {'; '.join(reasons)}"
+    return Verdict(gate.metric, holds, sentence, worse_than)
 
 
-def _valid(metric: str, rule: Any, challenger: Score, champion: Score | None) -> bool:
-    from mlflow import validate_evaluation_results
-    from mlflow.models import EvaluationResult
-    from mlflow.models.evaluation.validation import ModelValidationFailedException
-
-    candidate = EvaluationResult({metric: challenger.value}, {}, run_id="")
-    baseline = EvaluationResult({metric: champion.value}, {}, run_id="") if champion else None
-    try:
-        validate_evaluation_results({metric: rule}, candidate, baseline)
-    except ModelValidationFailedException:
-        return False
-    return True
+def _is_better(difference: Difference, sign: int, min_improvement: float) -> bool:
+    """Whether a difference is what a gate asks for; `sign` -1 if less is better."""
+    low, high = (difference.low, difference.high) if sign > 0 else (-difference.high, -difference.low)
+    if min_improvement > 0:
+        return sign * difference.value >= min_improvement and low > 0
+    return high >= 0
 
 
-def _compared(challenger: Score, champion: Score) -> str:
-    difference = challenger.value - champion.value
-    side = "above" if difference >= 0 else "below"
-    return f"{abs(difference):.2f} {side} the champion's {champion.value:.2f}"
+def _compared(difference: Difference, theirs: float, gate: Gate) -> str:
+    side = "above" if difference.value >= 0 else "below"
+    whose = f"{NAMES[gate.against]}'s" if gate.against == "champion" else f"{NAMES[gate.against]},"
+    kind = "same images" if difference.paired else "as if of other images"
+    less = ", less is better" if benchmark(gate) in LESS_IS_BETTER else ""
+    asked = f"{gate.min_improvement:g} better, and not by chance" if gate.min_improvement else "no worse but by chance"
+    return (
+        f"{abs(difference.value):.2f} {side} {whose} {theirs:.2f} (difference {difference.low:+.2f} to"
+        f" {difference.high:+.2f}, {kind}{less}; asked: {asked})"
+    )

@@ -4,6 +4,9 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from franca.advice import causes
+from franca.evaluation.comparison import Evidence
+from franca.evaluation.outcomes import FILE, read_outcomes
 from franca.files import write_json
 from franca.params import Params
 from franca.paths import MODEL, RESULTS
@@ -11,7 +14,7 @@ from franca.tracking.client import connect, experiment_id, redacted, server_faul
 from franca.tracking.fill import fill_run, log_scores
 from franca.tracking.promote import DECISION, settle
 from franca.tracking.record import Record, read_record
-from franca.tracking.registry import CHALLENGER, CHAMPION, ensure_version, model_id, version_with_alias
+from franca.tracking.registry import CHALLENGER, ensure_version, model_id
 from franca.tracking.runs import pipeline_run
 
 if TYPE_CHECKING:
@@ -85,16 +88,23 @@ def summary(receipt: dict[str, Any]) -> str:
 
 
 def _decide(client: "MlflowClient", params: Params, record: Record, version: "ModelVersion") -> list[str]:
-    """Let the gates judge the version once; the sentences of the decision, now or of old."""
+    """Let the gates judge the version once; return the sentences of the decision, made now or before."""
     name, number = params.register_.model_name, str(version.version)
     gates = [gate.model_dump() for gate in params.register_.gates]
     question = hashlib.sha256(json.dumps([gates, record.results], sort_keys=True).encode()).hexdigest()[:16]
     tags = client.get_model_version(name, number).tags
     if tags.get(JUDGED) == question and DECISION in tags:
         return str(tags[DECISION]).splitlines()
-    champion = version_with_alias(client, name, CHAMPION)
-    if champion is None or str(champion.version) != number:
+    evidence = Evidence(record.results, read_outcomes(RESULTS / "evaluate" / FILE, record.digest))
+    decision = settle(client, params, version, evidence, _advice(params, record))
+    if decision.champion != number and not decision.promote and not decision.worse_than:
         client.set_registered_model_alias(name, CHALLENGER, number)
-    decision = settle(client, params, version, record.results)
     client.set_model_version_tag(name, number, JUDGED, question)
     return decision.sentences
+
+
+def _advice(params: Params, record: Record) -> str:
+    """What this run has that usually keeps a model from being better than its baselines."""
+    steps = int(record.metrics.get("pretrain/steps", 0))
+    images = record.manifest.get("counts", {}).get("train", {}).get("images", 0)
+    return causes(params, steps, images, record.manifest.get("channels"))

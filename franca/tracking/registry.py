@@ -6,11 +6,13 @@ import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from franca.errors import FrancaError
+from franca.evaluation.comparison import Evidence
+from franca.evaluation.outcomes import FILE, read_outcomes
 from franca.files import read_json
 from franca.tracking.claim import claim
 from franca.tracking.lineage import source_requirement
@@ -24,7 +26,7 @@ DIGEST = "franca.digest"
 RUN = "franca.run"
 CHAMPION = "champion"
 CHALLENGER = "challenger"
-RESULTS_ARTIFACT = "results/evaluate/results.json"
+EVALUATED = "results/evaluate"
 _NEEDED = ("mlflow", "numpy", "pillow", "pydantic", "ruamel.yaml", "safetensors", "timm", "torch")
 
 
@@ -63,16 +65,27 @@ def model_id(version: "ModelVersion") -> str:
     return version.model_id or str(version.source).removeprefix("models:/")
 
 
-def results_of(client: "MlflowClient", version: "ModelVersion") -> dict[str, Any] | None:
-    """`results.json` of the newest run that measured this version; None where that run has none."""
+def evidence_of(client: "MlflowClient", version: "ModelVersion") -> Evidence | None:
+    """Return what the newest run that measured this version holds; None if that run has no results.
+
+    Runs of an older version have no `outcomes.npz`: then differences are as if measured on other images.
+    """
     from mlflow.exceptions import MlflowException
 
     run_id = version.tags.get(RUN) or str(version.run_id)
     with tempfile.TemporaryDirectory() as place:
         try:
-            return read_json(Path(client.download_artifacts(run_id, RESULTS_ARTIFACT, place)))
+            results = read_json(Path(client.download_artifacts(run_id, f"{EVALUATED}/results.json", place)))
         except (MlflowException, OSError, ValueError):
             return None
+        if not isinstance(results, dict) or "rows" not in results:
+            return None
+        try:
+            path = Path(client.download_artifacts(run_id, f"{EVALUATED}/{FILE}", place))
+            outcomes = read_outcomes(path, results.get("model_digest", ""))
+        except (MlflowException, OSError):
+            outcomes = {}
+        return Evidence(results, outcomes)
 
 
 @contextlib.contextmanager

@@ -37,13 +37,18 @@ def _make_store(
     counts: dict[SplitName, int] = COUNTS,
     dense_counts: dict[SplitName, int] | None = DENSE_COUNTS,
     colored: bool = True,
+    kinds: dict[SplitName, int] | None = None,
+    mask_kinds: int = 2,
 ) -> Store:
-    """Images of 3 classes; masks of 2 classes, left and right, with an unlabeled stripe between."""
+    """Images of 3 classes, or as many as `kinds` has; masks of 2 classes, left and right, an unlabeled stripe between.
+
+    With `mask_kinds` 1 the right is unlabeled, too.
+    """
     generator = np.random.default_rng(0)
     with PackWriter(folder / "images") as images:
         for split, count in counts.items():
             for index in range(count):
-                kind = index % len(COLORS)
+                kind = index % (kinds or {}).get(split, len(COLORS))
                 content = _png(_noisy(COLORS[kind] if colored else (128, 128, 128), 40, 48, generator))
                 images.add(content, label=kind if split in labeled else -1, split=SPLITS.index(split))
         images.close()
@@ -53,7 +58,7 @@ def _make_store(
                 for _ in range(count):
                     pixels, mask = _noisy(COLORS[0], 64, 96, generator), np.zeros((64, 96), dtype=np.uint8)
                     pixels[:, 48:] = _noisy(COLORS[2], 64, 48, generator)
-                    mask[:, 48:] = 1
+                    mask[:, 48:] = 1 if mask_kinds == 2 else 255
                     mask[:, 40:56] = 255
                     images.add(_png(pixels), split=SPLITS.index(split))
                     masks.add(_png(mask))

@@ -9,6 +9,9 @@ from PIL import Image
 from franca.data.store import Store
 from franca.errors import FrancaError
 from franca.evaluation import report, suite
+from franca.evaluation.comparison import Evidence, compare
+from franca.evaluation.intervals import Resampling
+from franca.evaluation.outcomes import read_outcomes
 from franca.models import FrancaModel, random_model, save_model
 from franca.params import Params
 from franca.paths import MODEL, PREPARED
@@ -16,6 +19,12 @@ from franca.paths import MODEL, PREPARED
 MakeParams = Callable[..., Params]
 MakeStore = Callable[..., Store]
 PLOTS = Path("results/evaluate/plots")
+ROWS = (
+    ("knn", "val", "top1"),
+    ("segmentation", "test", "miou"),
+    ("position", "val", "r2"),
+    ("rank", "test", "rankme"),
+)
 
 
 @pytest.fixture
@@ -42,6 +51,7 @@ def test_the_whole_stage_twice(params: Params, make_store: MakeStore, capsys: py
     assert _digests(Path("results")) == first
     assert {Path(name).name for name in first} == {
         "results.json",
+        "outcomes.npz",
         "metrics.json",
         "knn_by_level.csv",
         "knn_by_level.png",
@@ -60,7 +70,20 @@ def test_the_whole_stage_twice(params: Params, make_store: MakeStore, capsys: py
     for model in report.NAMES:
         for benchmark, metric in (("knn", "top1"), ("linear", "top1"), ("segmentation", "miou"), ("position", "r2")):
             assert {(model, benchmark, split, metric) for split in ("val", "test")} <= keys
-    assert all(0 <= row["low"] <= row["high"] <= 100 for row in results["rows"])
+    assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 100 for row in results["rows"])
+    others = [model for model in report.NAMES if model != "franca"]
+    told = {(row["against"], row["benchmark"], row["split"]) for row in results["differences"] if row["paired"]}
+    assert told == {
+        (model, benchmark, split)
+        for model in others
+        for benchmark in ("knn", "linear", "segmentation", "position", *(["rank"] if model == "random_init" else []))
+        for split in ("val", "test")
+    }
+    for benchmark in ("knn_random_dims", "knn_components"):
+        widths = {
+            row["metric"] for row in results["rows"] if (row["model"], row["benchmark"]) == ("raw_pixels", benchmark)
+        }
+        assert widths == {f"top1_{width}" for width in (2, 4, 8, 16, 32)}
     metrics = json.loads(Path("results/evaluate/metrics.json").read_text())
     assert set(metrics["knn_levels"]["test"]) == {f"top1_{width}" for width in (2, 4, 8, 16, 32)}
     assert metrics["knn"]["val"]["top1"] == metrics["knn_levels"]["val"]["top1_32"]
@@ -68,7 +91,10 @@ def test_the_whole_stage_twice(params: Params, make_store: MakeStore, capsys: py
     assert "same ViT, random weights" in printed and "On test, 95 % intervals" in printed
     lines = (PLOTS / "confusion.csv").read_text().splitlines()
     assert lines[0] == "actual,predicted" and len(lines) == 10
-    assert (PLOTS / "knn_by_level.csv").read_text().startswith("dim,val,test\n2,")
+    header, first_line, *_ = (PLOTS / "knn_by_level.csv").read_text().splitlines()
+    assert header.startswith("dim,val,test,franca_random_dims_val,franca_random_dims_test,franca_components_val,")
+    assert "random_init_levels_test" in header and "raw_pixels_components_test" in header
+    assert first_line.startswith("2,") and first_line.count(",") == header.count(",")
     with Image.open(PLOTS / "masks.png") as picture:
         assert "Software" not in picture.info
 
@@ -94,15 +120,20 @@ def test_another_model_by_the_same_suite(params: Params, make_store: MakeStore, 
     suite.run(params)
     own = json.loads(Path("results/evaluate/results.json").read_text())
     again = suite.evaluate_model(MODEL, store, params)
-    assert json.loads(json.dumps(again)) == own | {"rows": [row for row in own["rows"] if row["model"] == "franca"]}
+    rows = [row for row in own["rows"] if row["model"] == "franca"]
+    assert json.loads(json.dumps(again.results)) == own | {"rows": rows, "differences": []}
+    kept = read_outcomes(Path("results/evaluate/outcomes.npz"), own["model_digest"])
+    assert again.outcomes.keys() == {key for key in kept if key[0] == "franca"}
+    same = [compare(again, Evidence(own, kept), "franca", *key, Resampling.of(params)) for key in ROWS]
+    assert all(difference and difference.paired and difference.value == 0 for difference in same)
 
     larger = params.base.model_copy(
         update={"image_size": 64, "backbone": params.base.backbone.model_copy(update={"patch_size": 16})}
     )
     save_model(random_model(larger), tmp_path / "larger")
     other = suite.evaluate_model(tmp_path / "larger", store, params)
-    assert other["model_digest"] != own["model_digest"]
-    assert [row["metric"] for row in other["rows"]] == [row["metric"] for row in again["rows"]]
+    assert other.results["model_digest"] != own["model_digest"]
+    assert [row["metric"] for row in other.results["rows"]] == [row["metric"] for row in rows]
 
 
 def test_data_without_labels_and_masks(
@@ -116,7 +147,7 @@ def test_data_without_labels_and_masks(
         "linear": "the train images have no labels",
         "segmentation": "the data have no dense set",
     }
-    assert {row["benchmark"] for row in results["rows"]} == {"position"}
+    assert {row["benchmark"] for row in results["rows"]} == {"position", "rank"}
     assert PLOTS.is_dir() and not list(PLOTS.iterdir())
     assert "left out: knn (the train images have no labels)" in capsys.readouterr().out
 
@@ -126,9 +157,9 @@ def test_empty_splits(params: Params, make_store: MakeStore) -> None:
     suite.run(params)
     skipped = json.loads(Path("results/evaluate/results.json").read_text())["skipped"]
     assert skipped == {
-        f"{name}/test": "no test images for it" for name in ("knn", "linear", "segmentation", "position")
+        f"{name}/test": "no test images for it" for name in ("knn", "linear", "segmentation", "position", "rank")
     }
-    assert (PLOTS / "knn_by_level.csv").read_text().splitlines()[1].endswith(",")
+    assert (PLOTS / "knn_by_level.csv").read_text().splitlines()[1].split(",")[2] == ""
     assert (PLOTS / "masks.png").is_file()
 
     make_store(PREPARED, counts={"train": 24, "val": 0, "test": 9}, dense_counts={"train": 4, "val": 0, "test": 2})
@@ -139,6 +170,7 @@ def test_empty_splits(params: Params, make_store: MakeStore) -> None:
         "linear": "no val images",
         "segmentation": "the dense set has no val image with a label",
         "position/val": "no val images for it",
+        "rank/val": "no val images for it",
     }
 
 
@@ -147,3 +179,37 @@ def test_no_model_is_one_clear_line(params: Params, make_store: MakeStore) -> No
     (MODEL / "model.safetensors").unlink()
     with pytest.raises(FrancaError, match=r"model\.safetensors"):
         suite.run(params)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "skipped"),
+    [
+        (
+            {"train": 1},
+            {"knn": "the train images have a single class", "linear": "the train images have a single class"},
+        ),
+        (
+            {"val": 1},
+            {"knn/val": "the val images have a single class", "linear": "the val images have a single class"},
+        ),
+        ({"test": 1}, {f"{name}/test": "the test images have a single class" for name in ("knn", "linear")}),
+    ],
+)
+def test_a_single_class_is_not_scored(
+    params: Params, make_store: MakeStore, kinds: dict[str, int], skipped: dict[str, str]
+) -> None:
+    store = make_store(PREPARED, kinds=kinds, dense_counts=None)
+    results = suite.evaluate_model(MODEL, store, params).results
+    reasons = {name: reason for name, reason in results["skipped"].items() if name != "segmentation"}
+    assert reasons == skipped
+    labeled = {(row["benchmark"].split("_")[0], row["split"]) for row in results["rows"]} - {
+        (name, split) for name in ("position", "rank") for split in ("val", "test")
+    }
+    lone = next(iter(kinds))
+    assert not {pair for pair in labeled if pair[1] == lone or lone == "train"}
+
+
+def test_masks_of_a_single_class_are_not_scored(params: Params, make_store: MakeStore) -> None:
+    store = make_store(PREPARED, mask_kinds=1)
+    results = suite.evaluate_model(MODEL, store, params).results
+    assert results["skipped"] == {"segmentation": "the masks of the dense set's train images have a single class"}

@@ -31,12 +31,26 @@ MISTAKES: list[tuple[str, Any, str]] = [
     # missing keys
     ("evaluate", MISSING, "evaluate: missing key"),
     ("pretrain.optimizer.clip_norm", MISSING, "pretrain.optimizer.clip_norm: missing key"),
-    ("register.gates", [{"metric": "knn/val/top1", "floor": None}], "register.gates.0.min_improvement: missing key"),
     (
         "register.gates",
-        [{"metric": "position/val/r2", "min_improvement": 0, "floor": None}],
+        [{"metric": "knn/val/top1", "min_improvement": 0.0, "floor": None}],
+        "register.gates.0.against: missing key",
+    ),
+    (
+        "register.gates",
+        [{"metric": "loss/val/r2", "against": "random", "min_improvement": 0, "floor": None}],
         "register.gates.0.metric: string should match pattern"
-        " '^(knn|knn_levels|linear|segmentation)/(val|test)/\\w+$', not \"position/val/r2\"",
+        " '^(knn|knn_levels|linear|segmentation|position|rank)/(val|test)/\\w+$', not \"loss/val/r2\"",
+    ),
+    (
+        "register.gates",
+        [{"metric": "knn/val/top1", "against": "nobody", "min_improvement": 0, "floor": None}],
+        "register.gates.0.against: input should be 'champion', 'random' or 'pixels', not \"nobody\"",
+    ),
+    (
+        "register.gates",
+        [{"metric": "rank/val/rankme", "against": "pixels", "min_improvement": 0, "floor": None}],
+        "register.gates.0: metric 'rank/val/rankme' is not measured of raw pixels; use against 'random'",
     ),
     ("pretrain.crops.global_scale", [0.4], "pretrain.crops.global_scale.1: missing key"),
     # types
@@ -93,7 +107,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("runtime.microbatch", 7, "params: runtime.microbatch 7 must be at least pretrain.losses.koleo_images 8"),
     (
         "register.gates",
-        [{"metric": "knn/test/top1", "min_improvement": 0.0, "floor": None}],
+        [{"metric": "knn/test/top1", "against": "champion", "min_improvement": 0.0, "floor": None}],
         "register.gates.0: metric 'knn/test/top1' is of the test split, which is reported and never gated on",
     ),
 ]

@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from franca.data.store import Store
 from franca.params import Params
-from franca.pretrain.monitor import COLLAPSED_SHARE, Meter, OnlineEvaluation, collapse_warning, effective_rank
+from franca.pretrain.monitor import COLLAPSED_SHARE, Meter, collapse_warning
 from franca.pretrain.network import Network, update_teacher
 from franca.pretrain.objective import Terms
 from franca.pretrain.parallel import Ranks
 from franca.pretrain.run_folder import RunFolder, fingerprint
 from franca.pretrain.schedules import cosine, linear, make_schedules
-from tests.conftest import MakeParams, MakeStore
+from tests.conftest import MakeParams
 
 LEVELS = (1, 2)
 
@@ -112,13 +111,6 @@ def test_a_meter_goes_on_where_another_stopped() -> None:
     assert second.read(Ranks()) == through.read(Ranks())
 
 
-def test_rank_counts_the_dimensions_that_features_fill() -> None:
-    directions = torch.linalg.qr(torch.randn(16, 16))[0]
-    spread = torch.cat([directions[:5], -directions[:5]])
-    assert effective_rank(spread) == pytest.approx(5, rel=1e-4)
-    assert effective_rank(torch.ones(10, 16)) == pytest.approx(1)
-
-
 def test_collapse_is_told_for_the_worst_level() -> None:
     healthy = {"train/loss": 0.0, "train/prototypes_used/dino/level1": 0.5}
     assert collapse_warning(healthy) is None
@@ -129,23 +121,6 @@ def test_collapse_is_told_for_the_worst_level() -> None:
     assert "train/prototypes_used/ibot/level2 is 2.5 %" in str(collapse_warning(ill))
     flat = healthy | {"val/effective_rank": 1.2}
     assert "signs of collapse: val/effective_rank is 1.2" in str(collapse_warning(flat))
-
-
-def test_online_knn_tells_the_classes_of_a_separable_set(
-    tmp_path: Path, make_store: MakeStore, tiny_params: MakeParams
-) -> None:
-    params = tiny_params()
-    store = Store(make_store(tmp_path / "prepared"))
-    torch.manual_seed(0)
-    teacher = Network(params.base, params.pretrain).eval()
-    online = OnlineEvaluation(store, params.base, torch.device("cpu"), "fp32")
-    metrics = online.measure(teacher)
-    assert online.measure(teacher) == metrics and metrics["val/knn_top1"] > 60
-    assert 1 < metrics["val/effective_rank"] < 32
-    unlabelled = Store(make_store(tmp_path / "unlabelled", labelled=False))
-    assert set(OnlineEvaluation(unlabelled, params.base, torch.device("cpu"), "fp32").measure(teacher)) == {
-        "val/effective_rank"
-    }
 
 
 def test_what_decides_the_result_decides_the_fingerprint(

@@ -17,6 +17,8 @@ from franca.files import read_json
 from tests.conftest import MakeParams, write_tar
 from tests.pretrain.conftest import STEPS, MakeProject, Project, wait_for
 
+CURVES = ("loss", "knn", "rank", "agreement", "teacher_entropy", "prototypes_used")
+
 
 @pytest.fixture
 def step() -> int:
@@ -28,7 +30,7 @@ def test_what_a_finished_run_leaves(reference: Project) -> None:
     assert set(reference.outs()) == {
         "models/pretrained/config.json",
         "models/pretrained/model.safetensors",
-        *(f"results/pretrain/curves/{name}.csv" for name in ("loss", "knn", "teacher_entropy", "prototypes_used")),
+        *(f"results/pretrain/curves/{name}.csv" for name in CURVES),
         "results/pretrain/metrics.json",
     }
     assert reference.steps() == list(range(1, STEPS + 1))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from franca.errors import FrancaError
+from franca.pretrain import loop
 from tests.pretrain.conftest import MakeProject, Project
 
 BAD = 4
@@ -30,8 +31,14 @@ def test_nothing_moves_from_the_first_bad_step_on(
     tmp_path: Path,
     assignment: str,
 ) -> None:
-    # The next reading is two good steps after the bad one.
-    changes = {"runtime.log_steps": 100, "runtime.checkpoint_steps": BAD - 1, "pretrain.epochs": 3}
+    # Nothing reads the device before the checkpoint that is two good steps after the bad one.
+    monkeypatch.setattr(loop, "curve_steps", lambda total: total)
+    changes = {
+        "pretrain.knn_epochs": 100,
+        "runtime.log_steps": 100,
+        "runtime.checkpoint_steps": BAD - 1,
+        "pretrain.epochs": 3,
+    }
     project = make_project({"pretrain.losses.assignment": assignment, **changes})
     clip, calls = nn.utils.clip_grad_norm_, 0
 

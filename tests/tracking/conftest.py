@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from franca.evaluation.outcomes import Outcome, write_outcomes
 from franca.files import sha256_file, write_json
 from franca.models import random_model, save_model
 from franca.params import Base, Params, parse_params, read_yaml
@@ -22,6 +24,7 @@ from franca.tracking.client import connect
 
 REPOSITORY = Path(__file__).parents[2]
 FINGERPRINT = "0123456789ab"
+MODELS = ("franca", "random_init")
 
 
 @pytest.fixture(scope="session")
@@ -73,20 +76,24 @@ def finish(root: Path, params: Params) -> Finish:
         linear: float = 80.0,
         suite: Params = params,
         data_digest: str = "d" * 64,
+        baseline: float = 40.0,
     ) -> dict[str, Any]:
         base = Base.model_validate(params.base.model_dump() | {"seed": seed})
         save_model(random_model(base), root / "models/franca")
-        return write_results(suite, seed, knn, linear, data_digest)
+        return write_results(suite, seed, knn, linear, data_digest, baseline)
 
     return write
 
 
-def write_results(params: Params, seed: int, knn: float, linear: float, data_digest: str) -> dict[str, Any]:
+def write_results(
+    params: Params, seed: int, knn: float, linear: float, data_digest: str, baseline: float
+) -> dict[str, Any]:
     rows = [
         row("franca", "knn", "val", knn),
         row("franca", "knn", "test", knn - 1),
         row("franca", "linear", "val", linear),
-        row("random_init", "knn", "val", 40.0),
+        row("random_init", "knn", "val", baseline),
+        row("raw_pixels", "knn", "val", 44.0),
     ]
     results = {
         "data_digest": data_digest,
@@ -96,6 +103,8 @@ def write_results(params: Params, seed: int, knn: float, linear: float, data_dig
     }
     fingerprint = f"{FINGERPRINT[:-1]}{seed:x}"
     write_json(Path("results/evaluate/results.json"), results)
+    outcomes = {(model, "knn", "val", "top1"): hits(knn if model == "franca" else baseline) for model in MODELS}
+    write_outcomes(Path("results/evaluate/outcomes.npz"), outcomes, str(results["model_digest"]))
     write_json(
         Path("results/evaluate/metrics.json"), {"knn": {"val": {"top1": knn}}, "linear": {"val": {"top1": linear}}}
     )
@@ -110,6 +119,11 @@ def write_results(params: Params, seed: int, knn: float, linear: float, data_dig
     )
     write_lines(folder, range(0, 50, 10))
     return results
+
+
+def hits(percent: float) -> Outcome:
+    """The first images of 1000 are right."""
+    return Outcome("hits", np.arange(1000) < 10 * percent, "same", 1000)
 
 
 def row(model: str, benchmark: str, split: str, value: float, half: float = 1.0) -> dict[str, Any]:

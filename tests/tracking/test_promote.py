@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from franca.errors import FrancaError
+from franca.evaluation.comparison import Evidence
 from franca.files import sha256_file
 from franca.params import Params, parse_params
 from franca.tracking import promote, register
@@ -22,7 +23,7 @@ from franca.tracking.client import connect
 claim.SETTLE_SECONDS = 0.3
 client, params = connect(), load_params(pathlib.Path("params.yaml"))
 version = client.get_model_version("franca", sys.argv[1])
-results = registry.results_of(client, version)
+results = registry.evidence_of(client, version)
 print("ready", flush=True)
 sys.stdin.readline()
 print(promote.settle(client, params, version, results).promote)
@@ -37,7 +38,7 @@ def aliases() -> dict[str, str]:
 def unreachable(params: Params) -> Params:
     """The same params with a floor that nothing reaches, so that `register` leaves a challenger."""
     values = params.model_dump(by_alias=True)
-    gates = [{"metric": "knn/val/top1", "min_improvement": 0.0, "floor": 1000.0}]
+    gates = [{"metric": "knn/val/top1", "against": "champion", "min_improvement": 0.0, "floor": 1000.0}]
     return parse_params(values | {"register": values["register"] | {"gates": gates}}, "params.yaml")
 
 
@@ -87,9 +88,9 @@ def test_champion_that_changed_while_judging_is_judged_against_again(
         return decision
 
     monkeypatch.setattr(promote, "assess", assess)
-    results = promote.results_of(client, challenger)
-    assert results
-    decision = promote.settle(client, params, challenger, results)
+    evidence = promote.evidence_of(client, challenger)
+    assert evidence and evidence.outcomes
+    decision = promote.settle(client, params, challenger, evidence)
     assert (decision.promote, decision.champion, decision.reason) == (False, "2", "it is the champion already")
 
 
@@ -125,9 +126,9 @@ def test_champion_of_another_suite_is_measured_anew(
     results = finish(seed=3, knn=72, suite=params, data_digest=sha256_file(Path("prepared/manifest.json")))
     measured: list[str] = []
 
-    def measure(folder: Path, store: Any, with_params: Params) -> dict[str, Any]:
+    def measure(folder: Path, store: Any, with_params: Params) -> Evidence:
         measured.append(sha256_file(folder / "model.safetensors"))
-        return results | {"rows": [row("franca", "knn", "val", 73), row("franca", "linear", "val", 80)]}
+        return Evidence(results | {"rows": [row("franca", "knn", "val", 73), row("franca", "linear", "val", 80)]})
 
     monkeypatch.setattr("franca.evaluation.suite.evaluate_model", measure)
     register.run(params)

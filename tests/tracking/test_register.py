@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 
 from franca.errors import FrancaError
-from franca.files import read_json, sha256_file
+from franca.files import read_json, sha256_file, write_json
 from franca.models import load_model
 from franca.params import Params, parse_params
-from franca.tracking import register
+from franca.tracking import promote, register
 from franca.tracking.client import connect
 from franca.tracking.flavor import Embedder
-from tests.tracking.conftest import Finish, Server
+from tests.tracking.conftest import Finish, Server, row
 
 RECEIPT = Path("results/register/receipt.json")
+BETTER = {"metric": "knn/val/top1", "against": "champion", "min_improvement": 0.5, "floor": None}
 
 
 def versions() -> list[int]:
@@ -146,10 +147,116 @@ def test_worse_model_stays_challenger_and_better_one_takes_over(finish: Finish, 
 
 def test_floor_keeps_a_first_model_from_the_throne(finish: Finish, params: Params) -> None:
     finish(knn=70)
-    register.run(with_gates(params, {"metric": "knn/val/top1", "min_improvement": 0.0, "floor": 90.0}))
+    register.run(
+        with_gates(params, {"metric": "knn/val/top1", "against": "champion", "min_improvement": 0.0, "floor": 90.0})
+    )
     assert read_json(RECEIPT)["aliases"] == ["challenger"]
     register.run(params)
     assert read_json(RECEIPT)["aliases"] == ["champion"], "other gates judge anew"
+
+
+def test_a_model_that_is_no_better_than_its_baselines_gets_no_alias(
+    finish: Finish, params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish(seed=0, knn=41, baseline=40.6)
+    register.run(params)
+    receipt = read_json(RECEIPT)
+    assert (receipt["version"], receipt["aliases"]) == ("1", [])
+    first, advice, *rest = receipt["decision"]
+    assert first == (
+        "no better than the same ViT with random weights and raw pixels (knn/val/top1), so it gets no alias"
+    )
+    assert "the run has only 40 steps" in advice and "only 80 training images" in advice and "base_lr" in advice
+    assert rest[0].startswith("knn/val/top1 41.00 fails: 0.40 above the same ViT with random weights, 40.60")
+    shown = capsys.readouterr().out
+    assert "franca version 1 (no alias)" in shown and first in shown
+
+    client = connect()
+    version = client.get_model_version("franca", "1")
+    assert version.tags["franca.worse_than"] == "random, pixels"
+    assert version.description == "\n".join(receipt["decision"]) == version.tags["franca.decision"]
+    promote.run(params, apply=True)
+    assert "nothing to promote; it has no champion either" in capsys.readouterr().out
+
+    finish(seed=1, knn=70)
+    register.run(params)
+    assert read_json(RECEIPT)["aliases"] == ["champion"]
+    finish(seed=2, knn=41)
+    register.run(params)
+    assert client.get_registered_model("franca").aliases == {"champion": "2"}, "nothing became of the champion"
+
+
+def test_a_challenger_that_other_results_show_no_better_loses_its_alias(finish: Finish, params: Params) -> None:
+    finish(seed=0, knn=70)
+    register.run(params)
+    finish(seed=1, knn=69)
+    register.run(params)
+    client = connect()
+    assert client.get_registered_model("franca").aliases == {"champion": "1", "challenger": "2"}
+    client.update_model_version("franca", "2", "what a person wrote")
+    finish(seed=1, knn=41)
+    register.run(params)
+    assert client.get_registered_model("franca").aliases == {"champion": "1"}
+    finish(seed=1, knn=69.5)
+    register.run(params)
+    assert client.get_registered_model("franca").aliases == {"champion": "1", "challenger": "2"}
+    version = client.get_model_version("franca", "2")
+    assert "franca.worse_than" not in version.tags and version.description == "what a person wrote"
+
+
+def test_the_same_images_are_compared_with_the_champions(finish: Finish, params: Params) -> None:
+    finish(seed=0, knn=70)
+    register.run(params)
+    finish(seed=1, knn=71.5)
+    register.run(params)
+    receipt = read_json(RECEIPT)
+    (sentence,) = (line for line in receipt["decision"] if "the champion's" in line and line.startswith("knn"))
+    assert "1.50 above the champion's 70.00" in sentence and "same images" in sentence
+    run = connect().get_run(receipt["run_id"])
+    kept = connect().download_artifacts(run.info.run_id, "results/evaluate/outcomes.npz")
+    assert Path(kept).read_bytes() == Path("results/evaluate/outcomes.npz").read_bytes()
+
+
+def test_a_champion_of_an_older_version_can_still_be_beaten(finish: Finish, params: Params) -> None:
+    """Its run has no outcomes.npz: then the intervals are those of different images."""
+    finish(seed=0, knn=70)
+    Path("results/evaluate/outcomes.npz").unlink()
+    register.run(params)
+    finish(seed=1, knn=75)
+    register.run(params)
+    receipt = read_json(RECEIPT)
+    assert receipt["aliases"] == ["champion"]
+    assert any("5.00 above the champion's 70.00" in line and "other images" in line for line in receipt["decision"])
+
+
+def test_outcomes_of_another_model_are_not_used(finish: Finish, params: Params) -> None:
+    finish(seed=0, knn=70)
+    outcomes = Path("results/evaluate/outcomes.npz").read_bytes()
+    finish(seed=1, knn=70)
+    Path("results/evaluate/outcomes.npz").write_bytes(outcomes)
+    register.run(params)
+    assert all("same images" not in line for line in read_json(RECEIPT)["decision"])
+
+
+@pytest.mark.parametrize(("rank", "aliases"), [(30.0, ["champion"]), (12.0, [])])
+def test_a_model_of_images_without_labels_is_judged_by_rank(
+    finish: Finish, params: Params, rank: float, aliases: list[str]
+) -> None:
+    results = finish()
+    keys = ("rank", "rankme"), ("position", "r2")
+    values = {"franca": (rank, 2.0), "random_init": (12.0, 60.0)}
+    rows = [
+        {**row(model, benchmark, "val", value), "metric": metric}
+        for model, pair in values.items()
+        for (benchmark, metric), value in zip(keys, pair, strict=True)
+    ]
+    skipped = dict.fromkeys(("knn", "linear"), "the train images have no labels")
+    write_json(Path("results/evaluate/results.json"), results | {"rows": rows, "skipped": skipped})
+    register.run(params)
+    receipt = read_json(RECEIPT)
+    assert receipt["aliases"] == aliases
+    assert any("gates that need no labels decide" in line for line in receipt["decision"])
+    assert not any(line.startswith("knn") for line in receipt["decision"])
 
 
 def test_another_server_is_filled_too(
@@ -256,7 +363,7 @@ def test_missing_stage_is_named(finish: Finish, params: Params, missing: str) ->
 def test_unknown_metric_in_a_gate_names_the_known_ones(finish: Finish, params: Params) -> None:
     finish()
     with pytest.raises(FrancaError, match="no metric 'knn/val/top2'; known: knn/val/top1, linear/val/top1"):
-        register.run(with_gates(params, {"metric": "knn/val/top2", "min_improvement": 0.0, "floor": None}))
+        register.run(with_gates(params, BETTER | {"metric": "knn/val/top2"}))
 
 
 def test_links_lead_to_the_pages_of_a_server() -> None:

@@ -2,37 +2,78 @@
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from franca.data.store import SplitName
-from franca.evaluation.features import Backbone, Dataset
-from franca.evaluation.intervals import Score, accuracy_score
+from franca.evaluation.features import Backbone, Dataset, LeftOut
+from franca.evaluation.intervals import Measurement, Resampling, measure
 from franca.evaluation.knn import knn_predict
+from franca.evaluation.outcomes import Outcome
 from franca.params import Params
 
+CONTROLS = ("knn_random_dims", "knn_components")
+"""Benchmarks of as many dimensions as a level has: drawn at random, and the first principal components of train."""
+OVERSAMPLING = 16
+"""Components computed beyond those used, for the accuracy of a randomized decomposition."""
 
-def run(backbone: Backbone, data: Dataset, params: Params) -> Iterator[Score]:
+
+def run(backbone: Backbone, data: Dataset, params: Params) -> Iterator[Measurement | LeftOut]:
     """top1 of benchmark `knn`, and top1_D of `knn_levels` on the first D features for each level D."""
     whole = data.labeled("train")[0].shape[1]
-    for split in data.splits(labeled=True):
+    for split in data.labeled_splits():
+        if isinstance(split, LeftOut):
+            yield split
+            continue
         for width in backbone.levels or (whole,):
             predicted, labels = predict(data, split, params, width)
             if backbone.levels:
-                yield accuracy_score("knn_levels", split, f"top1_{width}", predicted == labels, params)
+                yield accuracy("knn_levels", split, f"top1_{width}", predicted == labels, data, params)
             if width == whole:
-                yield accuracy_score("knn", split, "top1", predicted == labels, params)
+                yield accuracy("knn", split, "top1", predicted == labels, data, params)
+
+
+def controls(data: Dataset, widths: tuple[int, ...], params: Params) -> Iterator[Measurement]:
+    """top1_D of `CONTROLS` for each width D: what a Matryoshka level of that width has to beat."""
+    train = data.labeled("train")[0].float()
+    widths = tuple(width for width in widths if width <= train.shape[1])
+    if not widths:
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(params.base.seed)
+        order = torch.randperm(train.shape[1]).to(train.device)
+        mean = train.mean(dim=0)
+        rank = min(max(widths) + OVERSAMPLING, *train.shape)
+        axes = torch.svd_lowrank((train - mean).cpu(), q=rank, niter=4)[2].to(train.device)
+    for split in data.labeled_splits():
+        if isinstance(split, LeftOut):
+            continue
+        features, labels = data.labeled(split)
+        for width in widths:
+            drawn, components = order[:width], axes[:, :width]
+            for benchmark, known, asked in (
+                (CONTROLS[0], train[:, drawn], features[:, drawn]),
+                (CONTROLS[1], (train - mean) @ components, (features - mean) @ components),
+            ):
+                predicted = _classify(known, asked, data, params)
+                yield accuracy(benchmark, split, f"top1_{width}", predicted == labels, data, params)
 
 
 def predict(data: Dataset, split: SplitName, params: Params, width: int | None = None) -> tuple[Tensor, Tensor]:
     """Predicted and true classes (N,) of a split's labeled images, from their first `width` features."""
-    train, labels = data.labeled("train")
     queries, truth = data.labeled(split)
-    shares = knn_predict(
-        train[:, :width],
-        labels,
-        queries[:, :width],
-        len(data.classes),
-        params.evaluate.knn_k,
-        params.evaluate.knn_temperature,
-    )
-    return shares.argmax(1), truth
+    return _classify(data.labeled("train")[0][:, :width], queries[:, :width], data, params), truth
+
+
+def accuracy(
+    benchmark: str, split: SplitName, metric: str, correct: Tensor, data: Dataset, params: Params
+) -> Measurement:
+    """Share of the split's labeled images that are right, `correct` (n,)."""
+    outcome = Outcome("hits", correct.cpu().numpy(), data.images(split), len(correct))
+    return measure(benchmark, split, metric, outcome, Resampling.of(params))
+
+
+def _classify(train: Tensor, queries: Tensor, data: Dataset, params: Params) -> Tensor:
+    labels = data.labeled("train")[1]
+    k, temperature = params.evaluate.knn_k, params.evaluate.knn_temperature
+    return knn_predict(train, labels, queries, len(data.classes), k, temperature).argmax(1)

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 from torch.nn.functional import one_hot
 
-from franca.evaluation.features import Backbone, Dataset
-from franca.evaluation.intervals import Score, accuracy_score
+from franca.evaluation.benchmarks.knn import accuracy
+from franca.evaluation.features import Backbone, Dataset, LeftOut
+from franca.evaluation.intervals import Measurement
 from franca.evaluation.probes import fit_logistic
 from franca.params import Params
 
 
-def run(backbone: Backbone, data: Dataset, params: Params) -> Iterator[Score]:
+def run(backbone: Backbone, data: Dataset, params: Params) -> Iterator[Measurement | LeftOut]:
     """top1 of benchmark `linear`."""
     train, labels = data.labeled("train")
     queries, truth = data.labeled("val")
@@ -18,6 +19,9 @@ def run(backbone: Backbone, data: Dataset, params: Params) -> Iterator[Score]:
     probes = fit_logistic(train, targets, params.evaluate.linear_c)
     hits = [int((probe(queries).argmax(1) == truth).sum()) for probe in probes]
     best = probes[hits.index(max(hits))]
-    for split in data.splits(labeled=True):
+    for split in data.labeled_splits():
+        if isinstance(split, LeftOut):
+            yield split
+            continue
         queries, truth = data.labeled(split)
-        yield accuracy_score("linear", split, "top1", best(queries).argmax(1) == truth, params)
+        yield accuracy("linear", split, "top1", best(queries).argmax(1) == truth, data, params)

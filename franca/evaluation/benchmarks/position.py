@@ -5,13 +5,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from franca.evaluation.features import Backbone, Dataset, Skipped
-from franca.evaluation.intervals import Score, resampled_score
+from franca.evaluation.features import Backbone, Dataset, Skipped, evenly_spaced
+from franca.evaluation.intervals import Measurement, Resampling, measure
+from franca.evaluation.outcomes import Outcome
 from franca.evaluation.probes import fit_ridge
 from franca.params import Params
 
 
-def run(backbone: Backbone, data: Dataset, params: Params) -> Iterator[Score]:
+def run(backbone: Backbone, data: Dataset, params: Params) -> Iterator[Measurement]:
     """r2 of benchmark `position`: explained variance of row and column, their mean; below 0 counts as 0."""
     train = data.parts["train"].patches
     if not len(train):
@@ -19,9 +20,12 @@ def run(backbone: Backbone, data: Dataset, params: Params) -> Iterator[Score]:
     if min(train.shape[1:3]) < 2:
         raise Skipped("an image has a single row or column of patches")
     probe = fit_ridge(train.flatten(0, 2), places(train).flatten(0, 2))
-    for split in data.splits(labeled=False):
+    for split in data.splits():
         patches = data.parts[split].patches
-        yield resampled_score("position", split, "r2", squares(probe(patches), places(patches)), r2, params)
+        sums = squares(probe(patches), places(patches)).double().cpu().numpy()
+        rows = evenly_spaced(len(data.parts[split].labels), len(patches))
+        outcome = Outcome("sums", sums, data.images(split, rows), len(sums))
+        yield measure("position", split, "r2", outcome, Resampling.of(params))
 
 
 def places(patches: Tensor) -> Tensor:
@@ -32,10 +36,5 @@ def places(patches: Tensor) -> Tensor:
 
 
 def squares(predicted: Tensor, truth: Tensor) -> Tensor:
-    """(P, 4): for row and column of an image, squared error and squared distance from the middle, summed."""
-    return torch.cat([((other - truth) ** 2).sum((1, 2)) for other in (predicted, torch.full_like(truth, 0.5))], dim=1)
-
-
-def r2(sums: Tensor) -> Tensor:
-    error, spread = sums.unflatten(-1, (2, 2)).unbind(-2)
-    return 100 * (1 - error / spread).mean(-1).clamp_min(0)
+    """(P, 2, 2): squared error and squared distance from the middle, each for row and column, summed over an image."""
+    return torch.stack([((other - truth) ** 2).sum((1, 2)) for other in (predicted, torch.full_like(truth, 0.5))], 1)

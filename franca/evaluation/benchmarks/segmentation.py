@@ -10,9 +10,11 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from franca.data.store import SPLITS, DenseSet, SplitName, Store
-from franca.evaluation.features import Backbone, Skipped, to_tensor
-from franca.evaluation.intervals import Score, resampled_score
+from franca.evaluation.features import Backbone, LeftOut, Skipped, to_tensor
+from franca.evaluation.intervals import Measurement, Resampling, measure
+from franca.evaluation.outcomes import Outcome, images_digest
 from franca.evaluation.probes import LinearMap, fit_logistic
+from franca.evaluation.statistics import mean_iou
 from franca.params import Params
 
 TRAIN_TOKENS = 1 << 18
@@ -31,28 +33,37 @@ class Segmenter:
         return upsample(self.head(patch_features(self.backbone, image, self.side)), image)
 
 
-def run(backbone: Backbone, store: Store, params: Params) -> tuple[Segmenter, list[Score]]:
+def run(backbone: Backbone, store: Store, params: Params) -> tuple[Segmenter, list[Measurement | LeftOut]]:
     """miou and pixel_accuracy of benchmark `segmentation`; the regularization is chosen on val."""
     train, val, test = (_dense(store, split) for split in SPLITS)
     side = params.evaluate.dense_size
     features, targets = _train_tokens(backbone, train, side)
     if not len(features):
         raise Skipped("the dense set has no train image with a label")
+    if int((targets.sum(0) > 0).sum()) < 2:
+        raise Skipped("the masks of the dense set's train images have a single class")
     heads = fit_logistic(features, targets, params.evaluate.linear_c)
     trials = _confusions(backbone, val, side, heads)
     if not trials.sum():
         raise Skipped("the dense set has no val image with a label")
-    best = int(mean_iou(trials.sum(1)).argmax())
+    best = int(mean_iou(overlaps(trials.sum(1)).numpy()).argmax())
     confusions: dict[SplitName, Tensor] = {
         "val": trials[best],
         "test": _confusions(backbone, test, side, [heads[best]])[0],
     }
-    scores = []
+    scores: list[Measurement | LeftOut] = []
     for split, confusion in confusions.items():
-        labeled = confusion[confusion.sum((1, 2)) > 0]
-        if len(labeled):
-            scores.append(resampled_score("segmentation", split, "miou", labeled, mean_iou, params))
-            scores.append(resampled_score("segmentation", split, "pixel_accuracy", labeled, pixel_accuracy, params))
+        rows = (confusion.sum((1, 2)) > 0).nonzero()[:, 0]
+        if not len(rows):
+            continue
+        labeled = confusion[rows]
+        if int((labeled.sum((0, 2)) > 0).sum()) < 2:
+            scores.append(LeftOut(split, f"the masks of the dense set's {split} images have a single class"))
+            continue
+        images = images_digest(store.digest, split, rows.numpy(), dense=True)
+        for metric, sums in (("miou", overlaps(labeled)), ("pixel_accuracy", right_pixels(labeled))):
+            outcome = Outcome("sums", sums.numpy(), images, len(rows))
+            scores.append(measure("segmentation", split, metric, outcome, Resampling.of(params)))
     return Segmenter(backbone, side, heads[best]), scores
 
 
@@ -71,16 +82,15 @@ def upsample(logits: Tensor, image: Image.Image) -> Tensor:
     return grown[0].argmax(0)
 
 
-def mean_iou(confusion: Tensor) -> Tensor:
-    """Mean intersection over union, 0 to 100, over the classes that occur, of matrices (…, K, K) of pixels."""
+def overlaps(confusion: Tensor) -> Tensor:
+    """Pixels (…, 2, K) in the intersection and in the union of each class, of matrices (…, K, K) of pixels."""
     hits = confusion.diagonal(dim1=-2, dim2=-1)
-    union = confusion.sum(-1) + confusion.sum(-2) - hits
-    return 100 * (hits / union).nanmean(-1)
+    return torch.stack([hits, confusion.sum(-1) + confusion.sum(-2) - hits], dim=-2)
 
 
-def pixel_accuracy(confusion: Tensor) -> Tensor:
-    """Share of the pixels that are right, 0 to 100."""
-    return 100 * confusion.diagonal(dim1=-2, dim2=-1).sum(-1) / confusion.sum((-2, -1))
+def right_pixels(confusion: Tensor) -> Tensor:
+    """Right pixels and all pixels, (…, 2), of matrices (…, K, K) of pixels."""
+    return torch.stack([confusion.diagonal(dim1=-2, dim2=-1).sum(-1), confusion.sum((-2, -1))], dim=-1)
 
 
 def _dense(store: Store, split: SplitName) -> DenseSet:
