@@ -16,7 +16,8 @@ PIPELINE = read_yaml(ROOT / "dvc.yaml")["stages"]
 
 # How a stage is started, told and watched; none of it can change a result.
 GLUE = {
-    f"franca/{name}.py" for name in ("__init__", "__main__", "cli", "errors", "files", "params", "paths", "process")
+    f"franca/{name}.py"
+    for name in ("__init__", "__main__", "cli", "errors", "files", "params", "paths", "process", "yaml_file")
 } | {f"franca/plan/{name}.py" for name in ("counting", "estimate", "hardware", "report")}
 
 

@@ -75,7 +75,7 @@ def test_a_set_up_has_the_script(tmp_path: Path) -> None:
     install = line.strip().lstrip("@").replace("pip", f"{sys.executable} -m pip --python {environment}/bin/python", 1)
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"PIP_NO_INDEX": "1"}
     subprocess.run(install, shell=True, cwd=checkout, env=clean, check=True)
-    command = [environment / "bin/franca", "params", "list"]
+    command = [f"{environment}/bin/franca", "params", "list"]
     done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True)
     assert done.returncode == 0 and "cpu-demo  " in done.stdout
     other = subprocess.run(
