@@ -21,6 +21,7 @@ from franca.process import follow_parent
 
 STAGES = {
     "prepare": ("franca.data.prepare", "verify, split and pack the images"),
+    "weights": ("franca.weights.digests", "record digests of the model folders that the parameters name"),
     "pretrain": ("franca.pretrain.loop", "train a vision transformer without labels"),
     "disentangle": ("franca.rasa", "remove position from patch features (RASA)"),
     "evaluate": ("franca.evaluation.suite", "measure the model beside its baselines"),
@@ -184,8 +185,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.command in STAGES:
         if "DVC_ROOT" in os.environ:
             follow_parent()
-        # Of several training processes the first one speaks for all.
-        with _recorded(arguments.command) if os.environ.get("RANK", "0") == "0" else nullcontext():
+        # Of several training processes the first one speaks for all. The weights stage runs every time, for nothing.
+        recorded = os.environ.get("RANK", "0") == "0" and arguments.command != "weights"
+        with _recorded(arguments.command) if recorded else nullcontext():
             stage = importlib.import_module(STAGES[arguments.command][0])
             if arguments.command == "pretrain":
                 from franca.tracking import mirror

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from franca.errors import FrancaError
+from franca.yaml_file import read_yaml
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -362,19 +361,6 @@ def scaled_lr(optimizer: Optimizer, batch_size: int) -> float:
     return optimizer.base_lr * math.sqrt(batch_size / 1024)
 
 
-def read_yaml(path: Path) -> Any:
-    """Parse a YAML 1.2 file (1e-5 is a number there)."""
-    try:
-        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FrancaError(f"{path}: no such file; `franca params use cpu-demo` writes one") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        place = getattr(error, "problem_mark", None)
-        where = f" line {place.line + 1}" if place else ""
-        problem = getattr(error, "problem", None) or "not text"
-        raise FrancaError(f"{path}{where}: not valid YAML: {problem}") from None
-
-
 def parse_params(values: Any, origin: str) -> Params:
     """Validate a tree of values; `origin` names the file in the error, one line a fault."""
     try:
@@ -384,16 +370,20 @@ def parse_params(values: Any, origin: str) -> Params:
 
 
 def load_params(path: Path) -> Params:
-    return parse_params(read_yaml(path), str(path))
+    """Read and validate a parameter file; FrancaError with one line for each fault."""
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        kind = "empty" if values is None else "not a mapping of sections"
+        raise FrancaError(f"{path}: {kind}; `franca params use cpu-demo` writes a whole file")
+    return parse_params(values, str(path))
 
 
 def fault_lines(error: ValidationError) -> list[str]:
     """One line for each fault: the path of the key, what is wrong, and the value given."""
     lines = []
     for fault in error.errors(include_url=False):
-        where = ".".join(str(part) for part in fault["loc"]) or "params"
-        value = json.dumps(fault["input"], default=str)
-        value = value if len(value) <= 60 else value[:57] + "..."
+        where = ".".join(_shown(part) for part in fault["loc"]) or "params"
+        value = _spelled(fault["input"])
         message = fault["msg"].removeprefix("Value error, ")
         match fault["type"]:
             case "missing":
@@ -405,6 +395,24 @@ def fault_lines(error: ValidationError) -> list[str]:
             case _:
                 lines.append(f"{where}: {message[0].lower()}{message[1:]}, not {value}")
     return lines
+
+
+def _shown(part: int | str) -> str:
+    """A part of a key's path; a key that would break the line is quoted."""
+    text = str(part)
+    return _cut(text if text.isprintable() else json.dumps(text))
+
+
+def _spelled(value: Any) -> str:
+    """A value as JSON, or by its type if it has no such form (keys that are dates, integers of 5,000 digits)."""
+    try:
+        return _cut(json.dumps(value, default=str))
+    except (TypeError, ValueError):
+        return f"a value of type {type(value).__name__}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _suggestion(location: tuple[int | str, ...]) -> str:

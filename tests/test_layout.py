@@ -17,7 +17,7 @@ PIPELINE = read_yaml(ROOT / "dvc.yaml")["stages"]
 # How a stage is started, told and watched; none of it can change a result.
 GLUE = {
     f"franca/{name}.py"
-    for name in ("__init__", "__main__", "advice", "cli", "errors", "files", "params", "paths", "process")
+    for name in ("__init__", "__main__", "advice", "cli", "errors", "files", "params", "paths", "process", "yaml_file")
 } | {f"franca/plan/{name}.py" for name in ("counting", "estimate", "hardware", "report")}
 
 

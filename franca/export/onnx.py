@@ -37,7 +37,9 @@ def write(model: FrancaModel, folder: Path) -> Contents:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise FrancaError(f"onnx: {error.name} is not installed; pip install 'franca[onnx]'") from None
+        raise FrancaError(
+            f"onnx: {error.name} is not installed; run `pip install -e '.[onnx]'` in the checkout"
+        ) from None
     path = folder / "model.onnx"
     model = _static(model)
     _export(model, path)

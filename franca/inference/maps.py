@@ -31,6 +31,8 @@ MAX_PATCHES = 1 << 16
 FITTED_IMAGES = 16
 """So many images, evenly spaced, determine the colors of all."""
 FITTED_PATCHES = 1 << 15
+KEPT_PATCHES = 1 << 14
+"""Features of the fitted images are kept for drawing if they are this many patches at most, else computed again."""
 
 
 class Seen(NamedTuple):
@@ -56,9 +58,12 @@ def run(images: Sequence[Path], output: Path, source: str, *, block: int | None,
     about = f"{source}, block {depth - 1 if block is None else block % depth} (0 to {depth - 1})"
     with strict_decoding():
         good = _readable(paths, side, model.patch_size)
-        look = lru_cache(FITTED_IMAGES)(lambda path: see(model, open_image(path, side, model.patch_size), block))
-        tokens = torch.cat([look(good[row]).patches.flatten(0, 1) for row in evenly_spaced(len(good), FITTED_IMAGES)])
-        colors = PrincipalColors.fit(tokens[:: -(-len(tokens) // FITTED_PATCHES)])
+        fitted = [list(good)[row] for row in evenly_spaced(len(good), FITTED_IMAGES)]
+        patches = sum(good[path] for path in fitted)
+        kept = len(fitted) if patches <= KEPT_PATCHES else 1
+        look = lru_cache(kept)(lambda path: see(model, open_image(path, side, model.patch_size), block))
+        step = -(-patches // FITTED_PATCHES)
+        colors = PrincipalColors.fit(torch.cat([look(path).patches.flatten(0, 1)[::step] for path in fitted]))
         root = os.path.commonpath([path.absolute().parent for path in good])
         for path in tqdm(good, desc="maps", unit="image", disable=None):
             seen = look(path)
@@ -103,15 +108,16 @@ def _list(images: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(paths))
 
 
-def _readable(paths: list[Path], side: int, patch_size: int) -> list[Path]:
-    good = []
+def _readable(paths: list[Path], side: int, patch_size: int) -> dict[Path, int]:
+    """Return the number of patches of each image that can be drawn; name the others."""
+    good = {}
     for path in tqdm(paths, desc="images", unit="image", disable=None):
         try:
-            open_image(path, side, patch_size)
+            image = open_image(path, side, patch_size)
         except FrancaError as error:
             tqdm.write(f"left out: {error}", file=sys.stderr)
         else:
-            good.append(path)
+            good[path] = image.width * image.height // patch_size**2
     if not good:
         raise FrancaError("no image is left to be drawn")
     return good

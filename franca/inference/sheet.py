@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 # Lengths in inches.
 _WIDTH, _MARGIN, _GAP, _TITLE, _CAPTION = 9.0, 0.15, 0.12, 0.55, 0.25
+_MAX_HEIGHT = 40.0
+_MIN_ASPECT = 1 / 8
 _MAX_CHARACTERS = 110
 
 
@@ -19,12 +21,25 @@ class Tile(NamedTuple):
 
 
 def draw(title: str, subtitle: str, bands: list[list[Tile]], aspect: float) -> Figure:
-    """A figure of bands of tiles, each `aspect` times as high as wide; a band breaks into rows where it is long."""
+    """A figure of bands of tiles, each `aspect` times as high as wide; a band breaks into rows if it is long.
+
+    Strips are drawn less tall, so that the figure is no taller than `_MAX_HEIGHT`, or less flat (`_MIN_ASPECT`). The
+    subtitle then says that the tiles are not to scale.
+    """
     rows = [row for band in bands for row in _rows(band)]
-    height = _TITLE + sum(_CAPTION + aspect * _width(columns) + _GAP for columns, _ in rows)
+    widths = sum(_width(columns) for columns, _ in rows)
+    room = _MAX_HEIGHT - _TITLE - len(rows) * (_CAPTION + _GAP)
+    shown = max(min(aspect, room / widths), _MIN_ASPECT)
+    if shown != aspect:
+        aspect, subtitle = shown, f"not to scale; {subtitle}"
+    height = _TITLE + len(rows) * (_CAPTION + _GAP) + aspect * widths
     figure = Figure(figsize=(_WIDTH, height))
-    figure.text(_MARGIN / _WIDTH, 1 - 0.27 / height, _shortened(title), fontsize=10, fontweight="bold")
-    figure.text(_MARGIN / _WIDTH, 1 - 0.46 / height, _shortened(subtitle), fontsize=10, color="#6c757d")
+    figure.text(
+        _MARGIN / _WIDTH, 1 - 0.27 / height, _shortened(title), fontsize=10, fontweight="bold", parse_math=False
+    )
+    figure.text(
+        _MARGIN / _WIDTH, 1 - 0.46 / height, _shortened(subtitle), fontsize=10, color="#6c757d", parse_math=False
+    )
     top = height - _TITLE
     for columns, row in rows:
         width = _width(columns)

@@ -35,6 +35,7 @@ class Features(NamedTuple):
 class FrancaModel(nn.Module):
     """Maps uint8 images (B, 3, H, W), H and W multiples of the patch size, to `Features`.
 
+    Each call raises TypeError for images of another dtype, and ValueError for another shape (see `check_images`).
     The pooled features of our backbone are its class token; those of a timm model what it puts before its classifier.
     `position_planes` (rounds, 2, D) are what RASA takes out of the patches, all in one product with
     `patch_projection` (D, D). `dim` leading dimensions are kept (a Matryoshka truncation); all if None.
@@ -106,7 +107,53 @@ class FrancaModel(nn.Module):
         return [_block_features(block, self.backbone.cls_token is not None) for block in blocks]
 
     def _normalize(self, images: Tensor) -> Tensor:
+        check_images(images, self.patch_size)
         return normalize(images.float() / 255, self.mean, self.std)
+
+
+def check_images(images: Any, patch_size: int) -> None:
+    """Check that `images` are what a model takes: a uint8 tensor (B, 3, H, W) whose sides are multiples of the patch.
+
+    Values of another dtype would give features, but wrong ones: divided by 255 twice, an image in 0..1 is black.
+
+    Raises:
+        TypeError: if `images` is no tensor, or not of dtype uint8.
+        ValueError: if it has another shape.
+    """
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images: a {type(images).__name__}, not a torch.Tensor of uint8; {_conversion(images)}")
+    if images.dtype != torch.uint8:
+        way = (
+            "the model normalizes images itself: convert values in 0..1 by (images * 255).round().to(torch.uint8)"
+            if images.is_floating_point()
+            else "convert values in 0..255 by images.to(torch.uint8)"
+        )
+        raise TypeError(f"images: {images.dtype}, not torch.uint8; {way}")
+    shape = tuple(images.shape)
+    if len(shape) == 3 and 3 in (shape[0], shape[2]):
+        way = "add the batch dimension: images[None]" + ("" if shape[0] == 3 else ".permute(0, 3, 1, 2)")
+    elif len(shape) == 4 and shape[1] != 3 and shape[3] == 3:
+        way = "move the channels in front: images.permute(0, 3, 1, 2)"
+    elif len(shape) == 4 and shape[1] == 1:
+        way = "repeat the gray channel: images.expand(-1, 3, -1, -1)"
+    elif len(shape) == 4 and shape[1] == 4:
+        way = "leave the alpha channel out: images[:, :3]"
+    elif len(shape) != 4 or shape[1] != 3:
+        way = "stack RGB images, (3, H, W) each"
+    elif any(side < 1 or side % patch_size for side in shape[2:]):
+        raise ValueError(
+            f"images: {shape[2]} x {shape[3]} pixels (H x W) are not multiples of the patch size {patch_size};"
+            " resize or crop them"
+        )
+    else:
+        return
+    raise ValueError(f"images: shape {shape}, not (B, 3, H, W); {way}")
+
+
+def _conversion(images: Any) -> str:
+    if hasattr(images, "__array_interface__") and hasattr(images, "ndim"):
+        return "convert an array by torch.from_numpy(images)"
+    return "stack uint8 tensors (3, H, W), for example torchvision's pil_to_tensor of each image"
 
 
 def _block_features(block: Tensor | tuple[Tensor, Tensor], has_class_token: bool) -> Features:

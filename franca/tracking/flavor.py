@@ -22,13 +22,19 @@ class Embedder:
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embeddings, float32 (N, D), of RGB images, uint8 (N, H, W, 3), H and W the side the model was trained at.
 
-        Raises FrancaError for anything else, before any work is done.
+        Raises FrancaError for anything else, and for a batch that is black throughout, before any work is done.
         """
         side = self.model.image_size
         shape, dtype = getattr(images, "shape", None), getattr(images, "dtype", None)
         if shape is None or len(shape) != 4 or shape[1:] != (side, side, 3) or dtype != np.uint8:
             given = f"{dtype} {shape}" if shape is not None else type(images).__name__
-            raise FrancaError(f"images must be a uint8 array of shape (N, {side}, {side}, 3), not {given}")
+            raise FrancaError(
+                f"images must be a uint8 array of shape (N, {side}, {side}, 3), not {given};"
+                " convert values in 0..1 by (images * 255).round().astype(numpy.uint8)"
+            )
+        # MLflow's server casts JSON numbers to uint8 before this call, which leaves 0 and 1 of an image in 0..1.
+        if images.size and images.max() <= 1:
+            raise FrancaError("images: all values are 0 or 1, as those in 0..1 are once cast to uint8; send 0..255")
         pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
         with torch.inference_mode():
             parts = [self.model(part.to(self._device)).pooled.cpu() for part in pixels.split(BATCH)]

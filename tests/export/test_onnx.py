@@ -85,5 +85,5 @@ def test_a_missing_package_is_named(
     make_model: MakeModel, exported: Exported, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(FrancaError, match=rf"onnx: {package} is not installed; pip install 'franca\[onnx\]'"):
+    with pytest.raises(FrancaError, match=rf"onnx: {package} is not installed; run `pip install -e '.\[onnx\]'`"):
         exported(make_model(), "onnx")

@@ -144,3 +144,49 @@ def test_rows_of_a_sheet_are_full(count: int, columns: int) -> None:
         box = axes.get_window_extent()
         assert abs(box.height / box.width - 0.5) < 0.01
         assert 0 <= axes.get_position().x0 < axes.get_position().x1 <= 1 and axes.get_position().y0 > 0
+
+
+@pytest.mark.parametrize("size", [(10, 4000), (2, 3000), (4000, 10), (3000, 2), (1, 1)])
+def test_the_sheet_of_a_strip_is_bounded(
+    tmp_path: Path, model_folder: Path, picture: Picture, size: tuple[int, int]
+) -> None:
+    (tmp_path / "strip.png").write_bytes(picture(0, size))
+    assert run(tmp_path / "maps", model_folder, tmp_path / "strip.png", "--size", 8) == 0
+    with Image.open(tmp_path / "maps/strip.png.png") as sheet:
+        assert sheet.width == 1350 and sheet.height <= 6000
+        drawn = np.asarray(sheet.convert("RGB"))
+    # Each of the three tiles of the first row shows something.
+    for column in range(3):
+        part = drawn[120:, 1350 * column // 3 + 30 : 1350 * (column + 1) // 3 - 30]
+        assert (part < 250).any(axis=2).sum() > 1000
+
+
+@pytest.mark.parametrize("aspect", [1e-9, 0.01, 1 / 8, 1, 5, 400, 1e9])
+@pytest.mark.parametrize("heads", [1, 24])
+def test_a_sheet_is_bounded_and_says_so(aspect: float, heads: int) -> None:
+    tiles = [Tile(f"head {index}", np.eye(4)) for index in range(heads)]
+    figure = draw("title", "subtitle", [tiles[:3], tiles], aspect)
+    assert figure.get_figheight() <= 40.01
+    (box, *_) = (axes.get_window_extent() for axes in figure.axes)
+    same = abs(box.height / box.width / aspect - 1) < 0.01
+    assert same or figure.texts[1].get_text() == "not to scale; subtitle"
+    assert same or not 1 / 8 <= aspect <= 1
+    assert min(axes.get_position().y0 for axes in figure.axes) >= 0
+
+
+def test_a_name_is_no_formula(tmp_path: Path, model_folder: Path, picture: Picture) -> None:
+    name = "price $5 and \\frac{$ _^.png"
+    (tmp_path / name).write_bytes(picture(0))
+    assert run(tmp_path / "maps", model_folder, tmp_path / name) == 0
+    assert [path.name for path in (tmp_path / "maps").iterdir()] == [f"{name}.png"]
+
+
+def test_large_features_are_not_kept(
+    photos: Path, tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The maps are the same whether features are kept between fitting and drawing or computed again."""
+    assert run(tmp_path / "kept", model_folder, photos) == 0
+    monkeypatch.setattr(maps, "KEPT_PATCHES", 1)
+    assert run(tmp_path / "again", model_folder, photos) == 0
+    for path in (tmp_path / "kept").rglob("*.png"):
+        assert path.read_bytes() == (tmp_path / "again" / path.relative_to(tmp_path / "kept")).read_bytes()

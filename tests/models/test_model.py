@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +177,81 @@ def test_other_names_are_refused() -> None:
         FrancaModel("no_such_vit", 32, MEAN, STD)
     with pytest.raises(FrancaError, match=r"resnet18: (timm makes no|a ResNet)"):
         FrancaModel("resnet18", 32, MEAN, STD)
+
+
+def float_images() -> torch.Tensor:
+    return make_images().float() / 255
+
+
+WRONG_TYPES = {
+    "float in 0..1": (
+        float_images,
+        "torch.float32, not torch.uint8; the model normalizes images itself: convert values",
+    ),
+    "half": (lambda: float_images().half(), r"\(images \* 255\).round\(\).to\(torch.uint8\)"),
+    "bfloat16": (lambda: float_images().bfloat16(), "torch.bfloat16, not torch.uint8"),
+    "float in 0..255": (lambda: make_images().double(), "torch.float64, not torch.uint8"),
+    "int64": (lambda: make_images().long(), r"torch.int64, not torch.uint8; convert values in 0..255 by images.to"),
+    "bool": (lambda: make_images() > 9, "torch.bool, not torch.uint8"),
+    "array": (lambda: make_images().numpy(), r"a ndarray, not a torch.Tensor of uint8; .*torch.from_numpy\(images\)"),
+    "list": (lambda: list(make_images()), "a list, not a torch.Tensor of uint8; stack uint8 tensors"),
+    "nothing": (lambda: None, "a NoneType, not a torch.Tensor of uint8"),
+}
+WRONG_SHAPES = {
+    "channels last": ((2, 32, 48, 3), r"shape \(2, 32, 48, 3\), not \(B, 3, H, W\); .*images.permute\(0, 3, 1, 2\)"),
+    "no batch": ((3, 32, 32), r"shape \(3, 32, 32\), not .*: images\[None\]$"),
+    "no batch, channels last": ((32, 32, 3), r": images\[None\].permute\(0, 3, 1, 2\)$"),
+    "gray": ((2, 1, 32, 32), r"repeat the gray channel: images.expand\(-1, 3, -1, -1\)"),
+    "alpha": ((2, 4, 32, 32), r"leave the alpha channel out: images\[:, :3\]"),
+    "two channels": ((2, 2, 32, 32), r"stack RGB images, \(3, H, W\) each"),
+    "gray, no batch": ((32, 32), "stack RGB images"),
+    "video": ((1, 2, 3, 32, 32), "stack RGB images"),
+    "a side too long": (
+        (2, 3, 33, 32),
+        r"33 x 32 pixels \(H x W\) are not multiples of the patch size 8; resize or crop",
+    ),
+    "a side too short": ((2, 3, 32, 4), "32 x 4 pixels"),
+    "no pixels": ((2, 3, 0, 32), "0 x 32 pixels"),
+}
+
+
+def ways_in(model: FrancaModel) -> list[Callable[[Any], Any]]:
+    return [model, model.forward_features, model.forward_intermediates]
+
+
+@pytest.mark.parametrize("name", WRONG_TYPES)
+def test_images_of_another_type_are_refused(model: FrancaModel, name: str) -> None:
+    make, reason = WRONG_TYPES[name]
+    for call in ways_in(model):
+        with pytest.raises(TypeError, match=f"^images: .*{reason}") as caught:
+            call(make())
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", WRONG_SHAPES)
+def test_images_of_another_shape_are_refused(model: FrancaModel, name: str) -> None:
+    shape, reason = WRONG_SHAPES[name]
+    for call in ways_in(model):
+        with pytest.raises(ValueError, match=f"^images: .*{reason}"):
+            call(torch.zeros(shape, dtype=torch.uint8))
+
+
+def test_what_the_messages_say_to_do_is_right(model: FrancaModel) -> None:
+    images = make_images()
+    floats = images.float() / 255
+    for converted in (
+        (floats * 255).round().to(torch.uint8),
+        torch.from_numpy(images.numpy()),
+        images.permute(0, 2, 3, 1).permute(0, 3, 1, 2),
+    ):
+        assert torch.equal(model(converted).pooled, model(images).pooled)
+    assert torch.equal(model(images[0][None]).pooled, model(images[:1]).pooled)
+    assert model(images[:, :1].expand(-1, 3, -1, -1)).pooled.shape == (2, 32)
+
+
+def test_timm_models_refuse_the_same() -> None:
+    model = FrancaModel("vit_wee_patch16_reg1_gap_256", 32, MEAN, STD)
+    with pytest.raises(TypeError, match=r"not torch\.uint8"):
+        model(torch.rand(1, 3, 32, 32))
+    with pytest.raises(ValueError, match="not multiples of the patch size 16"):
+        model(torch.zeros(1, 3, 24, 32, dtype=torch.uint8))

@@ -99,6 +99,9 @@ def test_predict_refuses_other_arrays_in_one_line(finish: Finish) -> None:
     for bad in (good.astype(np.float32), good[:, :8], good[0], good.transpose(0, 3, 1, 2), [[1]]):
         with pytest.raises(FrancaError, match=r"^images must be a uint8 array of shape \(N, 16, 16, 3\), not [^\n]*$"):
             model.predict(bad)  # type: ignore[arg-type]
+    for black in (good, np.random.default_rng(0).random(good.shape).astype(np.uint8)):
+        with pytest.raises(FrancaError, match=r"^images: all values are 0 or 1, [^\n]*; send 0..255$"):
+            model.predict(black)
 
 
 def test_second_time_adds_nothing(finish: Finish, params: Params) -> None:
@@ -281,7 +284,7 @@ def test_lost_artifacts_are_sent_again_into_the_same_version(finish: Finish, par
     shutil.rmtree("mlartifacts")
     register.run(params)
     assert versions() == [1]
-    assert mlflow.pyfunc.load_model("models:/franca@champion").predict(np.zeros((1, 16, 16, 3), np.uint8)).shape == (
+    assert mlflow.pyfunc.load_model("models:/franca@champion").predict(np.full((1, 16, 16, 3), 9, np.uint8)).shape == (
         1,
         16,
     )
@@ -337,9 +340,9 @@ def test_real_server_dies_is_emptied_and_filled_again(
     register.run(params)
     assert versions() == [1]
     assert read_json(RECEIPT)["aliases"] == ["champion"]
-    embeddings = mlflow.pyfunc.load_model("models:/franca@champion").predict(np.zeros((1, 16, 16, 3), np.uint8))
+    embeddings = mlflow.pyfunc.load_model("models:/franca@champion").predict(np.full((1, 16, 16, 3), 9, np.uint8))
     np.testing.assert_array_equal(
-        embeddings, Embedder(load_model(Path("models/franca"))).predict(np.zeros((1, 16, 16, 3), np.uint8))
+        embeddings, Embedder(load_model(Path("models/franca"))).predict(np.full((1, 16, 16, 3), 9, np.uint8))
     )
 
 

@@ -1,0 +1,20 @@
+"""The `franca` command that an installation puts into `bin`: it runs the code of the checkout it is called in."""
+
+import os
+import sys
+from pathlib import Path
+
+
+def main() -> int:
+    """Run the command line of `./franca` if the current folder is a checkout, else of the installed package.
+
+    A git worktree and the folder of `dvc exp run --temp` have code of their own, and DVC's stages run that code by
+    `python -m franca`. The command does the same, so that both always agree.
+    """
+    here = Path.cwd() / "franca"
+    if (here / "cli.py").is_file() and not here.samefile(Path(__file__).parent):
+        # -m puts the current folder first on sys.path. A new process is needed: `franca` is already imported.
+        os.execv(sys.executable, [sys.executable, "-m", "franca", *sys.argv[1:]])
+    from franca.cli import main as command_line
+
+    return command_line()
