@@ -1,5 +1,7 @@
 """Files that are either wholly there or not there, and digests of what is in them."""
 
+import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -8,6 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+# From <fcntl.h> and <linux/fs.h>.
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_NO_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
 
 
 @contextmanager
@@ -34,24 +41,78 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     On any exception the temporary folder is removed and whatever stood at `path` is untouched.
     """
     path = path.resolve()
-    temporary, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as stream:
-                    os.fsync(stream.fileno())
-        if path.exists():
-            path.rename(old)
-        temporary.rename(path)
-    except BaseException:
+        replace_folder(temporary, path)
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        if old.exists():
-            old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Flush the folder `new` to disk and move it to `path`; what is there is deleted.
+
+    At any time, also after a kill or a power cut, `path` is the whole old folder or the whole new one. File systems
+    that cannot exchange two folders (NFS, for one) have neither for a moment, in which the old folder is `path.old`;
+    `recover_folder` moves it back.
+    """
+    for file in (*new.rglob("*"), new):
+        _flush(file)
+    if not path.exists():
+        new.rename(path)
+        return _flush(path.parent)
+    try:
+        _exchange(new, path)
+    except OSError as error:
+        if error.errno not in _NO_EXCHANGE:
+            raise
+        old = _old(path)
+        _remove(old)
+        path.rename(old)
+        new.rename(path)
+        new = old
+    _flush(path.parent)
+    return _remove(new)
+
+
+def recover_folder(path: Path) -> None:
+    """Undo a `replace_folder` that was killed between its two steps."""
+    if not path.exists() and _old(path).exists():
+        _old(path).rename(path)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Exchange two paths in one step; raises OSError."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:  # macOS, and C libraries other than glibc
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
+    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one), None, str(other))
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f"{path.name}.old")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Write to disk what the system still holds of a file or of the names in a folder."""
+    if path.is_file() or path.is_dir():
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -3,7 +3,7 @@
 import copy
 import io
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from franca.params import Params, parse_params
 MakeValues = Callable[..., dict[str, Any]]
 MakeParams = Callable[..., Params]
 MakeStore = Callable[..., Path]
-MakeTar = Callable[[Path, Mapping[str, bytes]], Path]
+MakeTar = Callable[[Path, Mapping[str, bytes] | Sequence[tuple[str, bytes]]], Path]
 
 # What tests depend on is all here, so that tuning the demo changes none of them.
 TINY = {
@@ -102,11 +102,11 @@ TINY = {
 }
 
 
-def write_tar(path: Path, files: Mapping[str, bytes]) -> Path:
-    """An uncompressed tar of files by name."""
+def write_tar(path: Path, files: Mapping[str, bytes] | Sequence[tuple[str, bytes]]) -> Path:
+    """An uncompressed tar of files by name; a list of pairs may hold a name twice."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
-        for name, content in files.items():
+        for name, content in files.items() if isinstance(files, Mapping) else files:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))

@@ -12,11 +12,13 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from franca.data.folders import list_files
+from franca.data.folders import Unreadable, file_size, list_files, read_file, require_file
 from franca.data.images import SUFFIXES
 from franca.data.index import SPLITS, SplitName
-from franca.data.sources import Sample, printable, suffix
-from franca.data.tars import member_name, member_problem, open_tar
+from franca.data.layout import split_of
+from franca.data.names import as_text, kind, printable, suffix
+from franca.data.sources import Sample
+from franca.data.tars import member_name, member_problem, open_tar, replaced
 from franca.errors import FrancaError
 from franca.params import fault_lines
 
@@ -39,27 +41,41 @@ class DenseClasses(BaseModel):
 class DenseSource:
     """A dense set on disk, listed; iterate to read it.
 
-    Its parts are `train`, `val` and `test`, each a folder or a tar, or the folder itself where it has no such parts.
-    Images are named SCENE_NUMBER: what shares the part and the name up to the last underscore is one scene.
+    Its parts are folders or tars named after splits, such as `train`, `val` and `test`, or the folder itself if there
+    are none. Images are named SCENE_NUMBER: what shares the part and the name up to the last underscore is one scene.
     """
 
     layout = "images and masks"
 
     def __init__(self, folder: Path, key: str) -> None:
         self.folder = folder
+        self.place, self.title = str(folder), printable(folder)
         self.ignored: Counter[str] = Counter()
         self.bytes_read = 0
         files = list_files(folder, key)
         self.about = _read_classes(folder / "classes.json")
-        self.total_bytes = sum((folder / name).stat().st_size for name in files if name != "classes.json")
-        self._parts: list[tuple[SplitName | None, Path]] = []
-        for split in SPLITS:
-            found = [path for path in (folder / split, folder / f"{split}.tar") if path.exists()]
-            if len(found) > 1:
-                raise FrancaError(f"{folder}: both {found[0].name}/ and {found[1].name}; keep one")
-            self._parts += [(split, path) for path in found]
+        self.total_bytes = sum(file_size(folder / name) for name in files if name != "classes.json")
+        parts: dict[SplitName, str] = {}
+        for name in sorted({name.partition("/")[0] for name in files}):
+            split = split_of(name.removesuffix(".tar"))
+            if split and (folder / name).is_dir() == (not name.endswith(".tar")):
+                if split in parts:
+                    raise FrancaError(f"{self.title}: both {parts[split]} and {name} are for {split}; keep one")
+                parts[split] = name
+        self._parts: list[tuple[SplitName | None, Path]] = [
+            (split, folder / parts[split]) for split in SPLITS if split in parts
+        ]
         if not self._parts:
             self._parts = [(None, folder)]
+            return
+        beside = [name for name in files if name.partition("/")[0] not in parts.values() and name != "classes.json"]
+        self.ignored.update(map(kind, beside))
+        stray = next((name for name in beside if suffix(name) in {*SUFFIXES, ".tar"}), None)
+        if stray:
+            raise FrancaError(
+                f"{self.title}: {printable(stray)} lies beside {' and '.join(parts.values())}; put all images and "
+                "masks into train, val or test"
+            )
 
     def __iter__(self) -> Iterator[Sample]:
         seen = 0
@@ -68,22 +84,31 @@ class DenseSource:
                 images = _by_stem(readers, "images", SUFFIXES)
                 masks = _by_stem(readers, "masks", frozenset({".png"}))
                 used = {*images.values(), *masks.values(), "classes.json"}
-                self.ignored.update(suffix(name) or "without suffix" for name in readers.keys() - used)
+                self.ignored.update(kind(name) for name in readers.keys() - used)
                 for stem in sorted(images.keys() | masks.keys()):
                     name = images.get(stem) or masks[stem]
                     where = name if path == self.folder else f"{path.name}/{name}"
                     if stem not in images or stem not in masks:
                         missing = "image" if stem in masks else "mask"
-                        yield Sample(printable(where), b"", split=split, problem=f"it has no {missing}")
+                        yield Sample(as_text(where), b"", split=split, problem=f"it has no {missing}")
                         continue
-                    image, mask = readers[images[stem]](), readers[masks[stem]]()
+                    try:
+                        image = readers[images[stem]]()
+                    except Unreadable as error:
+                        yield Sample(as_text(where), b"", split=split, problem=str(error))
+                        continue
+                    try:
+                        mask = readers[masks[stem]]()
+                    except Unreadable as error:
+                        yield Sample(as_text(where), b"", split=split, problem=f"its mask cannot be read: {error}")
+                        continue
                     scene = f"{split}/{stem.rpartition('_')[0] or stem}"
-                    yield Sample(printable(where), image, split=split, mask=mask, scene=scene)
+                    yield Sample(as_text(where), image, split=split, mask=mask, scene=scene)
                     self.bytes_read += len(image) + len(mask)
                 seen += len(images)
         if not seen:
             raise FrancaError(
-                f"{self.folder}: no image under images/; a dense set has images/ and masks/, in train, val and test "
+                f"{self.title}: no image under images/; a dense set has images/ and masks/, in train, val and test "
                 "folders or tars if it is split"
             )
 
@@ -107,9 +132,10 @@ class DenseSource:
 
 def _read_classes(path: Path) -> DenseClasses:
     try:
-        return DenseClasses.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise FrancaError(f'{path}: no such file; write {{"classes": [names], "ignore": 255}} there') from None
+        return DenseClasses.model_validate(json.loads(read_file(path).decode()))
+    except Unreadable as error:
+        reason = "no such file" if not path.exists() else error
+        raise FrancaError(f'{path}: {reason}; write {{"classes": [names], "ignore": 255}} there') from None
     except ValidationError as error:
         raise FrancaError("\n".join(f"{path}: {line}" for line in fault_lines(error))) from None
     except ValueError as error:
@@ -120,9 +146,14 @@ def _read_classes(path: Path) -> DenseClasses:
 def _open_part(path: Path) -> Iterator[dict[str, Callable[[], bytes]]]:
     """Readers of the files in a folder or tar, by their relative names."""
     if path.is_dir():
-        yield {name: (path / name).read_bytes for name in list_files(path, "prepare.dense_source")}
+        names = list_files(path, "prepare.dense_source")
+        yield {name: lambda name=name: read_file(path / name) for name in names}  # type: ignore[misc]
         return
-    with path.open("rb") as file, open_tar(file, str(path)) as tar:
+    with require_file(path) as file, open_tar(file, printable(path)) as tar:
+        names = [member_name(member) for member in tar.members]
+        if twice := replaced(names):
+            name = printable(names[min(twice)])
+            raise FrancaError(f"{printable(path)}: it holds {name} twice; keep one and pack it again")
         yield {
             member_name(member): lambda member=member: tar.read(member)  # type: ignore[misc]
             for member in tar.members
@@ -138,6 +169,8 @@ def _by_stem(readers: dict[str, Callable[[], bytes]], folder: str, suffixes: fro
         if path.parts[0] == folder and suffix(name) in suffixes and not path.name.startswith("."):
             stem = path.relative_to(folder).with_suffix("").as_posix()
             if stem in found:
-                raise FrancaError(f"{name}: {found[stem]} has the same stem; a mask would belong to both")
+                raise FrancaError(
+                    f"{printable(name)}: {printable(found[stem])} has the same stem; a mask would belong to both"
+                )
             found[stem] = name
     return found

@@ -1,36 +1,48 @@
 """A folder of files where it lies: on a disk, or at a URL that fsspec understands (`s3://bucket/prefix`)."""
 
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import fsspec
 from fsspec.asyn import reset_lock
 from fsspec.implementations.local import LocalFileSystem
 
-from franca.data.images import one_line
+from franca.data.images import MAX_BYTES, one_line
+from franca.data.names import hidden, printable
 from franca.errors import FrancaError
 
 _BLOCK = 16 << 20
 """Bytes a request where a whole file is fetched."""
+TOO_LARGE = f"longer than {MAX_BYTES >> 30} GiB"
+_HEAD = 64
+"""Bytes that tell the format of an image."""
+_HEADS_AT_ONCE = 1024
+_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+
+class Unreadable(Exception):
+    """A file cannot be read, though others may be; the message is the reason."""
 
 
 class Folder:
-    """A folder at a URL. What is wrong with it is told as a FrancaError of one line.
+    """A folder at a URL. Raises a FrancaError of one line if something is wrong with it.
 
     It may be forked or pickled: each process opens connections of its own, when it first needs one.
     """
 
     def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
+        self.url = self._url = url.rstrip("/")
         self._sizes: dict[str, int] = {}
         self._connections: dict[int, tuple[Any, str]] = {}
 
     def __str__(self) -> str:
-        return self._url
+        return printable(self._url)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_connections": {}}
@@ -48,14 +60,39 @@ class Folder:
         return sorted(name for name in self._sizes if not hidden(name))
 
     def size(self, name: str) -> int:
-        """Bytes of a file that `names` found."""
+        """Return the length in bytes of a file that `names` found, 0 if it cannot be read."""
         return self._sizes[name]
 
     def read(self, name: str) -> bytes:
-        """All of a file's bytes."""
-        with _told(f"{self}/{name}"):
+        """Return all bytes of a file that `names` found.
+
+        Raises:
+            Unreadable: The file is gone, may not be read, or has more than `MAX_BYTES`.
+            FrancaError: The storage does not answer.
+        """
+        if self._sizes[name] > MAX_BYTES:
+            raise Unreadable(TOO_LARGE)
+        with _told(self.where(name)):
             files, root = self._connect()
-            return bytes(files.cat_file(f"{root}/{name}"))
+            try:
+                return bytes(files.cat_file(f"{root}/{name}"))
+            except FileNotFoundError:
+                raise Unreadable(os.strerror(errno.ENOENT)) from None
+            except PermissionError:
+                raise Unreadable(os.strerror(errno.EACCES)) from None
+
+    def heads(self, names: list[str]) -> list[bytes]:
+        """Return the first bytes of each file, none for a file that cannot be read."""
+        found: list[bytes] = []
+        for start in range(0, len(names), _HEADS_AT_ONCE):
+            part = names[start : start + _HEADS_AT_ONCE]
+            answers = self.ranges(part, [0] * len(part), [min(_HEAD, self._sizes[name]) for name in part])
+            found += [answer if isinstance(answer, bytes) else b"" for answer in answers]
+        return found
+
+    def where(self, name: str) -> str:
+        """Return the address of a file for a message."""
+        return f"{self}/{printable(name)}"
 
     @contextmanager
     def fetch(self, name: str) -> Iterator[BinaryIO]:
@@ -70,7 +107,7 @@ class Folder:
             yield cast(BinaryIO, copy)
 
     def _blocks(self, name: str) -> Iterator[bytes]:
-        with _told(f"{self}/{name}"):
+        with _told(self.where(name)):
             files, root = self._connect()
             with files.open(f"{root}/{name}", "rb", block_size=_BLOCK) as file:
                 while block := file.read(_BLOCK):
@@ -107,7 +144,7 @@ class Folder:
 
 
 class LocalFolder(Folder):
-    """A folder on a disk; OSError passes as it is."""
+    """A folder on a disk."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
@@ -117,14 +154,17 @@ class LocalFolder(Folder):
         return list_files(self._folder, key)
 
     def size(self, name: str) -> int:
-        return (self._folder / name).stat().st_size
+        return file_size(self._folder / name)
 
     def read(self, name: str) -> bytes:
-        return (self._folder / name).read_bytes()
+        return read_file(self._folder / name)
+
+    def heads(self, names: list[str]) -> list[bytes]:
+        return [read_head(self._folder / name) for name in names]
 
     @contextmanager
     def fetch(self, name: str) -> Iterator[BinaryIO]:
-        with (self._folder / name).open("rb") as file:
+        with require_file(self._folder / name) as file:
             yield file
 
     def _file_system(self) -> tuple[Any, str]:
@@ -146,30 +186,94 @@ def is_url(place: str) -> bool:
 
 
 def list_files(folder: Path, key: str) -> list[str]:
-    """Relative paths of all files under `folder`, sorted, hidden ones left out; links to folders are followed once."""
+    """Return the relative paths of all files under `folder`, sorted, without hidden ones and system folders.
+
+    Links to folders are followed once. Nothing is opened: a path may be a dangling link or a named pipe.
+    """
     if not folder.is_dir():
         what = "not a folder" if folder.exists() else "no such folder"
-        raise FrancaError(f"{folder}: {what}; run `dvc pull data.dvc` or change {key}")
+        raise FrancaError(f"{printable(folder)}: {what}; run `dvc pull data.dvc` or change {key}")
     files: list[str] = []
     seen: set[str] = set()
-    for root, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=_raise_unless_gone):
         real = os.path.realpath(root)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
-        folders.sort()
+        # Not even entered: a visible link to what a hidden folder holds would count as seen.
+        folders[:] = sorted(name for name in folders if not hidden(name))
         here = Path(root).relative_to(folder)
-        files += [(here / name).as_posix() for name in names]
-    return sorted(name for name in files if not hidden(name))
+        files += [(here / name).as_posix() for name in names if not hidden(name)]
+    return sorted(files)
 
 
-def hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts if part != "..")
+def file_size(path: Path) -> int:
+    """Return the length of a file in bytes, 0 if it cannot be read."""
+    with suppress(OSError):
+        return path.stat().st_size
+    return 0
 
 
-def _raise(error: OSError) -> None:
-    raise error
+def open_file(path: Path) -> BinaryIO:
+    """Open a file for reading; raises OSError, or Unreadable if it is not a regular file.
+
+    Anything else is not opened at all: a pipe blocks until somebody writes, and a device may act.
+    """
+    _require_regular(path.stat())
+    # A pipe may have taken the place of the file since. O_NONBLOCK changes nothing for regular files.
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    try:
+        _require_regular(os.fstat(file.fileno()))
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def require_file(path: Path) -> BinaryIO:
+    """Open a file that nothing works without; raises FrancaError if that is impossible."""
+    try:
+        return open_file(path)
+    except (OSError, Unreadable) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise FrancaError(f"{printable(path)}: {reason}; put the file back, or make it readable") from None
+
+
+def read_file(path: Path) -> bytes:
+    """Return all bytes of a regular file.
+
+    Raises:
+        Unreadable: There is no such file, it may not be read, it is not a regular file, or has more than `MAX_BYTES`.
+        OSError: This process has too many open files or too little memory.
+    """
+    try:
+        with open_file(path) as file:
+            if os.fstat(file.fileno()).st_size > MAX_BYTES:
+                raise Unreadable(TOO_LARGE)
+            return file.read()
+    except OSError as error:
+        if error.errno in _OUT_OF_RESOURCES:
+            raise
+        raise Unreadable(error.strerror or str(error)) from None
+
+
+def read_head(path: Path) -> bytes:
+    """Return the first bytes of a file, none if it cannot be read."""
+    with suppress(OSError, Unreadable), open_file(path) as file:
+        return file.read(_HEAD)
+    return b""
+
+
+def _require_regular(about: os.stat_result) -> None:
+    if not stat.S_ISREG(about.st_mode):
+        raise Unreadable("not a regular file")
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    """Raise what keeps a folder from being listed; one that was deleted meanwhile has no files."""
+    if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+        raise error
 
 
 @contextmanager
@@ -177,7 +281,7 @@ def _told(place: str) -> Iterator[None]:
     """Tell in one line what a remote file system raises, whose errors are of many kinds."""
     try:
         yield
-    except FrancaError:
+    except (FrancaError, Unreadable):
         raise
     except Exception as error:
         raise FrancaError(remote_fault(place, error)) from None

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from franca.data.dense import DenseSource
 from franca.data.images import ImageFacts, examine, refusal, strict_decoding
 from franca.data.index import SPLITS
-from franca.data.sources import Sample, Source
+from franca.data.sources import Sample, Source, list_ignored
 from franca.data.splits import NONE
 from franca.errors import FrancaError, Stopped
 
@@ -92,7 +92,7 @@ def ingest(
         return _check(sample, source)
 
     samples = iter(source)
-    bar = tqdm(total=source.total_bytes, unit="B", unit_scale=True, desc=str(source.folder), disable=None)
+    bar = tqdm(total=source.total_bytes, unit="B", unit_scale=True, desc=source.title, disable=None)
     with bar, strict_decoding(), ThreadPoolExecutor(threads) as pool:
         while batch := list(islice(samples, _BATCH)):
             for sample, result in zip(batch, pool.map(check, batch), strict=True):
@@ -108,8 +108,8 @@ def ingest(
             if stop():
                 raise Stopped("stopped while preparing; the store of before still stands; run the stage again")
     if not table.names and not table.refused:
-        found = ", ".join(f"{count} {name}" for name, count in source.ignored.most_common(3)) or "nothing"
-        raise FrancaError(f"{source.folder}: no image in its tars ({found} found); tars inside tars are not opened")
+        found = list_ignored(source.ignored, 3) or "nothing"
+        raise FrancaError(f"{source.title}: no image in its tars ({found} found); tars inside tars are not opened")
     table.source_digest = digest.hexdigest()
     return table
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from franca.data.dense import DenseSource
 from franca.data.index import SPLITS
 from franca.data.ingest import Refused, Table
+from franca.data.names import as_text
 from franca.data.sources import Source
 from franca.data.splits import NONE, TRAIN
 
@@ -27,7 +28,7 @@ def describe(
     """
     return {
         "source": {
-            "path": str(source.folder),
+            "path": as_text(source.place),
             "layout": source.layout,
             "sha256": table.source_digest,
             "ignored": dict(sorted(source.ignored.items())),

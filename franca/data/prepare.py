@@ -1,7 +1,9 @@
 """The prepare stage: verify and split the images, pack or index them, and write down what became of each."""
 
 import errno
+import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,12 +18,13 @@ from franca.data.folders import is_url
 from franca.data.index import SPLITS, SplitName
 from franca.data.ingest import Refused, Table, ingest
 from franca.data.manifest import describe, describe_duplicates, headline
+from franca.data.names import printable
 from franca.data.pack import PackWriter
 from franca.data.shards import InPlaceWriter
-from franca.data.sources import Sample, Source
+from franca.data.sources import Sample, Source, list_ignored
 from franca.data.splits import NONE, TRAIN, assign_splits
 from franca.errors import FrancaError
-from franca.files import sha256_file, write_json
+from franca.files import recover_folder, replace_folder, sha256_file, write_json
 from franca.params import Params, Prepare
 from franca.paths import PREPARED, RESULTS
 from franca.process import listen_for_stop
@@ -32,19 +35,23 @@ _SHOWN = 3
 def run(params: Params) -> None:
     """Fill `prepared/` from the sources that `params.prepare` names; on any fault it stays as it was."""
     stop = listen_for_stop()
-    partial = PREPARED.with_name(f"{PREPARED.name}.partial")
+    # It may be a link to a larger disk, and only a folder on the same disk can take the place of another.
+    prepared = PREPARED.resolve() if PREPARED.is_symlink() else PREPARED
+    partial = prepared.with_name(f"{prepared.name}.partial")
     try:
+        recover_folder(prepared)
         shutil.rmtree(partial, ignore_errors=True)
         manifest = prepare(params.prepare, partial, params.runtime.threads, lambda: bool(stop))
-        if PREPARED.exists():
-            shutil.rmtree(PREPARED)
-        partial.rename(PREPARED)
+        replace_folder(partial, prepared)
         metrics = {name: headline(part) for name, part in (("images", manifest), ("dense", manifest["dense"])) if part}
         write_json(RESULTS / "prepare/metrics.json", metrics)
     except OSError as error:
         raise FrancaError(_fault(error)) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    for part in (manifest, manifest["dense"]):
+        if part and part["source"]["ignored"]:
+            print(f"{printable(part['source']['path'])}: left alone {list_ignored(part['source']['ignored'])}")
     for name, numbers in metrics.items():
         print(f"{name}: " + ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in numbers.items()))
 
@@ -58,7 +65,9 @@ def prepare(
     where the disk fails.
     """
     if params.dense_source and is_url(params.dense_source):
-        raise FrancaError(f"prepare.dense_source: {params.dense_source} is a URL; copy it into a local folder")
+        raise FrancaError(
+            f"prepare.dense_source: {printable(params.dense_source)} is a URL; copy it into a local folder"
+        )
     source = Source(params.source, "prepare.source")
     dense = DenseSource(Path(params.dense_source), "prepare.dense_source") if params.dense_source else None
 
@@ -93,10 +102,10 @@ def _index(source: Source, folder: Path, params: Prepare, threads: int, stop: Ca
     """Write into the store where in the source's tars the images are."""
     if not source.shards:
         raise FrancaError(
-            f"prepare.storage: in_place is for tars, and {source.folder} holds loose images; "
+            f"prepare.storage: in_place is for tars, and {source.title} holds loose images; "
             "set pack, or put the images into tars"
         )
-    images = InPlaceWriter(folder / "images", str(source.folder), source.shards)
+    images = InPlaceWriter(folder / "images", source.place, source.shards)
     table = ingest(source, lambda sample: images.add(sample.content, sample.shard, sample.offset), threads, stop)
     return _finish(source, table, params, {"images": images}, folder, "")
 
@@ -121,6 +130,11 @@ def _finish(
 
     kept = zip(table.class_names, split, strict=True)
     classes = sorted({name for name, number in kept if name and number != NONE})
+    if len(classes) < 2 and isinstance(source, Source):
+        # With one class every answer is right: a score would say 100 % of any model.
+        found = f"the only class is {printable(classes[0])}" if classes else "it has no classes"
+        print(f"{source.title}: {found}, so the images count as unlabelled and give no accuracy", file=sys.stderr)
+        classes = []
     numbers = {name: number for number, name in enumerate(classes)}
     label = np.array([numbers.get(name or "", -1) for name in table.class_names], dtype=np.int64)
     manifest = describe(source, table, split, label, classes, refused, duplicates)
@@ -148,7 +162,10 @@ def _split(
         _, first, scene = np.unique([str(s) for s in table.scenes], return_index=True, return_inverse=True)
         units = join(groups, np.arange(len(table)), first[scene])
     fractions: dict[SplitName, float] = {"val": params.val_fraction, "test": params.test_fraction}
-    split = assign_splits(groups, units, table.keys, table.given, fractions)
+    names = sorted({name for name in table.class_names if name})
+    numbers = {name: number for number, name in enumerate(names)}
+    classes = np.array([numbers.get(name or "", NONE) for name in table.class_names], dtype=np.int64)
+    split = assign_splits(groups, units, table.keys, table.given, fractions, classes)
     _check_splits(source, split)
     return split
 
@@ -171,7 +188,7 @@ def _check_splits(source: Source | DenseSource, split: NDArray[np.int64]) -> Non
     if missing:
         what = "scenes (names up to the last underscore)" if isinstance(source, DenseSource) else "different images"
         raise FrancaError(
-            f"{source.folder}: no image for {' and '.join(missing)}: too few {what} to split; add more, or lay them "
+            f"{source.title}: no image for {' and '.join(missing)}: too few {what} to split; add more, or lay them "
             "in train, val and test folders"
         )
 
@@ -179,17 +196,17 @@ def _check_splits(source: Source | DenseSource, split: NDArray[np.int64]) -> Non
 def _check_refused(source: Source | DenseSource, refused: list[Refused], images: int, max_refused: float) -> None:
     if len(refused) <= max_refused * images:
         return
-    shown = "; ".join(f"{item.path}: {item.reason}" for item in refused[:_SHOWN])
+    shown = "; ".join(printable(f"{item.path}: {item.reason}") for item in refused[:_SHOWN])
     more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
     raise FrancaError(
-        f"{source.folder}: {len(refused)} of {images} images refused, prepare.max_refused {max_refused:g} allows "
+        f"{source.title}: {len(refused)} of {images} images refused, prepare.max_refused {max_refused:g} allows "
         f"{int(max_refused * images)}; mend or remove them ({shown}{more})"
     )
 
 
 def _fault(error: OSError) -> str:
     """One line for a fault of the file system."""
-    where = error.filename or PREPARED
+    where = printable(os.fsdecode(error.filename or PREPARED))
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
             return f"{where}: {error.strerror}; make room and run the stage again"

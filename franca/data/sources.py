@@ -5,21 +5,24 @@ The layout is found out by looking (docs/data.md has the rules). Order and names
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from franca.data.folders import hidden, open_folder
-from franca.data.images import MAX_BYTES, SUFFIXES
-from franca.data.index import SPLITS, Shard, SplitName
-from franca.data.tars import TOO_LARGE, first_names, member_name, member_problem, open_tar
+from franca.data.folders import Unreadable, open_folder
+from franca.data.images import SUFFIXES, looks_like_image
+from franca.data.index import Shard, SplitName
+from franca.data.layout import Folders, Place, read_layout, split_of_shard
+from franca.data.members import all_images, images_of_samples, read_label, without_masks
+from franca.data.names import as_text, hidden, kind, printable, suffix
+from franca.data.tars import Tar, first_names, member_name, open_tar
+from franca.data.webdataset import Entry, has_sidecars
 from franca.errors import FrancaError
 
 Layout = Literal["images", "class tars", "webdataset tars"]
 
 _SHARD_NAME = re.compile(r"(.*[-_.])?\d{4,}")
-_SIDECARS = frozenset({"json", "cls"})
 _PEEK = 16
 
 
@@ -53,86 +56,106 @@ class Source:
     def __init__(self, place: str | Path, key: str) -> None:
         """`place` is a path or a URL; `key` is the parameter that named it, for messages."""
         self.folder = folder = open_folder(place)
+        self.place, self.title = folder.url, str(folder)
         self.ignored: Counter[str] = Counter()
         self.bytes_read = 0
         files = folder.names(key)
         self._tars = [name for name in files if suffix(name) == ".tar"]
-        self._images = [name for name in files if suffix(name) in SUFFIXES]
-        self._count_ignored(name for name in files if suffix(name) != ".tar" and suffix(name) not in SUFFIXES)
+        self._images = self._find_images(files)
+        taken = {*self._tars, *self._images}
+        self.ignored.update(kind(name) for name in files if name not in taken)
         if not self._tars and not self._images:
-            found = ", ".join(f"{count} {name}" for name, count in self.ignored.most_common(3)) or "no file at all"
-            raise FrancaError(f"{folder}: no image and no tar of images ({found}); put images there or change {key}")
+            found = list_ignored(self.ignored, 3) or "no file at all"
+            raise FrancaError(f"{folder}: no image and no tar of images ({found}); put them there or change {key}")
         if self._tars and self._images:
-            raise FrancaError(f"{folder}: both tars ({self._tars[0]}) and images ({self._images[0]}); keep one kind")
-        used = self._tars or self._images
-        self._has_splits = any(PurePosixPath(name).parts[0] in SPLITS for name in used if "/" in name)
-        if self._has_splits:
-            stray = [name for name in used if "/" not in name or PurePosixPath(name).parts[0] not in SPLITS]
-            if stray:
-                raise FrancaError(
-                    f"{folder}: {stray[0]} lies beside the split folders; all images belong in train, val or test"
-                )
+            tar, image = printable(self._tars[0]), printable(self._images[0])
+            raise FrancaError(f"{folder}: both tars ({tar}) and images ({image}); keep one kind")
         self.layout: Layout = "images" if self._images else self._tar_layout()
         self.shards = [Shard(name, folder.size(name)) for name in self._tars]
-        self.total_bytes = sum(folder.size(name) for name in used)
+        self.total_bytes = sum(folder.size(name) for name in self._tars or self._images)
         self._first: dict[bool, str] = {}
+        self._first_split: dict[bool, str] = {}
+        stems = {PurePosixPath(name).stem for name in self._tars}
+        self._named_by_split = self.layout == "webdataset tars" and "train" in map(split_of_shard, stems)
+        self._places = self._read_layout(self._tars or self._images)
+        self._inside: dict[Folders, Place] | None = None
+        if self.layout == "class tars" and all(place.class_name is None for place in self._places.values()):
+            self._inside = self._read_inside()
+        known = self._inside if self._inside is not None else self._places
+        if known and all(place.split not in (None, "train") for place in known.values()):
+            example = printable((self._tars or self._images)[0])
+            raise FrancaError(f"{folder}: {example} and all others are for val or test, none for train; change {key}")
         for name in self._images:
-            self._require_alike(name, self._folder_class(name))
+            self._require_alike(name, self._places[_parents(name)].class_name)
 
     def __iter__(self) -> Iterator[Sample]:
         return self._samples_of_tars() if self._tars else self._samples_of_folder()
 
+    def _find_images(self, files: list[str]) -> list[str]:
+        """Return the files that are images: by suffix, or by their first bytes if they have none."""
+        bare = [name for name in files if not suffix(name)]
+        found = {name for name in files if suffix(name) in SUFFIXES}
+        found |= {name for name, head in zip(bare, self.folder.heads(bare), strict=True) if looks_like_image(head)}
+        return sorted(without_masks(found))
+
+    def _read_layout(self, names: Sequence[str]) -> dict[Folders, Place]:
+        """Return what the folders of images, or of tars and their names, mean."""
+        examples: dict[Folders, str] = {}
+        for name in names:
+            examples.setdefault(self._folders(name), name)
+        return read_layout(examples, str(self.folder))
+
+    def _folders(self, name: str) -> Folders:
+        """Return the folders of an image or a tar; a tar is a folder too, the shards of a split one by its name."""
+        if self.layout == "images":
+            return _parents(name)
+        stem = PurePosixPath(name).stem
+        return (*_parents(name), split_of_shard(stem) or stem if self._named_by_split else stem)
+
+    def _read_inside(self) -> dict[Folders, Place]:
+        """Return what the folders inside the tars mean, where the tars' own names tell no classes apart."""
+        examples: dict[Folders, str] = {}
+        for tar_name in self._tars:
+            where = self.folder.where(tar_name)
+            with self.folder.fetch(tar_name) as file, open_tar(file, where) as tar:
+                for name in _usable(tar, self._entries(tar, where)):
+                    examples.setdefault((*self._folders(tar_name), *_parents(name)), f"{tar_name}/{name}")
+        return read_layout(examples, str(self.folder))
+
     def _samples_of_folder(self) -> Iterator[Sample]:
         for name in self._images:
-            size = self.folder.size(name)
-            problem = TOO_LARGE if size > MAX_BYTES else None
-            content = b"" if problem else self.folder.read(name)
-            yield Sample(printable(name), content, self._folder_class(name), self._split(name)[0], problem)
-            self.bytes_read += size
-
-    def _folder_class(self, name: str) -> str | None:
-        """The name of the folder that the image lies in, below the split folder."""
-        inner = self._split(name)[1]
-        return printable(inner.parts[0]) if len(inner.parts) > 1 else None
-
-    def _require_alike(self, name: str, class_name: str | None) -> None:
-        """Either all images have a class or none: half a labelling would count as wrong answers later."""
-        self._first.setdefault(class_name is not None, name)
-        if len(self._first) == 2:
-            raise FrancaError(
-                f"{self.folder}: {self._first[True]} has a class and {self._first[False]} has none; "
-                "give a class to all images or to none"
-            )
+            place, problem, content = self._places[_parents(name)], None, b""
+            try:
+                content = self.folder.read(name)
+            except Unreadable as error:
+                problem = str(error)
+            yield Sample(as_text(name), content, _as_text(place.class_name), place.split, problem)
+            self.bytes_read += len(content)
 
     def _samples_of_tars(self) -> Iterator[Sample]:
         before = 0
         for shard, (tar_name, size) in enumerate(self.shards):
-            split, inner = self._split(tar_name)
-            with self.folder.fetch(tar_name) as file, open_tar(file, f"{self.folder}/{tar_name}") as tar:
+            where = self.folder.where(tar_name)
+            with self.folder.fetch(tar_name) as file, open_tar(file, where) as tar:
                 names = [member_name(member) for member in tar.members]
-                labels = {
-                    _key(name): member
-                    for name, member in zip(names, tar.members, strict=True)
-                    if self.layout == "webdataset tars" and suffix(name) == ".cls" and not member_problem(member)
-                }
-                self._count_ignored(
-                    name for name in names if suffix(name) not in SUFFIXES and _key(name) not in labels
-                )
-                for name, member in zip(names, tar.members, strict=True):
-                    if suffix(name) not in SUFFIXES or hidden(name):
-                        continue
-                    class_name = inner.stem if self.layout == "class tars" else None
-                    if _key(name) in labels:
-                        class_name = tar.read(labels[_key(name)]).decode("utf-8", "replace").strip()
-                    class_name = class_name and printable(class_name)
-                    where = printable(f"{tar_name}/{name}")
-                    self._require_alike(where, class_name)
-                    problem = member_problem(member)
+                entries = self._entries(tar, where)
+                used = entries.keys() | {entry.label for entry in entries.values()}
+                self.ignored.update(kind(name) for i, name in enumerate(names) if i not in used and not hidden(name))
+                places = self._places_in(tar_name, _usable(tar, entries))
+                for i, (label, problem) in entries.items():
+                    member, name = tar.members[i], f"{tar_name}/{names[i]}"
+                    place = places.get(_parents(names[i]), Place(None, None))
+                    class_name = place.class_name
+                    if label is not None and not problem:
+                        class_name, problem = read_label(tar, tar.members[label])
+                    if not problem:
+                        self._require_alike(name, class_name)
+                    content = b"" if problem else tar.read(member)
                     yield Sample(
-                        where,
-                        b"" if problem else tar.read(member),
-                        class_name,
-                        split,
+                        as_text(name),
+                        content,
+                        _as_text(class_name),
+                        place.split,
                         problem,
                         shard=shard,
                         offset=member.offset_data,
@@ -141,37 +164,78 @@ class Source:
             before += size
             self.bytes_read = before
 
+    def _entries(self, tar: Tar, where: str) -> dict[int, Entry]:
+        """Return the images of a tar by their positions among its members."""
+        if self.layout == "webdataset tars":
+            return images_of_samples(tar, where)
+        entries = all_images(tar)
+        kept = without_masks([member_name(tar.members[i]) for i in entries])
+        return {i: entry for i, entry in entries.items() if member_name(tar.members[i]) in kept}
+
+    def _places_in(self, tar_name: str, names: Iterable[str]) -> Mapping[Folders, Place]:
+        """Return what the folders inside a tar mean, together with its own name and folders."""
+        examples: dict[Folders, str] = {}
+        for name in names:
+            examples.setdefault(_parents(name), f"{tar_name}/{name}")
+        outer = self._folders(tar_name)
+        if self._inside is not None:
+            return {folders: self._inside[(*outer, *folders)] for folders in examples}
+        place = self._places[outer]
+        class_name = self._class_of_tar(tar_name) if self.layout == "class tars" else None
+        if place.split:
+            return dict.fromkeys(examples, Place(place.split, class_name))
+        inside = read_layout(examples, str(self.folder))
+        for folders, (split, _) in inside.items():
+            self._require_split_for_all(examples[folders], split)
+        return {folders: Place(split, class_name) for folders, (split, _) in inside.items()}
+
+    def _class_of_tar(self, tar_name: str) -> str | None:
+        """Return the class that a tar's images belong to: its name, its folder's if all have the same name."""
+        stems = {PurePosixPath(name).stem for name in self._tars}
+        return PurePosixPath(tar_name).stem if len(stems) > 1 else self._places[self._folders(tar_name)].class_name
+
+    def _require_alike(self, name: str, class_name: str | None) -> None:
+        """Either all images have a class or none: half a labelling would count as wrong answers later."""
+        self._first.setdefault(class_name is not None, name)
+        if len(self._first) == 2:
+            raise FrancaError(
+                f"{self.folder}: {printable(self._first[True])} has a class and {printable(self._first[False])} has "
+                "none; give a class to all images or to none"
+            )
+
+    def _require_split_for_all(self, name: str, split: SplitName | None) -> None:
+        self._first_split.setdefault(split is not None, name)
+        if len(self._first_split) == 2:
+            raise FrancaError(
+                f"{self.folder}: {printable(self._first_split[True])} is in a split folder and "
+                f"{printable(self._first_split[False])} is not; put all images into train, val or test"
+            )
+
     def _tar_layout(self) -> Layout:
         if all(_SHARD_NAME.fullmatch(PurePosixPath(name).stem) for name in self._tars):
             return "webdataset tars"
         with self.folder.fetch(self._tars[0]) as file:
-            names = first_names(file, _PEEK, f"{self.folder}/{self._tars[0]}")
-        keys = {_key(name) for name in names if suffix(name) in SUFFIXES}
-        sidecars = {_key(name) for name in names if name.rpartition(".")[2].lower() in _SIDECARS}
-        return "webdataset tars" if keys & sidecars else "class tars"
-
-    def _split(self, name: str) -> tuple[SplitName | None, PurePosixPath]:
-        """The split folder that `name` lies in and its path from there."""
-        path = PurePosixPath(name)
-        for split in SPLITS:
-            if self._has_splits and path.parts[0] == split:
-                return split, path.relative_to(split)
-        return None, path
-
-    def _count_ignored(self, names: Iterator[str]) -> None:
-        self.ignored.update(suffix(name) or "without suffix" for name in names if not hidden(name))
+            names = first_names(file, _PEEK, self.folder.where(self._tars[0]))
+        return "webdataset tars" if has_sidecars([name for name in names if not hidden(name)]) else "class tars"
 
 
-def suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()
+def list_ignored(ignored: Counter[str] | Mapping[str, int], shown: int = 8) -> str:
+    """Return the most frequent kinds of ignored files with their counts, in words."""
+    ordered = sorted(ignored.items(), key=lambda item: (-item[1], item[0]))
+    parts = [f"{count:,} {printable(name)}" for name, count in ordered[:shown]]
+    if rest := ordered[shown:]:
+        parts.append(f"{sum(count for _, count in rest):,} of {len(rest):,} other kinds")
+    return ", ".join(parts)
 
 
-def printable(name: str) -> str:
-    """The name with every byte and character that cannot stand in a line of UTF-8 text escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+def _usable(tar: Tar, entries: dict[int, Entry]) -> list[str]:
+    """Return the names of the images that are not refused."""
+    return [member_name(tar.members[i]) for i, entry in entries.items() if not entry.problem]
 
 
-def _key(name: str) -> str:
-    """What the files of one webdataset sample share: the path up to the first dot of the last part."""
-    head, slash, last = name.rpartition("/")
-    return head + slash + last.partition(".")[0]
+def _parents(name: str) -> Folders:
+    return tuple(name.split("/")[:-1])
+
+
+def _as_text(name: str | None) -> str | None:
+    return None if name is None else as_text(name)

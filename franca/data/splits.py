@@ -17,18 +17,22 @@ def assign_splits(
     keys: NDArray[np.uint64],
     given: NDArray[np.int64],
     fractions: dict[SplitName, float],
+    classes: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """Split number of each image, shape (N,); NONE for an image that must be dropped.
 
     `duplicates` numbers groups of images that look the same, `units` what a draw may not tear apart (the same groups,
     or larger ones), `keys` are the first 64 bits of each content's SHA-256, `given` is the split that the source
-    dictates or NONE.
+    dictates or NONE, `classes` numbers the classes, NONE for an image without one.
 
     No group of duplicates straddles two splits: where a source dictates more than one, test goes before val before
     train, and the images of the lesser splits are dropped. Where the source has no test or no val, that share of the
     train units is drawn by a hash of the unit's smallest key, so that no image moves when others are added, unless
-    they join its unit. At least one unit is drawn, and never the last one that another split needs.
+    they join its unit. At least one unit is drawn, and never the last one that another split needs. Of each class one
+    unit stays in train, the one that would be drawn last: an image cannot be recognized by a model that has seen none
+    of its class.
     """
+    labels = np.full(len(units), NONE) if classes is None else classes
     highest = _reduce(np.maximum, given, duplicates, NONE)
     split = np.where((given != NONE) & (given < highest[duplicates]), NONE, np.maximum(given, TRAIN))
     names: tuple[SplitName, ...] = ("test", "val")
@@ -39,10 +43,23 @@ def assign_splits(
         numbers = np.unique(units[free])
         places = _places(smallest[numbers], name)
         most = len(numbers) - (len(to_draw) - position)
+        kept = _last_of_classes(labels[free], np.searchsorted(numbers, units[free]), places)
+        numbers, places = np.delete(numbers, kept), np.delete(places, kept)
         count = min(max(np.count_nonzero(places < fractions[name]), 1), max(most, 0))
         drawn = numbers[np.argsort(places, kind="stable")[:count]]
         split[free & np.isin(units, drawn)] = SPLITS.index(name)
     return split
+
+
+def _last_of_classes(
+    classes: NDArray[np.int64], units: NDArray[np.int64], places: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Return of each class the unit with the largest place; `classes` and `units` have a value an image."""
+    known = classes != NONE
+    classes, units = classes[known], units[known]
+    order = np.lexsort((units, places[units], classes))
+    ends = np.flatnonzero(np.diff(classes[order], append=-1))
+    return np.unique(units[order[ends]])
 
 
 def _reduce(function: np.ufunc, values: NDArray, groups: NDArray[np.int64], start: int) -> NDArray:

@@ -1,16 +1,16 @@
 """Reading uncompressed tars that may come from anywhere: never unpacked, no link followed, no cut-off end missed."""
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
+from franca.data.folders import TOO_LARGE
 from franca.data.images import MAX_BYTES
 from franca.errors import FrancaError
 
-TOO_LARGE = f"longer than {MAX_BYTES >> 30} GiB"
 _CHUNK = 1 << 20
 
 
@@ -22,12 +22,15 @@ class Tar:
             members = archive.getmembers()
         _check_end(file, archive.offset, where)
         self._archive = archive
+        self._where = where
         self.members = [member for member in members if not member.isdir()]
 
-    def read(self, member: tarfile.TarInfo) -> bytes:
-        file = self._archive.extractfile(member)
-        assert file is not None, "only asked of members without a problem"
-        return file.read()
+    def read(self, member: tarfile.TarInfo, count: int = -1) -> bytes:
+        """Return the bytes of a member without a problem, only the first `count` if that is not negative."""
+        with _damage_told(self._where):
+            file = self._archive.extractfile(member)
+            assert file is not None, "a member with a problem has no bytes"
+            return file.read(count)
 
 
 @contextmanager
@@ -45,7 +48,7 @@ def first_names(file: BinaryIO, count: int, where: str) -> list[str]:
 
 def _archive(file: BinaryIO, where: str) -> tarfile.TarFile:
     try:
-        return tarfile.open(fileobj=file, mode="r:")
+        return tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape")
     except tarfile.TarError as error:
         raise FrancaError(f"{where}: not an uncompressed tar ({error}); fetch or pack it again") from None
 
@@ -56,11 +59,19 @@ def _damage_told(where: str) -> Iterator[None]:
         yield
     except (tarfile.TarError, ValueError) as error:
         raise FrancaError(f"{where}: damaged tar ({error}); fetch or pack it again") from None
+    except OSError as error:
+        raise FrancaError(f"{where}: {error.strerror or error}; check the disk and run it again") from None
 
 
 def member_name(member: tarfile.TarInfo) -> str:
     """The member's path inside the archive, without leading `./`."""
     return PurePosixPath(member.name).as_posix()
+
+
+def replaced(names: Sequence[str]) -> set[int]:
+    """Return the positions of members that a later one of the same name replaces when the tar is unpacked."""
+    last = {name: position for position, name in enumerate(names)}
+    return {position for position, name in enumerate(names) if last[name] != position}
 
 
 def member_problem(member: tarfile.TarInfo) -> str | None:

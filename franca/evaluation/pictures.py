@@ -1,7 +1,9 @@
 """Pictures and tables of an evaluation, the same bytes for the same results."""
 
+import csv
+import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from franca.data.names import printable
 from franca.data.store import DenseSet, Store
 from franca.drawing import PrincipalColors, save_figure
 from franca.evaluation import report
@@ -55,7 +58,7 @@ def write(
         save_figure(_knn_by_level(results), folder / "knn_by_level.png")
         predicted, truth = (classes.tolist() for classes in knn.predict(data, "val", params))
         names = [(data.classes[true], data.classes[seen]) for true, seen in zip(truth, predicted, strict=True)]
-        _write_lines(folder / "confusion.csv", "actual,predicted", [f"{true},{seen}" for true, seen in names])
+        _write_lines(folder / "confusion.csv", "actual,predicted", map(_csv_line, names))
         save_figure(_confusion(truth, predicted, data.classes), folder / "confusion.png")
     if segmenters:
         images = store.dense("test") or store.dense("val")
@@ -83,7 +86,14 @@ def _level_table(results: dict[str, Any]) -> tuple[str, list[str]]:
     return ",".join(["dim", *columns]), lines
 
 
-def _write_lines(path: Path, header: str, lines: Iterator[str] | list[str]) -> None:
+def _csv_line(cells: Sequence[str]) -> str:
+    """Quote what holds a comma, a quote or a line break."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="").writerow(cells)
+    return buffer.getvalue()
+
+
+def _write_lines(path: Path, header: str, lines: Iterable[str]) -> None:
     write_bytes(path, "".join(f"{line}\n" for line in [header, *lines]).encode())
 
 
@@ -160,8 +170,10 @@ def _confusion(truth: list[int], predicted: list[int], classes: list[str]) -> Fi
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     if len(classes) <= 40:
-        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(classes)), classes)
+        # Two dollars would be read as a formula.
+        names = [printable(name).replace("$", r"\$") for name in classes]
+        axes.set_xticks(range(len(classes)), names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(classes)), names)
         for (row, column), share in np.ndenumerate(shares):
             if share >= 0.5:
                 color = "white" if share > 55 else "#333333"

@@ -19,6 +19,8 @@ from tqdm import tqdm
 
 from franca import hub
 from franca.data.images import strict_decoding
+from franca.data.names import as_text, printable
+from franca.data.sources import list_ignored
 from franca.errors import FrancaError, Stopped
 from franca.files import atomic_path, write_bytes
 from franca.inference.reading import ImageFolder, Pixels, load_squares
@@ -55,7 +57,7 @@ def run(
 ) -> None:
     """The `embed` command: write `output` and tell what could not be embedded."""
     if output.suffix != ".parquet" or output.is_dir():
-        raise FrancaError(f"{output}: embeddings go into a Parquet file; name one that ends in .parquet")
+        raise FrancaError(f"{printable(output)}: embeddings go into a Parquet file; name one that ends in .parquet")
     for option, value in (("--batch-size", batch_size), ("--workers", workers)):
         if value < 1:
             raise FrancaError(f"{option} {value}: must be 1 or more")
@@ -66,10 +68,12 @@ def run(
     done = embed(
         model, images, output, source, dim=dim, batch_size=batch_size, threads=workers, stop=lambda: bool(stop)
     )
-    print(f"{output}: {done.rows:,} embeddings of {dim or model.embed_dim} dimensions by {source}")
+    print(f"{printable(output)}: {done.rows:,} embeddings of {dim or model.embed_dim} dimensions by {source}")
+    if images.ignored:
+        print(f"{printable(folder)}: left alone {list_ignored(images.ignored)}")
     if done.refused:
         left_out = f"left out {len(done.refused):,} of {done.rows + len(done.refused):,} images"
-        print(f"{refused_path(output)}: {left_out}: {_shown(done.refused)}", file=sys.stderr)
+        print(f"{printable(refused_path(output))}: {left_out}: {_shown(done.refused)}", file=sys.stderr)
 
 
 def refused_path(output: Path) -> Path:
@@ -91,6 +95,7 @@ def embed(
 ) -> Embedded:
     """Write `path` (string) and `embedding` (fixed-size list of float32) of each image, in the order of the paths.
 
+    Paths are as `as_text` writes them: exact, with a form of their own for those that are not UTF-8.
     Embeddings are the model's pooled features on its own device, the first `dim` of them, not normalized. Metadata of
     the file tell the model, which `source` names, and what it saw. The file appears when it is whole; on any fault
     what stood there stays. Raises FrancaError for a `dim` that the model has not or when no image can be read, and
@@ -103,13 +108,13 @@ def embed(
     about = {
         "franca.model": source,
         "franca.model_digest": model.digest,
-        "franca.source": str(images.folder),
+        "franca.source": as_text(str(images.folder)),
         "franca.image_size": str(model.image_size),
     }
     device = next(model.parameters()).device
     refused: list[Refused] = []
     squares = load_squares(images, model.image_size, threads, 2 * batch_size + threads)
-    bar = tqdm(total=images.total_bytes, unit="B", unit_scale=True, desc=str(images.folder), disable=None)
+    bar = tqdm(total=images.total_bytes, unit="B", unit_scale=True, desc=printable(images.folder), disable=None)
     with strict_decoding(), closing(squares), bar, atomic_path(output) as temporary:
         with _Rows(temporary, width, about) as rows:
             for names, pixels in _batches(squares, batch_size, refused, stop):
@@ -117,7 +122,9 @@ def embed(
                 bar.set_postfix(images=rows.count, refused=len(refused), refresh=False)
                 bar.update(images.bytes_read - bar.n)
         if not rows.count:
-            raise FrancaError(f"{images.folder}: none of its {len(refused)} images can be read: {_shown(refused)}")
+            raise FrancaError(
+                f"{printable(images.folder)}: none of its {len(refused)} images can be read: {_shown(refused)}"
+            )
         _write_refused(refused_path(output), refused)
     return Embedded(rows.count, refused)
 
@@ -200,4 +207,4 @@ def _write_refused(path: Path, refused: list[Refused]) -> None:
 
 def _shown(refused: list[Refused]) -> str:
     more = f"; and {len(refused) - _SHOWN:,} more" if len(refused) > _SHOWN else ""
-    return "; ".join(f"{path}: {reason}" for path, reason in refused[:_SHOWN]) + more
+    return "; ".join(printable(f"{path}: {reason}") for path, reason in refused[:_SHOWN]) + more

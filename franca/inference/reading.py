@@ -1,10 +1,8 @@
 """Images of a folder, and of the tars in it, as one stream in the order of their names, decoded by threads."""
 
-import stat
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from franca.data.folders import hidden, list_files
-from franca.data.images import MAX_BYTES, SUFFIXES, decode, refusal
-from franca.data.sources import printable, suffix
-from franca.data.tars import TOO_LARGE, member_name, member_problem, open_tar
+from franca.data.folders import Unreadable, file_size, list_files, open_file, read_file, read_head
+from franca.data.images import SUFFIXES, decode, looks_like_image, refusal
+from franca.data.members import all_images
+from franca.data.names import as_text, hidden, kind, printable, suffix
+from franca.data.tars import member_name, open_tar
 from franca.data.transform import resize_and_crop
 from franca.errors import FrancaError
 
@@ -23,7 +22,7 @@ Pixels = NDArray[np.uint8]
 
 
 class Found(NamedTuple):
-    """An image by its name and the file or the bytes that it is in, or why it cannot be had."""
+    """An image: its path as `as_text` writes it, and the file or the bytes that it is in, or why it cannot be read."""
 
     name: str
     content: Path | bytes = b""
@@ -34,7 +33,7 @@ class Found(NamedTuple):
         if self.problem:
             return self.problem
         try:
-            return decode(self.content if isinstance(self.content, bytes) else _read(self.content))
+            return decode(self.content if isinstance(self.content, bytes) else read_file(self.content))
         except MemoryError:
             raise
         except Exception as error:  # bad bytes make Pillow raise nearly anything
@@ -44,48 +43,58 @@ class Found(NamedTuple):
 class ImageFolder:
     """Images under a folder, in files and in uncompressed tars, however they are nested or mixed.
 
-    A tar that cannot be read is one `Found` with a problem. Raises FrancaError where there is no folder, or neither
-    image nor tar in it.
+    Files count as images by their suffix, or by their first bytes if they have none; `ignored` counts the others by
+    kind, those inside tars once they have been iterated over. A tar that cannot be read is one `Found` with a problem.
+    Raises FrancaError if there is no folder, or neither image nor tar in it.
     """
 
     def __init__(self, folder: Path, *, tars: bool = True) -> None:
         if not folder.is_dir():
-            raise FrancaError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
+            raise FrancaError(f"{printable(folder)}: {'not a folder' if folder.exists() else 'no such folder'}")
         suffixes = SUFFIXES | {".tar"} if tars else SUFFIXES
         self.folder = folder
-        self.names = [name for name in list_files(folder, "the folder") if suffix(name) in suffixes]
+        files = list_files(folder, "the folder")
+        self.names = [name for name in files if suffix(name) in suffixes or _begins_as_image(folder / name)]
         if not self.names:
             kinds = ", ".join(sorted(suffixes))
-            raise FrancaError(f"{folder}: no image in it; files count by their suffix ({kinds})")
-        self.total_bytes = sum(_size(folder / name) for name in self.names)
+            raise FrancaError(f"{printable(folder)}: no image in it; files count by their suffix ({kinds})")
+        self.total_bytes = sum(file_size(folder / name) for name in self.names)
         self.bytes_read = 0
+        taken = set(self.names)
+        self._left = Counter(kind(name) for name in files if name not in taken)
+        self.ignored = self._left.copy()
 
     def __iter__(self) -> Iterator[Found]:
         self.bytes_read = 0
+        self.ignored = self._left.copy()
         for name in self.names:
             path = self.folder / name
             before = self.bytes_read
             if suffix(name) == ".tar":
                 yield from self._members(name)
             else:
-                yield Found(printable(name), path)
-            self.bytes_read = before + _size(path)
+                yield Found(as_text(name), path)
+            self.bytes_read = before + file_size(path)
 
     def _members(self, tar_name: str) -> Iterator[Found]:
         path, before = self.folder / tar_name, self.bytes_read
+        where = printable(path)
         try:
-            with path.open("rb") as file, open_tar(file, str(path)) as tar:
-                for member in tar.members:
+            with open_file(path) as file, open_tar(file, where) as tar:
+                images = all_images(tar)
+                for i, member in enumerate(tar.members):
                     name = member_name(member)
-                    if suffix(name) in SUFFIXES and not hidden(name):
-                        problem = member_problem(member)
+                    if i in images:
+                        problem = images[i].problem
                         content = b"" if problem else tar.read(member)
-                        yield Found(printable(f"{tar_name}/{name}"), content, problem)
+                        yield Found(as_text(f"{tar_name}/{name}"), content, problem)
                         self.bytes_read = before + member.offset_data + member.size
+                    elif not hidden(name):
+                        self.ignored[kind(name)] += 1
         except FrancaError as error:
-            yield Found(printable(tar_name), problem=str(error).removeprefix(f"{path}: "))
-        except OSError as error:
-            yield Found(printable(tar_name), problem=refusal(error))
+            yield Found(as_text(tar_name), problem=str(error).removeprefix(f"{where}: "))
+        except (OSError, Unreadable) as error:
+            yield Found(as_text(tar_name), problem=refusal(error))
 
 
 def load_squares(
@@ -115,16 +124,5 @@ def _square(found: Found, side: int) -> Pixels | str:
     return image if isinstance(image, str) else np.asarray(resize_and_crop(image, side))
 
 
-def _read(path: Path) -> bytes:
-    about = path.stat()
-    if not stat.S_ISREG(about.st_mode):
-        raise ValueError("not a regular file")
-    if about.st_size > MAX_BYTES:
-        raise ValueError(TOO_LARGE)
-    return path.read_bytes()
-
-
-def _size(path: Path) -> int:
-    with suppress(OSError):
-        return path.stat().st_size
-    return 0
+def _begins_as_image(path: Path) -> bool:
+    return not suffix(path.name) and looks_like_image(read_head(path))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 from franca.data.prepare import prepare
 from franca.data.store import SPLITS, Store
 from franca.errors import FrancaError
+from franca.files import read_json
 from franca.params import Prepare
 
 Build = Callable[..., Path]
@@ -155,7 +157,7 @@ def test_bad_classes(
     ("files", "said"),
     [
         ({"other/a.jpg": b""}, "no image under images/"),
-        ({"train/images/a_1.jpg": b"", "train.tar": b""}, "both train/ and train.tar"),
+        ({"train/images/a_1.jpg": b"", "train.tar": b""}, "both train and train.tar are for train; keep one"),
         ({"images/a_1.jpg": b"", "images/a_1.png": b"", "masks/a_1.png": b""}, "has the same stem"),
     ],
 )
@@ -165,6 +167,37 @@ def test_what_is_no_dense_set(
     dense = make_tree(tmp_path / "dense", files | {"classes.json": CLASSES})
     with pytest.raises(FrancaError, match=said):
         prepare(make_params(source, dense), tmp_path / "prepared")
+
+
+def test_pairs_that_cannot_be_read_are_refused(
+    tmp_path: Path, source: Path, picture: Picture, make_tree: Build, make_params: MakeParams
+) -> None:
+    dense = make_tree(tmp_path / "dense", scenes(picture, 5) | {"classes.json": CLASSES})
+    for name in ("images/tile0_000.jpg", "masks/tile0_001.png", "images/tile0_002.jpg"):
+        (dense / name).unlink()
+    (dense / "images/tile0_000.jpg").symlink_to("nowhere")
+    (dense / "masks/tile0_001.png").symlink_to("nowhere")
+    os.mkfifo(dense / "images/tile0_002.jpg")
+    prepare(make_params(source, dense, max_refused=1.0), tmp_path / "prepared")
+    assert read_json(tmp_path / "prepared/dense/refused.json") == [
+        {"path": "images/tile0_000.jpg", "reason": "No such file or directory"},
+        {"path": "images/tile0_001.jpg", "reason": "its mask cannot be read: No such file or directory"},
+        {"path": "images/tile0_002.jpg", "reason": "not a regular file"},
+    ]
+
+
+def test_parts_under_other_names_of_splits(
+    tmp_path: Path, source: Path, picture: Picture, make_tree: Build, make_params: MakeParams
+) -> None:
+    files = {f"Training/{name}": content for name, content in scenes(picture, 4).items()}
+    files |= {f"validation/{name}": content for name, content in scenes(picture, 9).items() if "8_" in name}
+    dense = make_tree(tmp_path / "dense", files | {"classes.json": CLASSES, "README": b""})
+    manifest = prepare(make_params(source, dense), tmp_path / "prepared")["dense"]
+    assert manifest["counts"]["val"]["images"] == 4
+    assert manifest["source"]["ignored"] == {"without suffix": 1}
+    make_tree(dense, {"images/x_1.jpg": b""})
+    with pytest.raises(FrancaError, match=r"images/x_1.jpg lies beside Training and validation; put all images"):
+        prepare(make_params(source, dense), tmp_path / "again")
 
 
 def test_one_scene_cannot_be_split(

@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import json
 import os
+import re
 import resource
 import signal
 import struct
@@ -195,13 +196,80 @@ def test_train_copies_of_given_test_images_are_dropped_and_listed(
 def test_class_without_train_images_is_refused(
     tmp_path: Path, picture: Picture, make_tree: Build, make_params: MakeParams
 ) -> None:
-    files = {f"train/sea/{i}.png": picture(i) for i in range(10)} | {"test/sea/1.png": picture(90)}
-    source = make_tree(tmp_path / "source", files | {"test/see/1.png": picture(91)})
+    files = {f"train/{'sea' if i % 2 else 'land'}/{i}.png": picture(i) for i in range(10)}
+    source = make_tree(tmp_path / "source", files | {"test/sea/1.png": picture(90), "test/see/1.png": picture(91)})
     manifest = prepare(make_params(source, max_refused=0.1), tmp_path / "prepared")
     reason = "class see has too few images to split: none is left for train"
     assert read_json(tmp_path / "prepared/refused.json") == [{"path": "test/see/1.png", "reason": reason}]
-    assert manifest["classes"] == ["sea"]
+    assert manifest["classes"] == ["land", "sea"]
     with pytest.raises(FrancaError, match=rf"1 of 12 images refused.*test/see/1.png: {reason}"):
+        prepare(make_params(source), tmp_path / "again")
+
+
+def test_the_only_image_of_a_class_stays_in_train(
+    tmp_path: Path, picture: Picture, make_tree: Build, make_params: MakeParams
+) -> None:
+    files = {f"class{i}/{j}.png": picture((7, i, j)) for i in range(30) for j in range(1 + i % 3)}
+    manifest = prepare(make_params(make_tree(tmp_path / "source", files)), tmp_path / "prepared")
+    assert manifest["refused"] == 0
+    counts = {split: manifest["counts"][split] for split in SPLITS}
+    assert sum(part["images"] for part in counts.values()) == len(files)
+    assert min(counts["train"]["classes"].values()) == 1
+    assert counts["val"]["images"] and counts["test"]["images"]
+
+
+@pytest.mark.parametrize("names", [["sea/{}.png"], ["train/sea/{}.png", "test/sea/t{}.png"], ["my/data/sea/{}.png"]])
+def test_one_class_counts_as_none(
+    tmp_path: Path,
+    picture: Picture,
+    make_tree: Build,
+    make_params: MakeParams,
+    capsys: pytest.CaptureFixture[str],
+    names: list[str],
+) -> None:
+    files = {name.format(i): picture((k, i)) for k, name in enumerate(names) for i in range(8)}
+    manifest = prepare(make_params(make_tree(tmp_path / "source", files)), tmp_path / "prepared")
+    assert manifest["classes"] == []
+    assert set(Store(tmp_path / "prepared").images("train").labels.tolist()) == {-1}
+    assert "so the images count as unlabelled and give no accuracy" in capsys.readouterr().err
+
+
+def test_all_of_one_label_counts_as_none(
+    tmp_path: Path, picture: Picture, make_tar: Build, make_params: MakeParams, capsys: pytest.CaptureFixture[str]
+) -> None:
+    members = {f"{i}.{end}": content for i in range(8) for end, content in (("png", picture(i)), ("cls", b"cat\x1b"))}
+    make_tar(tmp_path / "source/00000.tar", members)
+    assert prepare(make_params(tmp_path / "source"), tmp_path / "prepared")["classes"] == []
+    assert r"source: the only class is cat\x1b, so the images count as unlabelled" in capsys.readouterr().err
+
+
+def test_names_and_classes_reach_the_store_exactly(
+    tmp_path: Path, picture: Picture, make_tree: Build, make_params: MakeParams
+) -> None:
+    classes = ["a\u00a0b", "line\nbreak", r"line\nbreak", os.fsdecode(b"caf\xe9")]
+    files = {f"{name}/\u202f{i}.png": picture((k, i)) for k, name in enumerate(classes) for i in range(5)}
+    source = make_tree(tmp_path / "so\u3000urce", files | {f"{classes[3]}/bad.png": b""})
+    manifest = prepare(make_params(source, max_refused=0.1), tmp_path / "prepared")
+    assert manifest["classes"] == sorted([*classes[:3], "//caf%E9"])
+    assert manifest["source"]["path"] == str(source)
+    assert read_json(tmp_path / "prepared/refused.json") == [{"path": "//caf%E9/bad.png", "reason": "empty file"}]
+
+
+def test_what_is_no_file_counts_as_refused(
+    tmp_path: Path, picture: Picture, make_tree: Build, make_params: MakeParams
+) -> None:
+    source = make_tree(tmp_path / "source", two_classes(picture, 10) | {"@eaDir/x.png": b"", "lost+found/y.png": b""})
+    (source / "sea/gone.png").symlink_to("nowhere.png")
+    os.mkfifo(source / "sea/pipe.png")
+    manifest = prepare(make_params(source, max_refused=1.0), tmp_path / "prepared")
+    assert manifest["classes"] == ["land", "sea"]
+    assert read_json(tmp_path / "prepared/refused.json") == [
+        {"path": "sea/gone.png", "reason": "No such file or directory"},
+        {"path": "sea/pipe.png", "reason": "not a regular file"},
+    ]
+    with pytest.raises(
+        FrancaError, match=r"2 of 22 images refused.*\(sea/gone.png: No such file or directory; sea/pi"
+    ):
         prepare(make_params(source), tmp_path / "again")
 
 
@@ -235,10 +303,28 @@ def test_run_writes_the_store_and_its_metrics(project: Params, capsys: pytest.Ca
     assert metrics["images"]["train"] + metrics["images"]["val"] + metrics["images"]["test"] == 60
     assert metrics["images"]["classes"] == 2
     assert sorted(path.name for path in Path().iterdir()) == ["prepared", "results", "source"]
-    assert "2 classes, 0 refused" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "2 classes, 0 refused" in told and "left alone" not in told
     digest = Store(Path("prepared")).digest
     stage.run(project)
     assert Store(Path("prepared")).digest == digest
+
+
+def test_files_left_alone_are_counted_on_the_screen(
+    project: Params, make_tree: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_tree(Path("source"), {"sea/1.heif": b"", "sea/2.heif": b"", "notes": b"", "a.tar.gz": b""})
+    stage.run(project)
+    assert "source: left alone 2 .heif, 1 .gz, 1 without suffix\n" in capsys.readouterr().out
+
+
+def test_a_store_elsewhere_behind_a_link(project: Params) -> None:
+    Path("disk").mkdir()
+    Path("prepared").symlink_to("disk/store")
+    for _ in range(2):
+        stage.run(project)
+        assert Path("prepared").is_symlink() and len(Store(Path("prepared")).images("train")) > 0
+        assert [path.name for path in Path("disk").iterdir()] == ["store"]
 
 
 def fail(project: Params, said: str) -> None:
@@ -257,7 +343,7 @@ def test_a_fault_leaves_the_old_store_alone(project: Params, monkeypatch: pytest
     fail(project, "1 of 61 images refused")
     Path("source/sea/bad.png").unlink()
     Path("source/sea/gone.png").symlink_to("nowhere.png")
-    fail(project, "source/sea/gone.png: No such file")
+    fail(project, "1 of 61 images refused, .*sea/gone.png: No such file or directory")
     Path("source/sea/gone.png").unlink()
     monkeypatch.setattr(stage, "listen_for_stop", lambda: True)
     fail(project, "stopped while preparing")
@@ -301,13 +387,19 @@ def drop_root_override() -> None:
         ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
 
 
-@pytest.mark.parametrize("locked", ["source/sea/3.png", "source/sea"])
-def test_permission_denied(project: Params, locked: str) -> None:
+@pytest.mark.parametrize(
+    ("locked", "said"),
+    [
+        ("source/sea/3.png", "source: 1 of 60 images refused, .*sea/3.png: Permission denied"),
+        ("source/sea", "source/sea: permission denied; make it readable"),
+    ],
+)
+def test_permission_denied(project: Params, locked: str, said: str) -> None:
     Path(locked).chmod(0)
     done = run_child("denied", drop_root_override)
     Path(locked).chmod(0o755)
     assert (done.returncode, done.stderr) == (2, "")
-    assert done.stdout.startswith(f"{locked}: permission denied; make it readable")
+    assert re.match(said, done.stdout)
     assert done.stdout.count("\n") == 1
     assert not Path("prepared").exists()
 

@@ -1,6 +1,7 @@
 """Layouts are recognized, order is fixed, and what is no source is told in one line."""
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from franca.data.sources import Sample, Source
 from franca.errors import FrancaError
+from tests.data.conftest import Picture, Place, put
 
 Build = Callable[..., Path]
 
@@ -119,8 +121,13 @@ def test_webdataset_tars_by_their_sidecars(tmp_path: Path, make_tar: Build, side
         ({}, "no file at all"),
         ({"a.txt": b"", "b.txt": b""}, "2 .txt"),
         ({"a.tar": b"", "b.jpg": b""}, "keep one kind"),
-        ({"train/a.jpg": b"", "validation/b.jpg": b""}, "validation/b.jpg lies beside"),
-        ({"train/a.jpg": b"", "b.jpg": b""}, "b.jpg lies beside"),
+        (
+            {"train/a.jpg": b"", "validation/b.jpg": b"", "c/d.jpg": b""},
+            "c/d.jpg lies beside the split folders train and",
+        ),
+        ({"train/a.jpg": b"", "val/b.jpg": b"", "c.jpg": b""}, "c.jpg lies beside the split folders train and val"),
+        ({"train/a.jpg": b"", "b.jpg": b""}, "train/a.jpg has a class and b.jpg has none"),
+        ({"val/a.jpg": b"", "Test/b.jpg": b""}, "Test/b.jpg and all others are for val or test, none for train"),
         ({"sea/a.jpg": b"", "b.jpg": b""}, "b.jpg has none"),
         ({"a.tar": b""}, "not an uncompressed tar"),
         ({"a.tar": b"\x1f\x8b\x08\x00 compressed"}, "not an uncompressed tar"),
@@ -150,10 +157,127 @@ def test_labels_for_some_samples_only(tmp_path: Path, make_tar: Build) -> None:
         read(tmp_path)
 
 
-def test_names_that_are_no_text_are_escaped(tmp_path: Path) -> None:
-    path = os.fsencode(tmp_path) + b"/caf\xe9\n.jpg"
-    with open(path, "wb") as file:
-        file.write(b"1")
-    (sample,) = read(tmp_path)
-    assert sample.name == r"caf\udce9\n.jpg"
-    assert sample.content == b"1"
+def test_names_and_classes_are_exact(tmp_path: Path) -> None:
+    names = [
+        "a\u00a0b/Screenshot 10.15.30\u202fAM.png",
+        "a\u00a0b/line\nbreak.png",
+        r"a\u00a0b/line\nbreak.png",
+        "\u3000/👩‍👩‍👧so\u00adft.png",
+        os.fsdecode(b"caf\xe9/1.png"),
+    ]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode("utf-8", "surrogateescape"))
+    found = {sample.name: (sample.content, sample.class_name) for sample in read(tmp_path)}
+    assert found == {
+        **{name: (name.encode(), name.partition("/")[0]) for name in names[:4]},
+        "//caf%E9/1.png": (b"caf\xe9/1.png", "//caf%E9"),
+    }
+
+
+def test_a_file_without_suffix_is_an_image_if_its_bytes_are_one(
+    tmp_path: Path, place: Place, picture: Picture
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("photo", "frame.0001"):
+        (source / name).write_bytes(picture(1))
+    (source / "README").write_text("no image")
+    (source / "empty").touch()
+    (source / "z.jpg").write_bytes(b"")
+    found = Source(place(source), "")
+    assert [sample.name for sample in found] == ["frame.0001", "photo", "z.jpg"]
+    assert found.ignored == {"without suffix": 2}
+
+
+def test_members_without_suffix(tmp_path: Path, make_tar: Build, picture: Picture) -> None:
+    for name in ("sea", "land"):
+        make_tar(tmp_path / f"{name}.tar", {"1": picture(1), "2": b"text"})
+    source = Source(tmp_path, "")
+    assert [sample.name for sample in source] == ["land.tar/1", "sea.tar/1"]
+    assert source.ignored == {"without suffix": 2}
+
+
+def test_what_is_no_file_is_never_opened(tmp_path: Path, make_tree: Build) -> None:
+    make_tree(tmp_path, {"good.jpg": b"1", "locked/x.txt": b""})
+    os.mkfifo(tmp_path / "pipe.jpg")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "gone.jpg").symlink_to("nowhere")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "null.jpg").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(tmp_path / "socket.jpg"))
+        problems = {sample.name: sample.problem for sample in read(tmp_path)}
+    assert problems == {
+        "good.jpg": None,
+        "gone.jpg": "No such file or directory",
+        "loop.jpg": "Too many levels of symbolic links",
+        "null.jpg": "not a regular file",
+        "pipe.jpg": "not a regular file",
+        "socket.jpg": "not a regular file",
+    }
+
+
+def test_a_file_that_vanishes_or_is_locked_meanwhile(tmp_path: Path, make_tree: Build, place: Place) -> None:
+    where = place(make_tree(tmp_path / "source", {"1.jpg": b"1", "2.jpg": b"2"}))
+    source = Source(where, "")
+    put(f"{where}/1.jpg", None)
+    assert [(s.name, s.content, s.problem) for s in source] == [
+        ("1.jpg", b"", "No such file or directory"),
+        ("2.jpg", b"2", None),
+    ]
+
+
+@pytest.mark.parametrize("what", ["gone", "pipe"])
+def test_a_tar_that_vanishes_meanwhile(tmp_path: Path, make_tar: Build, what: str) -> None:
+    for name in ("sea", "land"):
+        make_tar(tmp_path / f"{name}.tar", {"1.jpg": b"1"})
+    source = Source(tmp_path, "")
+    (tmp_path / "sea.tar").unlink()
+    if what == "pipe":
+        os.mkfifo(tmp_path / "sea.tar")
+    reason = {"gone": "No such file or directory", "pipe": "not a regular file"}[what]
+    with pytest.raises(FrancaError, match=f"sea.tar: {reason}; put the file back") as caught:
+        list(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_link_to_what_a_hidden_folder_holds(tmp_path: Path, make_tree: Build) -> None:
+    make_tree(tmp_path, {".store/abc/1.jpg": b"1"})
+    (tmp_path / "photos").symlink_to(".store/abc")
+    assert [sample.name for sample in read(tmp_path)] == ["photos/1.jpg"]
+
+
+def test_a_lone_tar_is_no_class(tmp_path: Path, make_tar: Build) -> None:
+    members = {f"data/{name}/{i}.jpg": b"x" for name in ("land", "sea") for i in (1, 2)}
+    make_tar(tmp_path / "my_dataset.tar", members)
+    assert [sample.class_name for sample in read(tmp_path)] == ["land", "land", "sea", "sea"]
+
+
+@pytest.mark.parametrize("below", ["", "data/"])
+def test_tars_named_after_splits(tmp_path: Path, make_tar: Build, below: str) -> None:
+    for split in ("Training", "testing"):
+        make_tar(tmp_path / f"{split}.tar", {f"{below}{name}/1.jpg": b"x" for name in ("land", "sea")})
+    assert [(sample.split, sample.class_name) for sample in read(tmp_path)] == [
+        ("train", "land"),
+        ("train", "sea"),
+        ("test", "land"),
+        ("test", "sea"),
+    ]
+
+
+def test_split_folders_inside_tars(tmp_path: Path, make_tar: Build) -> None:
+    for name in ("bottle", "cable"):
+        make_tar(tmp_path / f"{name}.tar", {"train/1.jpg": b"1", "test/broken/2.jpg": b"2", "test/good/3.jpg": b"3"})
+    found = [(sample.class_name, sample.split) for sample in read(tmp_path)]
+    assert found == [(name, split) for name in ("bottle", "cable") for split in ("train", "test", "test")]
+    make_tar(tmp_path / "cap.tar", {"1.jpg": b"1"})
+    with pytest.raises(FrancaError, match=r"bottle.tar/train/1.jpg is in a split folder and cap.tar/1.jpg is not"):
+        read(tmp_path)
+
+
+def test_a_name_twice_in_a_tar(tmp_path: Path, make_tar: Build) -> None:
+    make_tar(tmp_path / "sea.tar", [("1.jpg", b"old"), ("2.jpg", b"2"), ("./1.jpg", b"new")])
+    make_tar(tmp_path / "land.tar", {"1.jpg": b"1"})
+    found = [(sample.content, sample.problem) for sample in read(tmp_path)][1:]
+    assert found == [(b"", "a later file of the tar has the same name"), (b"2", None), (b"new", None)]

@@ -73,6 +73,25 @@ def test_units_larger_than_groups_stay_whole() -> None:
     assert set(split.tolist()) == {TRAIN, VAL, TEST_SPLIT}
 
 
+def test_each_class_keeps_one_unit_in_train() -> None:
+    rng = np.random.default_rng(0)
+    classes = np.concatenate([np.arange(300), rng.integers(0, 300, 900), np.full(50, NONE)])
+    keys = rng.integers(0, 2**64, len(classes), dtype=np.uint64)
+    units = np.arange(len(classes))
+    split = assign_splits(units, units, keys, np.full(len(classes), NONE), FRACTIONS, classes)
+    assert set(classes[split == TRAIN].tolist()) == set(classes.tolist())
+    shares = np.bincount(split, minlength=3) / len(split)
+    assert shares == pytest.approx([0.8 * 0.9, 0.8 * 0.1, 0.2], abs=0.08)
+
+
+def test_classes_of_many_images_change_no_split() -> None:
+    rng = np.random.default_rng(0)
+    keys, units = rng.integers(0, 2**64, 3000, dtype=np.uint64), np.repeat(np.arange(1500), 2)
+    before = assign_splits(units, units, keys, np.full(3000, NONE), FRACTIONS)
+    after = assign_splits(units, units, keys, np.full(3000, NONE), FRACTIONS, units % 10)
+    assert (before == after).all()
+
+
 def test_three_images_are_enough_for_three_splits() -> None:
     for seed, share in itertools.product(range(20), (1e-9, 0.5, 1 - 1e-9)):
         keys = np.random.default_rng(seed).integers(0, 2**64, 3, dtype=np.uint64)

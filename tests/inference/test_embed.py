@@ -47,7 +47,8 @@ def test_a_row_an_image_as_the_model_itself_says(
     photos: Path, output: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(photos, output, model_folder) == 0
-    assert capsys.readouterr() == (f"{output}: 5 embeddings of 32 dimensions by {model_folder}\n", "")
+    told = f"{output}: 5 embeddings of 32 dimensions by {model_folder}\n{photos}: left alone 1 .json, 1 .txt\n"
+    assert capsys.readouterr() == (told, "")
     assert [path.name for path in output.parent.iterdir()] == [output.name]
     table = parquet.read_table(output)
     assert table.schema.field("path").type == pa.string()
@@ -123,6 +124,40 @@ def test_bad_images_are_listed_and_left_out(
 
     assert run(photos / "b", output, model_folder) == 0
     assert not listed.exists(), "the list goes with the file that it belongs to"
+
+
+def test_paths_are_exact(
+    tmp_path: Path, output: Path, model_folder: Path, picture: Picture, make_tar: MakeTar
+) -> None:
+    names = [
+        "Screenshot 10.15.30\u202fAM.png",
+        "a\u00a0b\u3000.png",
+        "line\nbreak.png",
+        r"line\nbreak.png",
+        "photo",
+        "so\u00adft👩‍👩‍👧.png",
+    ]
+    folder = tmp_path / "so\u202furce"
+    folder.mkdir()
+    for seed, name in enumerate([*names, os.fsdecode(b"caf\xe9.png")]):
+        (folder / name).write_bytes(picture(seed))
+    (folder / "bad\n.png").touch()
+    (folder / os.fsdecode(b"bad\xe9.png")).touch()
+    make_tar(folder / "z.tar", [("x\u00a0y", picture(8)), ("1.png", b"old"), ("1.png", picture(9))])
+    os.mkfifo(folder / "pipe.tar")
+    assert run(folder, output, model_folder) == 0
+    table = parquet.read_table(output)
+    found = table["path"].to_pylist()
+    assert sorted(found) == sorted([*names, "//caf%E9.png", "z.tar/x\u00a0y", "z.tar/1.png"])
+    assert table.schema.metadata[b"franca.source"] == str(folder).encode()
+    with embed.refused_path(output).open(newline="") as file:
+        assert sorted(row[0] for row in csv.reader(file)) == [
+            "//bad%E9.png",
+            "bad\n.png",
+            "path",
+            "pipe.tar",
+            "z.tar/1.png",
+        ]
 
 
 def test_images_of_more_pixels_than_is_safe_are_left_out(
