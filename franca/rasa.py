@@ -14,10 +14,11 @@ from tqdm import tqdm
 
 from franca.data.store import ImageSet, Store
 from franca.data.transform import load_images
+from franca.errors import FrancaError
 from franca.evaluation.probes import fit_ridge
 from franca.files import write_json
 from franca.models import FrancaModel, load_model, save_model
-from franca.models.planes import decompose, projection
+from franca.models.planes import decompose, kept_space, plane
 from franca.params import Disentangle, Params
 from franca.paths import MODEL, PREPARED, PRETRAINED, RESULTS
 from franca.runtime import choose_device, configure_torch
@@ -56,15 +57,27 @@ def learn_plane(x: Tensor, places: Tensor, params: Disentangle, generator: torch
     return weight.detach()
 
 
-def learn_planes(x: Tensor, places: Tensor, params: Disentangle, seed: int) -> Tensor:
-    """The planes (rounds, 2, D) of all rounds, each orthogonal to those before, learned on x (N, patches, D)."""
+def learn_planes(x: Tensor, places: Tensor, params: Disentangle, seed: int, removed: Tensor | None = None) -> Tensor:
+    """Learn the planes of all rounds, one after another.
+
+    Args:
+        x: (N, patches, D) float32, features without the planes in `removed`.
+        places: (patches, 2) float32, targets.
+        params: rounds and how each is trained.
+        seed: of weights and batches.
+        removed: (rounds, 2, D) float32, planes that are taken out of the features already; None for none.
+
+    Returns:
+        (rounds, 2, D) float32, rows orthonormal over all rounds and orthogonal to what `removed` has taken out.
+    """
     generator = torch.Generator().manual_seed(seed)
     planes = torch.zeros(0, 2, x.shape[-1])
+    kept = kept_space(planes if removed is None else removed, x.shape[-1])
     for _ in tqdm(range(params.rounds), desc="RASA", unit="round", disable=None):
         # A weight's part in the planes removed before reads nothing, but projecting it out would put them back.
-        weight = learn_plane(x, places, params, generator) @ projection(planes, x.shape[-1])
-        x = decompose(x, weight)[1]
-        planes = torch.cat([planes, weight[None]])
+        axes = plane(learn_plane(x, places, params, generator) @ kept)
+        x, kept = decompose(x, axes)[1], decompose(kept, axes)[1]
+        planes = torch.cat([planes, axes[None]])
     return planes
 
 
@@ -76,28 +89,53 @@ def predictability(train: Tensor, val: Tensor, places: Tensor) -> float:
 
 
 def run(params: Params) -> None:
-    """The disentangle stage: `models/pretrained` in, `models/franca` and `results/disentangle/metrics.json` out."""
+    """Run the disentangle stage: `models/pretrained` in, `models/franca` and `results/disentangle/metrics.json` out.
+
+    Planes that the model already has stay, and the new ones are learned on what they leave. A truncated model stays
+    truncated: its planes are of all dimensions, since a model cuts its features off after taking the planes out.
+    """
     configure_torch(params.runtime)
-    store, model = Store(PREPARED), load_model(PRETRAINED).to(choose_device(params.runtime))
+    store, model = Store(PREPARED), load_model(PRETRAINED)
+    _check_rounds(model, params.disentangle.rounds)
+    model = model.to(choose_device(params.runtime))
     train = _spread(store.images("train"), model.image_size, params.disentangle.images)
     val = _spread(store.images("val"), model.image_size, VAL_IMAGES)
-    train_x, val_x = patch_features(model, train), patch_features(model, val)
+    train_x, val_x = patch_tokens(model, train), patch_tokens(model, val)
     side = model.image_size // model.patch_size
     places = grid_places(side, side)
 
     model = model.cpu()
-    model.remove_position(learn_planes(train_x, places, params.disentangle, params.base.seed))
+    before, old = model.patch_projection, model.position_planes
+    new = learn_planes(train_x @ before.T, places, params.disentangle, params.base.seed, old)
+    model.remove_position(torch.cat([old, new]))
     save_model(model, MODEL)
 
+    def readable(removal: Tensor) -> float:
+        """R^2 of place read from the patch features of a model with this projection."""
+        return predictability(*((x @ removal.T)[..., : model.embed_dim] for x in (train_x, val_x)), places)
+
     r2 = {
-        "before": predictability(train_x, val_x, places),
-        "after": predictability(train_x @ model.patch_projection.T, val_x @ model.patch_projection.T, places),
+        "before": readable(before),
+        "after": readable(model.patch_projection),
         "raw_pixels": predictability(pixels(train, model), pixels(val, model), places),
     }
     removed = int(torch.linalg.matrix_rank(torch.eye(model.width) - model.patch_projection, atol=1e-3))
     rounded = {name: round(value, 2) for name, value in r2.items()}
     write_json(RESULTS / "disentangle/metrics.json", {"position_r2": rounded, "removed_dimensions": removed})
+    if len(old):
+        print(f"planes: {len(old)} of the pretrained model kept, {len(new)} added")
     print(f"position read from patches (R^2, %): {', '.join(f'{name} {value}' for name, value in rounded.items())}")
+
+
+def _check_rounds(model: FrancaModel, rounds: int) -> None:
+    """Raise FrancaError if the planes would leave nothing of the features."""
+    has = len(model.position_planes)
+    room = max((model.width - 1) // 2 - has, 0)
+    if rounds > room:
+        raise FrancaError(
+            f"disentangle.rounds: {rounds} rounds take 2 dimensions each, but {PRETRAINED} has {model.width} and {has}"
+            f" planes taken out of them already; set it to {room} at most"
+        )
 
 
 def pixels(images: Tensor, model: FrancaModel) -> Tensor:
@@ -111,7 +149,15 @@ def _spread(images: ImageSet, size: int, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def patch_features(model: FrancaModel, images: Tensor) -> Tensor:
-    """Patch features (N, patches, D) of uint8 images (N, 3, H, W), computed where the model lies, kept on the CPU."""
-    device = model.patch_projection.device
-    return torch.cat([model(part.to(device)).patches.flatten(1, 2).cpu() for part in images.split(BATCH)])
+def patch_tokens(model: FrancaModel, images: Tensor) -> Tensor:
+    """Compute patch features before planes are taken out and dimensions cut off.
+
+    Args:
+        model: on any device.
+        images: (N, 3, H, W) uint8.
+
+    Returns:
+        (N, patches, D) float32 on the CPU, D the backbone's width.
+    """
+    device, first = model.patch_projection.device, model.backbone.num_prefix_tokens
+    return torch.cat([model.forward_features(part.to(device))[:, first:].cpu() for part in images.split(BATCH)])

@@ -5,10 +5,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from franca.data.store import Store
+from franca.data.transform import load_images
+from franca.errors import FrancaError
+from franca.export.variant import variant
 from franca.files import read_json
 from franca.models import FrancaModel, load_model, random_model, save_model
-from franca.models.planes import decompose, plane, projection
+from franca.models.planes import decompose, kept_space, plane, projection
 from franca.params import Disentangle, Params
+from franca.pretrain.setup import make_networks
 from franca.rasa import grid_places, learn_plane, learn_planes, predictability, run
 from tests.conftest import MakeParams, MakeStore
 
@@ -91,6 +96,24 @@ def test_planes_go_one_after_another_even_where_they_overlap() -> None:
     torch.testing.assert_close(x @ projection(planes, DIM).T, rest, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("orthogonal", [True, False])
+def test_new_planes_come_to_those_that_are_out_already(orthogonal: bool) -> None:
+    x, settings = make_features(), make_settings(rounds=2, epochs=3)
+    # As official heads have them, the second kind overlaps.
+    random = torch.randn(2, 2, DIM, generator=torch.Generator().manual_seed(3))
+    old = learn_planes(x, PLACES, settings, seed=1) if orthogonal else random
+    before = projection(old, DIM)
+    new = learn_planes(x @ before.T, PLACES, settings, 2, old)
+    rows = torch.cat([old, new] if orthogonal else [new]).flatten(0, 1)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)), rtol=0, atol=1e-5)
+    # Each takes out two dimensions of what the old ones left, and puts nothing back.
+    after, left = projection(torch.cat([old, new]), DIM), kept_space(old, DIM)
+    torch.testing.assert_close(left @ after, after, rtol=0, atol=1e-5)
+    ranks = [int(torch.linalg.matrix_rank(matrix, atol=1e-3)) for matrix in (before, after)]
+    assert ranks[0] - ranks[1] == 4
+    assert not orthogonal or torch.allclose(left, before, atol=1e-5)
+
+
 def test_no_rounds_change_nothing() -> None:
     assert torch.equal(learn_projection(make_features(), make_settings(rounds=0)), torch.eye(DIM))
 
@@ -138,3 +161,54 @@ def test_the_whole_stage(start: FrancaModel, params: Params) -> None:
     first = [path.read_bytes() for path in outs]
     run(params)
     assert [path.read_bytes() for path in outs] == first
+
+
+def with_planes(model: FrancaModel, planes: Tensor, dim: int | None = None) -> FrancaModel:
+    """Save the model of `start` anew with planes, cut to `dim` dimensions."""
+    model.remove_position(planes)
+    save_model(variant(model, dim), Path("models/pretrained"))
+    return load_model(Path("models/pretrained"))
+
+
+def measured(name: str) -> tuple[FrancaModel, float]:
+    """A saved model, and R^2 of position in the patch features that it gives."""
+    model, store = load_model(Path("models") / name), Store(Path("prepared"))
+    images = [load_images(part, 32, list(range(len(part)))) for part in (store.images("train"), store.images("val"))]
+    train, val = (model(part).patches.flatten(1, 2) for part in images)
+    return model, predictability(train, val, grid_places(4, 4))
+
+
+@pytest.mark.parametrize("dim", [None, 8])
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_planes_of_the_pretrained_model_stay(
+    rounds: int, dim: int | None, start: FrancaModel, tiny_params: MakeParams
+) -> None:
+    changes = make_settings(rounds=rounds).model_dump()
+    params = tiny_params({f"disentangle.{key}": value for key, value in changes.items()})
+    old = with_planes(start, torch.randn(9, 2, 32, generator=torch.Generator().manual_seed(1)), dim)
+    run(params)
+    (before, r2_before), (after, r2_after) = measured("pretrained"), measured("franca")
+    assert torch.equal(after.position_planes[:9], old.position_planes)
+    assert len(after.position_planes) == 9 + rounds
+    assert after.embed_dim == before.embed_dim == (dim or 32)
+    metrics = read_json(Path("results/disentangle/metrics.json"))
+    assert metrics["position_r2"]["before"] == pytest.approx(r2_before, abs=0.02)
+    assert metrics["position_r2"]["after"] == pytest.approx(r2_after, abs=0.02)
+    assert metrics["removed_dimensions"] == 18 + 2 * rounds
+
+
+def test_more_planes_than_dimensions_are_refused_before_any_work(start: FrancaModel, tiny_params: MakeParams) -> None:
+    with_planes(start, torch.randn(9, 2, 32))
+    with pytest.raises(FrancaError, match=r"disentangle\.rounds: 7 rounds .* set it to 6 at most"):
+        run(tiny_params({"disentangle.rounds": 7}))
+    assert not Path("models/franca").exists()
+
+
+def test_further_training_leaves_planes_and_truncation_out(
+    start: FrancaModel, tiny_params: MakeParams, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_planes(start, torch.randn(3, 2, 32), 8)
+    student, teacher = make_networks(tiny_params({"pretrain.init": "models/pretrained"}), torch.device("cpu"))
+    assert student.backbone.embed_dim == teacher.backbone.embed_dim == 32
+    said = capsys.readouterr().out
+    assert "3 planes of RASA are left out" in said and "all 32 dimensions are trained" in said

@@ -28,3 +28,16 @@ def projection(planes: Tensor, dim: int) -> Tensor:
         kept = decompose(kept, weight)[1]
     # The rows of the identity are features here: row i became P e_i, so that x -> x times these rows is x P^T.
     return kept.T
+
+
+def kept_space(planes: Tensor, dim: int) -> Tensor:
+    """Return the orthogonal projection (D, D) onto the features that remain once the planes (rounds, 2, D) are out.
+
+    It is `projection` itself if the planes are orthogonal to each other. Those of official heads overlap: removing a
+    later plane puts a part of an earlier one back, and `projection` is then no orthogonal projection.
+    """
+    if not len(planes):
+        return torch.eye(dim, device=planes.device)
+    axes, lengths, _ = torch.linalg.svd(projection(planes, dim))
+    kept = axes[:, lengths > 1e-3]
+    return kept @ kept.T

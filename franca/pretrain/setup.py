@@ -1,14 +1,16 @@
 """What must be settled before the first step: precision and the two networks."""
 
 import copy
+import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from franca.data.masks import official_buffer
 from franca.errors import FrancaError
-from franca.models import load_model
+from franca.models import FrancaModel, load_model
 from franca.models.backbone import Backbone, resize_positions
 from franca.models.heads import Level
 from franca.models.model import load_weights
@@ -73,12 +75,28 @@ def make_networks(params: Params, device: torch.device) -> tuple[Network, Networ
     return student.train().to(device), teacher.to(device)
 
 
+def _left_behind(start: FrancaModel) -> list[str]:
+    """Describe what of a model does not survive further training."""
+    lines = []
+    if planes := len(start.position_planes):
+        lines.append(
+            f"{planes} planes of RASA are left out, since they hold for the present features only; "
+            "`franca disentangle` learns new ones after training"
+        )
+    if start.embed_dim < start.width:
+        lines.append(f"all {start.width} dimensions are trained, not the {start.embed_dim} that the model is cut to")
+    return lines
+
+
 def start_weights(folder: Path, params: Params) -> dict[str, Tensor]:
     """Weights of our backbone from a model folder; positions are still those of its image size.
 
     A timm model will do where our backbone with its weights gives its very features.
     """
     start = load_model(folder)
+    if os.environ.get("RANK", "0") == "0":
+        for line in _left_behind(start):
+            tqdm.write(f"pretrain.init: {folder}: {line}")
     wanted = params.base.backbone
     if isinstance(start.architecture, BackboneParams):
         # What LayerScale starts from is of no account once there are weights.

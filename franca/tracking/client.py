@@ -1,4 +1,4 @@
-"""Which tracking server, how to reach it, and what to say where it does not answer."""
+"""The tracking server: its address, a client for it, and one-line errors if it fails."""
 
 import logging
 import os
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from franca.errors import FrancaError
 from franca.paths import runs_root
+from franca.tracking.database import prepare_database, sqlite_reason
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,9 +38,21 @@ def tracking_uri() -> str:
 
 
 def database() -> Path | None:
-    """The SQLite file that the tracking address names, which need not be there yet; None for a server."""
-    uri = tracking_uri()
-    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+    """Return the SQLite file that the tracking address names, which need not exist yet; None for a server.
+
+    Raises FrancaError if the project's folder has a name that a database's address cannot carry.
+    """
+    from sqlalchemy import make_url
+
+    uri, root = tracking_uri(), str(runs_root().parent)
+    if not uri.startswith(_SQLITE):
+        return None
+    if uri.startswith(f"{_SQLITE}{root}") and make_url(f"{_SQLITE}{root}").database != root:
+        raise FrancaError(
+            f"{root}: `?` and `%` in a folder's name have a meaning in the address of a database; "
+            "rename the folder or set MLFLOW_TRACKING_URI"
+        )
+    return Path(str(make_url(uri).database))
 
 
 def redacted(uri: str) -> str:
@@ -49,13 +62,20 @@ def redacted(uri: str) -> str:
 
 
 def connect() -> "MlflowClient":
-    """A client of the tracking server, after a short knock at its door."""
-    uri = tracking_uri()
+    """Return a client of the tracking server; fail within seconds if the server does not answer.
+
+    A SQLite database is created first if there is none.
+    """
+    uri, file = tracking_uri(), database()
     with server_faults():
         import mlflow
 
         _knock(uri)
         logging.getLogger("alembic").setLevel(logging.WARNING)
+        # It logs the traceback of an error that it raises as well, and which is reported in one line.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+        if file is not None:
+            prepare_database(file)
         mlflow.set_tracking_uri(uri)
         return mlflow.MlflowClient()
 
@@ -74,6 +94,7 @@ def _knock(uri: str) -> None:
 @contextmanager
 def server_faults() -> Iterator[None]:
     """Turn what MLflow and the libraries below it raise into one line."""
+    from alembic.util import CommandError
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError
@@ -81,11 +102,15 @@ def server_faults() -> Iterator[None]:
     network = (RequestException, ConnectionError, TimeoutError, socket.gaierror)
     try:
         yield
-    except (MlflowException, SQLAlchemyError, *network) as error:
-        raise FrancaError(f"tracking server {redacted(tracking_uri())}: {_reason(error)}") from error
+    except (MlflowException, SQLAlchemyError, CommandError, *network) as error:
+        file = database()
+        place = f"server {redacted(tracking_uri())}" if file is None else f"database {file}"
+        raise FrancaError(f"tracking {place}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
+    if reason := sqlite_reason(error):
+        return reason
     text = " ".join(str(error).split()).replace(tracking_uri(), redacted(tracking_uri()))
     for sign in ("Connection refused", "Name or service not known", "timed out", "No route to host"):
         if sign in text:
@@ -94,12 +119,20 @@ def _reason(error: Exception) -> str:
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:
-    """Find or create the experiment; beside a SQLite file its artifacts lie in `mlartifacts`."""
+    """Find or create the experiment; with a SQLite file, artifacts go to the folder `mlartifacts` next to it."""
+    from mlflow.exceptions import MlflowException
+
     found = client.get_experiment_by_name(name)
     if found is None:
         file = database()
         here = (file.parent / "mlartifacts").as_uri() if file else None
-        return str(client.create_experiment(name, artifact_location=here))
+        try:
+            return str(client.create_experiment(name, artifact_location=here))
+        except MlflowException as error:
+            # Another process may have created it since; SQLite then reports a violated constraint.
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise error
     if found.lifecycle_stage != "active":
         raise FrancaError(
             f"experiment '{name}' was deleted on the tracking server; bring it back by "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from franca.files import read_json, write_json
 from franca.tracking.client import experiment_id, redacted, tracking_uri
-from franca.tracking.runs import create_run, find_runs, still_there
+from franca.tracking.runs import create_run, find_runs, sole_creator, still_there
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -83,8 +83,9 @@ def attach(client: "MlflowClient", folder: Path, experiment: str) -> Curves:
     ):
         return Curves(client, folder, remembered.run_id)
     experiment = experiment_id(client, experiment)
-    runs = find_runs(client, experiment, fingerprint)
-    run = runs[0] if runs else create_run(client, experiment, fingerprint)
+    with sole_creator(fingerprint):
+        runs = find_runs(client, experiment, fingerprint)
+        run = runs[0] if runs else create_run(client, experiment, fingerprint)
     return Curves(client, folder, run.info.run_id)
 
 

@@ -92,9 +92,12 @@ def _decide(client: "MlflowClient", params: Params, record: Record, version: "Mo
     name, number = params.register_.model_name, str(version.version)
     gates = [gate.model_dump() for gate in params.register_.gates]
     question = hashlib.sha256(json.dumps([gates, record.results], sort_keys=True).encode()).hexdigest()[:16]
-    tags = client.get_model_version(name, number).tags
-    if tags.get(JUDGED) == question and DECISION in tags:
-        return str(tags[DECISION]).splitlines()
+    known = client.get_model_version(name, number)
+    if known.tags.get(JUDGED) == question and DECISION in known.tags:
+        sentences = str(known.tags[DECISION]).splitlines()
+        if CHAMPION in known.aliases and sentences[0].startswith("stays challenger"):
+            return ["it is the champion, by an alias that was set by hand", f"the gates had said: {sentences[0]}"]
+        return sentences
     evidence = Evidence(record.results, read_outcomes(RESULTS / "evaluate" / FILE, record.digest))
     decision = settle(client, params, version, evidence, _advice(params, record))
     if decision.champion != number and not decision.promote and not decision.worse_than:

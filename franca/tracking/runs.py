@@ -1,6 +1,10 @@
 """Find or create the MLflow run that stands for a pretraining, by tags and never by name."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
+
+from franca.paths import runs_root
+from franca.tracking.lock import locked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,16 +27,27 @@ def create_run(client: "MlflowClient", experiment: str, fingerprint: str) -> "Ru
 
 
 def pipeline_run(client: "MlflowClient", experiment: str, fingerprint: str, pipeline: str) -> "Run":
-    """The run of one whole pipeline: its own of old, else the mirror's that no pipeline has yet, else a new one.
+    """Return the run of one whole pipeline: reuse its own, else adopt an unclaimed mirror run, else create one.
 
     One pretraining may be evaluated in several ways; each gets its own run, as logged parameters never change.
     """
-    runs = find_runs(client, experiment, fingerprint)
-    own = [run for run in runs if run.data.tags.get(PIPELINE) == pipeline]
-    free = [run for run in runs if PIPELINE not in run.data.tags]
-    run = next(iter(own + free), None) or create_run(client, experiment, fingerprint)
-    client.set_tag(run.info.run_id, PIPELINE, pipeline)
-    return run
+    with sole_creator(fingerprint):
+        runs = find_runs(client, experiment, fingerprint)
+        own = [run for run in runs if run.data.tags.get(PIPELINE) == pipeline]
+        free = [run for run in runs if PIPELINE not in run.data.tags]
+        run = next(iter(own + free), None) or create_run(client, experiment, fingerprint)
+        client.set_tag(run.info.run_id, PIPELINE, pipeline)
+        return run
+
+
+def sole_creator(fingerprint: str) -> AbstractContextManager[None]:
+    """Hold the right to look for a run of this pretraining and to create it if there is none.
+
+    Without it `register` and a mirror that is still busy would create two. No lock is held on a machine that does not
+    have the pretraining's folder: no mirror works there.
+    """
+    folder = runs_root() / f"pretrain-{fingerprint}"
+    return locked(folder / "mlflow.lock") if folder.is_dir() else nullcontext()
 
 
 def still_there(client: "MlflowClient", run_id: str, fingerprint: str) -> bool:

@@ -97,7 +97,10 @@ def planes_of(state: Mapping[str, Tensor], origin: str) -> Tensor:
     shapes = {tuple(layer.shape) for layer in layers.values()}
     if len(shapes) > 1 or any(len(shape) != 2 or shape[0] != 2 for shape in shapes):
         raise FrancaError(f"{origin}: no RASA head: its layers are {sorted(shapes)}, not all (2, D)")
-    return torch.stack([layers[key].float() for key in wanted])
+    planes = torch.stack([layers[key].float() for key in wanted])
+    if not planes.isfinite().all():
+        raise FrancaError(f"{origin}: its RASA head has values that are not finite; download it again")
+    return planes
 
 
 def architecture_of(backbone: Mapping[str, Tensor], origin: str, num_heads: int | None) -> tuple[Backbone, int]:

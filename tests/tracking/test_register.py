@@ -148,6 +148,26 @@ def test_worse_model_stays_challenger_and_better_one_takes_over(finish: Finish, 
     assert client.get_model_version("franca", "3").tags["franca.decision"].splitlines() == receipt["decision"]
 
 
+def test_champion_made_by_hand_is_no_longer_said_to_stay_challenger(finish: Finish, params: Params) -> None:
+    finish(seed=0, knn=70, linear=80)
+    register.run(params)
+    finish(seed=1, knn=75, linear=60)
+    register.run(params)
+    client = connect()
+    client.set_registered_model_alias("franca", "champion", "2")
+    client.delete_registered_model_alias("franca", "challenger")
+    register.run(params)
+    receipt = read_json(RECEIPT)
+    assert (receipt["version"], receipt["aliases"]) == ("2", ["champion"])
+    assert receipt["decision"] == [
+        "it is the champion, by an alias that was set by hand",
+        "the gates had said: stays challenger: linear/val/top1 failed against champion version 1",
+    ]
+    client.set_registered_model_alias("franca", "champion", "1")
+    register.run(params)
+    assert read_json(RECEIPT)["decision"][0].startswith("stays challenger")
+
+
 def test_floor_keeps_a_first_model_from_the_throne(finish: Finish, params: Params) -> None:
     finish(knn=70)
     register.run(
