@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from franca.data.folders import Unreadable, file_size, list_files, read_file, require_file
-from franca.data.images import SUFFIXES
+from franca.data.images import PNG_DEPTH, SUFFIXES
 from franca.data.index import SPLITS, SplitName
 from franca.data.layout import split_of
 from franca.data.names import as_text, kind, printable, suffix
@@ -121,6 +121,9 @@ class DenseSource:
             return f"its mask is not a readable PNG ({error})"
         if image.mode not in ("L", "P"):
             return f"its mask has mode {image.mode}; it must be an 8-bit index PNG"
+        # Pillow scales gray of 2 and 4 bits to 0..255; what it returns are not the indices any more.
+        if image.mode == "L" and content[PNG_DEPTH] != 8:
+            return f"its mask is a gray PNG of {content[PNG_DEPTH]} bits; it must be an 8-bit index PNG"
         if mask.shape != (height, width):
             return f"its mask is {mask.shape[1]}x{mask.shape[0]}, the image {width}x{height}"
         values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))

@@ -1,4 +1,4 @@
-"""What counts as an image, how its bytes become 8-bit RGB pixels, and what preparation measures on it."""
+"""How an image's bytes become 8-bit RGB pixels, and what preparation measures on them."""
 
 import io
 import re
@@ -9,11 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".jp2"})
-# Named one by one: other readers of Pillow start foreign programs (EPS) or read formats that are no pictures.
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
+from franca.data.formats import FORMATS, format_of
+from franca.data.formats import SUFFIXES as SUFFIXES
+from franca.data.formats import looks_like_image as looks_like_image
+from franca.data.jpeg2000 import decode_deep, is_plain
+from franca.data.samples import on_white, to_bytes, to_rgb, turn_upright
+from franca.data.tiff import decode_tiff
+
 HASH_BITS = 64
 MAX_BYTES = 1 << 30
 """Longest file taken for an image."""
@@ -28,6 +32,8 @@ _MAGIC = (
     b"\xff\x4f\xff\x51",
 )
 _ORIENTATION = ExifTags.Base.Orientation
+PNG_DEPTH = 24
+"""Offset of the bits a sample in a PNG file."""
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -45,8 +51,8 @@ class ImageFacts(NamedTuple):
 def decode(content: bytes, shrink: int = 1) -> Image.Image:
     """Decode to 8-bit RGB, upright.
 
-    EXIF orientation is applied; gray and palette images become RGB; transparent pixels become white; 16-bit gray is
-    scaled from its full range; of several frames the first is taken.
+    EXIF orientation is applied; gray, palette and CMYK images become RGB; transparent pixels become white; samples of
+    other depths are scaled from their full range; of several frames the first is taken; ICC profiles are ignored.
 
     Args:
         content: The bytes of an image file.
@@ -56,26 +62,86 @@ def decode(content: bytes, shrink: int = 1) -> Image.Image:
             the right and the bottom would come to lie at another side.
 
     Raises:
-        ValueError: The file is empty, or has 32-bit samples (their range of values is unknown).
+        ValueError: The file is empty or broken, or has samples whose range of values is unknown (signed integers,
+            floats, integers of more than 16 bits).
+        UnidentifiedImageError: The file is of no format in `FORMATS`.
         Exception: Whatever else Pillow raises on bad bytes.
     """
     if not content:
         raise ValueError("empty file")
-    image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+    format = format_of(content)
+    if format == "TIFF":
+        return decode_tiff(content)
+    if format == "PPM" and content[1:2] in b"Ff":
+        raise ValueError("floating-point samples, whose range is unknown; convert them to unsigned 8 or 16 bits")
+    image = _open(content, format)
+    if format == "JPEG2000" and not is_plain(content):
+        return decode_deep(content, image.mode)
+    if format == "PNG" and "transparency" in image.info and content[PNG_DEPTH] in (2, 4, 16) and image.mode != "P":
+        return _decode_keyed_png(content, image)
     if shrink > 1 and (image.getexif().get(_ORIENTATION, 1) == 1 or not any(side % shrink for side in image.size)):
         image.draft(None, (image.width // shrink, image.height // shrink))
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
-    if image.mode in ("I", "F"):
-        raise ValueError("32-bit samples; convert the image to 8 or 16 bits")
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    # Pillow scales PGM of more than 8 bits to 16 whatever its largest value, and calls that "I".
+    if image.mode.startswith("I;16") or (image.mode == "I" and format == "PPM"):
+        return to_rgb(to_bytes(np.asarray(image), 16))
+    if image.mode == "I":
+        raise ValueError("32-bit samples, whose range is unknown; convert them to 8 or 16 bits")
+    return on_white(image.convert("RGBA")) if image.has_transparency_data else image.convert("RGB")
+
+
+def _open(content: bytes, format: str | None) -> Image.Image:
+    """Let Pillow read the header; an error says what is wrong with a file of a known format."""
+    if format is None:
+        raise UnidentifiedImageError
+    if format == "HEIF":
+        _register_heif()
+    try:
+        return Image.open(io.BytesIO(content), formats=(format,))
+    except UnidentifiedImageError:
+        reason = _header_fault(content, format)
+    raise ValueError(f"damaged, or a kind of {format} that is not supported{reason}")
+
+
+def _header_fault(content: bytes, format: str) -> str:
+    """Ask Pillow's reader for the reason that `Image.open` drops."""
+    try:
+        Image.OPEN[format][0](io.BytesIO(content), "")
+    except Exception as error:
+        return f": {one_line(error)}"
+    return ""
+
+
+def _register_heif() -> None:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise ValueError("HEIC needs another package; install pillow-heif") from None
+    register_heif_opener()
+
+
+def _decode_keyed_png(content: bytes, image: Image.Image) -> Image.Image:
+    """Decode a PNG of 2, 4 or 16 bits a sample with a transparent color.
+
+    Pillow compares that color, as the file has it, with samples that it has scaled to 8 bits.
+    """
+    depth, key = content[PNG_DEPTH], np.array(image.info["transparency"])
+    samples = np.asarray(image)
+    if image.mode == "RGB":
+        # Pillow keeps the high byte of each big-endian sample. Read as little-endian, the low byte takes its place.
+        other = _open(content, "PNG")
+        assert isinstance(other, ImageFile.ImageFile)
+        other.tile = [tile._replace(args="RGB;16L") for tile in other.tile]
+        samples = samples.astype(np.uint16) << 8 | np.asarray(other)
+    elif depth < 8:
+        key = key * (255 // ((1 << depth) - 1))
+    samples = np.atleast_3d(samples)
+    hit = (samples == key).all(axis=2, keepdims=True)
+    colors = np.where(hit, np.uint8(255), to_bytes(samples, max(depth, 8)))
+    return turn_upright(to_rgb(colors), image.getexif().get(_ORIENTATION, 1))
 
 
 @contextmanager

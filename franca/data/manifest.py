@@ -12,6 +12,9 @@ from franca.data.names import as_text
 from franca.data.sources import Source
 from franca.data.splits import NONE, TRAIN
 
+_EDGE = 0.1
+"""Brightness, 0 to 1, that mean and standard deviation together must stay below for a set to count as black."""
+
 
 def describe(
     source: Source | DenseSource,
@@ -70,6 +73,23 @@ def headline(part: dict[str, Any]) -> dict[str, int]:
         "duplicate_groups": part["duplicates"]["groups"],
         "dropped": part["duplicates"]["dropped"],
     }
+
+
+def describe_exposure(channels: dict[str, list[float]]) -> str | None:
+    """Say so if nearly all pixels are black, or nearly all are white, as after a wrong conversion; else None.
+
+    Args:
+        channels: Mean and standard deviation of R, G and B, 0 to 1, as `describe` has them.
+    """
+    mean, spread = np.array(channels["mean"]), np.array(channels["std"])
+    dark, bright = (mean + spread).max() < _EDGE, (mean - spread).min() > 1 - _EDGE
+    if not dark and not bright:
+        return None
+    color = "black" if dark else "white"
+    return (
+        f"the train images are nearly {color} (mean {mean.mean():.1%} of full brightness); look at some of them, and "
+        "if their samples use a small part of their range, rescale them and convert them to 8 bits"
+    )
 
 
 def _counts(labels: NDArray[np.int64], classes: list[str]) -> dict[str, Any]:

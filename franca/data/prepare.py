@@ -17,7 +17,7 @@ from franca.data.duplicates import group_duplicates, join
 from franca.data.folders import is_url
 from franca.data.index import SPLITS, SplitName
 from franca.data.ingest import Refused, Table, ingest
-from franca.data.manifest import describe, describe_duplicates, headline
+from franca.data.manifest import describe, describe_duplicates, describe_exposure, headline
 from franca.data.names import printable
 from franca.data.pack import PackWriter
 from franca.data.shards import InPlaceWriter
@@ -138,6 +138,8 @@ def _finish(
     numbers = {name: number for number, name in enumerate(classes)}
     label = np.array([numbers.get(name or "", -1) for name in table.class_names], dtype=np.int64)
     manifest = describe(source, table, split, label, classes, refused, duplicates)
+    if warning := describe_exposure(manifest["channels"]):
+        print(f"{source.folder}: {warning}", file=sys.stderr)
 
     manifest["files"] = {}
     heights, widths, _ = table.sizes.T

@@ -14,7 +14,7 @@ from franca.tracking.client import connect, experiment_id, redacted, server_faul
 from franca.tracking.fill import fill_run, log_scores
 from franca.tracking.promote import DECISION, settle
 from franca.tracking.record import Record, read_record
-from franca.tracking.registry import CHALLENGER, ensure_version, model_id
+from franca.tracking.registry import CHALLENGER, CHAMPION, ensure_version, model_id
 from franca.tracking.runs import pipeline_run
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.decoding.writers import png
 from franca.data.prepare import prepare
 from franca.data.store import SPLITS, Store
 from franca.errors import FrancaError
@@ -97,6 +98,7 @@ def test_tars_and_folders_are_the_same(
         ("masks/tile0_000.png", mask(size=(20, 24)), "its mask is 20x24, the image 24x20"),
         ("masks/tile0_000.png", mask(mode="RGB"), "its mask has mode RGB; it must be an 8-bit index PNG"),
         ("masks/tile0_000.png", mask(mode="1"), "its mask has mode 1"),
+        ("masks/tile0_000.png", png(np.zeros((20, 24, 1), np.uint8), 4, 0), "its mask is a gray PNG of 4 bits"),
         ("masks/tile0_000.png", mask().replace(b"IDAT", b"IDAX"), "its mask is not a readable PNG"),
         ("masks/tile0_000.png", b"", "its mask is not a readable PNG"),
         ("images/tile0_000.jpg", b"", "empty file"),
