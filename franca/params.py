@@ -154,6 +154,10 @@ class Losses(Section):
     dino_weight: NonNegative = Field(description="Weight of the class-token cross-entropy.")
     ibot_weight: NonNegative = Field(description="Weight of the masked-patch cross-entropy.")
     koleo_weight: NonNegative = Field(description="Weight of the KoLeo regularizer (spread of class tokens).")
+    contrastive_weight: NonNegative = Field(
+        description="Weight of a contrastive loss (InfoNCE) on class tokens; 0, as in the paper, leaves its head out."
+    )
+    contrastive_temperature: Positive = Field(description="Temperature of the contrastive loss.")
     student_temperature: Positive = Field(description="Temperature of the student's softmax.")
     teacher_temperature: tuple[Positive, Positive] = Field(
         description="Temperature of the teacher's assignments at the start and after its warm-up."

@@ -112,7 +112,8 @@ def run(params: Params) -> None:
 
     def readable(removal: Tensor) -> float:
         """R^2 of place read from the patch features of a model with this projection."""
-        return predictability(*((x @ removal.T)[..., : model.embed_dim] for x in (train_x, val_x)), places)
+        train_rest, val_rest = ((x @ removal.T)[..., : model.embed_dim] for x in (train_x, val_x))
+        return predictability(train_rest, val_rest, places)
 
     r2 = {
         "before": readable(before),

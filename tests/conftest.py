@@ -68,6 +68,8 @@ TINY = {
     "pretrain.losses.dino_weight": 1.0,
     "pretrain.losses.ibot_weight": 1.0,
     "pretrain.losses.koleo_weight": 0.1,
+    "pretrain.losses.contrastive_weight": 0.0,
+    "pretrain.losses.contrastive_temperature": 0.2,
     "pretrain.losses.student_temperature": 0.1,
     "pretrain.losses.teacher_temperature": [0.04, 0.07],
     "pretrain.losses.teacher_warmup_epochs": 1,

@@ -21,16 +21,6 @@ from franca.data.tiff import decode_tiff
 HASH_BITS = 64
 MAX_BYTES = 1 << 30
 """Longest file taken for an image."""
-_MAGIC = (
-    b"\xff\xd8\xff",
-    b"\x89PNG\r\n\x1a\n",
-    b"GIF87a",
-    b"GIF89a",
-    b"II*\0",
-    b"MM\0*",
-    b"\0\0\0\x0cjP  \r\n\x87\n",
-    b"\xff\x4f\xff\x51",
-)
 _ORIENTATION = ExifTags.Base.Orientation
 PNG_DEPTH = 24
 """Offset of the bits a sample in a PNG file."""
@@ -160,11 +150,6 @@ def refusal(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return one_line(error)
-
-
-def looks_like_image(first_bytes: bytes) -> bool:
-    """Whether a file that begins with these bytes, 64 or all of it, is an image of a known format."""
-    return first_bytes.startswith(_MAGIC) or (first_bytes[:4] == b"RIFF" and first_bytes[8:12] == b"WEBP")
 
 
 def examine(content: bytes) -> ImageFacts:

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -24,6 +25,7 @@ Layout = Literal["images", "class tars", "webdataset tars"]
 
 _SHARD_NAME = re.compile(r"(.*[-_.])?\d{4,}")
 _PEEK = 16
+_TARS_OF_SAMPLE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Source:
         if self.layout == "class tars" and all(place.class_name is None for place in self._places.values()):
             self._inside = self._read_inside()
         known = self._inside if self._inside is not None else self._places
+        self.has_splits = any(place.split for place in known.values())
         if known and all(place.split not in (None, "train") for place in known.values()):
             example = printable((self._tars or self._images)[0])
             raise FrancaError(f"{folder}: {example} and all others are for val or test, none for train; change {key}")
@@ -89,7 +92,21 @@ class Source:
             self._require_alike(name, self._places[_parents(name)].class_name)
 
     def __iter__(self) -> Iterator[Sample]:
-        return self._samples_of_tars() if self._tars else self._samples_of_folder()
+        return self._samples_of_tars(range(len(self._tars))) if self._tars else self._samples_of_folder(self._images)
+
+    @property
+    def image_count(self) -> int | None:
+        """Number of image files, or None if the images are in tars, which are not read before iteration."""
+        return None if self._tars else len(self._images)
+
+    def spread(self, count: int) -> Iterator[Sample]:
+        """Yield at most `count` images from all over the source, without reading most of the others."""
+        if not self._tars:
+            yield from self._samples_of_folder(self._images[:: max(len(self._images) // count, 1)][:count])
+            return
+        chosen = range(0, len(self._tars), max(len(self._tars) // _TARS_OF_SAMPLE, 1))[:_TARS_OF_SAMPLE]
+        for shard in chosen:
+            yield from islice(self._samples_of_tars([shard]), max(count // len(chosen), 1))
 
     def _find_images(self, files: list[str]) -> list[str]:
         """Return the files that are images: by suffix, or by their first bytes if they have none."""
@@ -122,8 +139,8 @@ class Source:
                     examples.setdefault((*self._folders(tar_name), *_parents(name)), f"{tar_name}/{name}")
         return read_layout(examples, str(self.folder))
 
-    def _samples_of_folder(self) -> Iterator[Sample]:
-        for name in self._images:
+    def _samples_of_folder(self, names: Iterable[str]) -> Iterator[Sample]:
+        for name in names:
             place, problem, content = self._places[_parents(name)], None, b""
             try:
                 content = self.folder.read(name)
@@ -132,9 +149,10 @@ class Source:
             yield Sample(as_text(name), content, _as_text(place.class_name), place.split, problem)
             self.bytes_read += len(content)
 
-    def _samples_of_tars(self) -> Iterator[Sample]:
+    def _samples_of_tars(self, shards: Iterable[int]) -> Iterator[Sample]:
         before = 0
-        for shard, (tar_name, size) in enumerate(self.shards):
+        for shard in shards:
+            tar_name, size = self.shards[shard]
             where = self.folder.where(tar_name)
             with self.folder.fetch(tar_name) as file, open_tar(file, where) as tar:
                 names = [member_name(member) for member in tar.members]

@@ -43,6 +43,15 @@ def _mlp(width: int, hidden: int, bottleneck: int) -> nn.Sequential:
     )
 
 
+class ContrastiveHead(nn.Sequential):
+    """The MLP before the contrastive loss: class tokens (N, D) to embeddings (N, bottleneck), as in SimCLR."""
+
+    def __init__(self, embed_dim: int, params: Heads) -> None:
+        super().__init__(
+            nn.Linear(embed_dim, params.hidden_dim), nn.GELU(), nn.Linear(params.hidden_dim, params.bottleneck_dim)
+        )
+
+
 class NestedHead(nn.Module):
     """Levels for tokens (N, D), narrowest first, the l-th with K_l = int(K d_l / D) prototypes.
 

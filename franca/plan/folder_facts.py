@@ -15,9 +15,9 @@ SAMPLES = 256
 
 
 class FolderFacts(NamedTuple):
-    """Facts of a source of images; everything but `count` is measured on a sample."""
+    """Facts of a source of images; everything but `image_count` is measured on a sample."""
 
-    count: int
+    image_count: int
     """images; estimated from the number of bytes if they are in tars"""
     has_splits: bool
     """whether it has folders for splits, so that nothing is held out of the training images"""
@@ -53,7 +53,9 @@ def look_at(source: Source) -> FolderFacts:
                 continue
     seconds = time.perf_counter() - start
     if not images:
-        raise FrancaError(f"{source.folder}: no image of a sample of {SAMPLES} can be read; run `franca prepare` to see why")
+        raise FrancaError(
+            f"{source.folder}: no image of a sample of {SAMPLES} can be read; run `franca prepare` to see why"
+        )
     for image in images:
         values = np.asarray(image, dtype=np.float64).reshape(-1, 3) / 255
         sums += values.sum(axis=0), (values**2).sum(axis=0)
@@ -61,7 +63,7 @@ def look_at(source: Source) -> FolderFacts:
     mean = sums[0] / pixels
     std = np.sqrt(np.maximum(sums[1] / pixels - mean**2, 0))
     return FolderFacts(
-        count=source.count or round(source.total_bytes / max(size / len(images), 1)),
+        image_count=source.image_count or round(source.total_bytes / max(size / len(images), 1)),
         has_splits=source.has_splits,
         short_side=round(median(min(image.size) for image in images)),
         mean=[round(float(x), 3) for x in mean],

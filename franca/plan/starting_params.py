@@ -42,8 +42,8 @@ def run(folder: str, kind: str, minutes: float, path: Path) -> None:
     params = set_length(params, facts, rate * minutes * 60)
     pretrain = params.pretrain
     about = (
-        f"{folder}: about {facts.count:,} images, short side {facts.short_side} px; {rate:.0f} images/s on this machine;"
-        f" {pretrain.epochs:g} epochs take about {minutes:g} minutes"
+        f"{folder}: about {facts.image_count:,} images, short side {facts.short_side} px; {rate:.0f} images/s on this"
+        f" machine; {pretrain.epochs:g} epochs take about {minutes:g} minutes"
     )
     presets.write(params, path, f"{about} (franca init, preset {preset})")
     print(f"{about}\n{path}: written from preset {preset}; read it, then run `dvc repro`")
@@ -57,7 +57,9 @@ def adapt(values: dict[str, Any], folder: str, facts: FolderFacts) -> Params:
     params = parse_params(values, folder)
     train = training_images(params, facts)
     if train < params.pretrain.batch_size:
-        raise FrancaError(f"{folder}: about {train} training images; pretraining needs at least {params.pretrain.batch_size}")
+        raise FrancaError(
+            f"{folder}: about {train} training images; pretraining needs at least {params.pretrain.batch_size}"
+        )
     return params
 
 
@@ -66,7 +68,8 @@ def set_length(params: Params, facts: FolderFacts, images: float) -> Params:
     batch = params.pretrain.batch_size
     if images < MIN_STEPS * batch:
         raise FrancaError(
-            f"--minutes: time for {images / batch:.0f} steps; give at least {MIN_STEPS * batch / images:.1f} times as much"
+            f"--minutes: time for {images / batch:.0f} steps; give at least"
+            f" {MIN_STEPS * batch / images:.1f} times as much"
         )
     train = training_images(params, facts) // batch * batch
     epochs = float(f"{images / train:.3g}")
@@ -86,4 +89,4 @@ def set_length(params: Params, facts: FolderFacts, images: float) -> Params:
 def training_images(params: Params, facts: FolderFacts) -> int:
     """Return about how many images are left to train on after the split."""
     held_out = 0.0 if facts.has_splits else params.prepare.val_fraction + params.prepare.test_fraction
-    return round(facts.count * (1 - held_out))
+    return round(facts.image_count * (1 - held_out))

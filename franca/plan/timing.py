@@ -71,7 +71,9 @@ def _random_part(params: Params, device: torch.device) -> Part:
     """Return a whole batch of normal noise in the shape of crops, with masks as in training."""
     batch, crops = params.pretrain.batch_size, params.pretrain.crops
     grid = params.base.image_size // params.base.backbone.patch_size
-    masks = batch_masks(batch, params.pretrain.losses.koleo_images, grid, params.pretrain.masks, np.random.default_rng(0))
+    masks = batch_masks(
+        batch, params.pretrain.losses.koleo_images, grid, params.pretrain.masks, np.random.default_rng(0)
+    )
     (own,) = part_masks(torch.from_numpy(masks), 1)
     sizes = ((2 * batch, params.base.image_size), (crops.local_count * batch, crops.local_size))
     global_crops, local_crops = (torch.randn(count, 3, side, side, device=device) for count, side in sizes)

@@ -40,6 +40,8 @@ class Meter:
     def update(self, terms: Terms) -> None:
         """Take in one part's terms."""
         values = {"loss": terms.total.detach(), "koleo": terms.koleo, PATCHES: terms.patches}
+        if terms.contrastive is not None:
+            values["contrastive"] = terms.contrastive
         for name, losses, entropies, divergences, favorites in (
             (
                 "dino",

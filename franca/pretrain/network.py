@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from franca.models.backbone import Backbone
-from franca.models.heads import Level, NestedHead
+from franca.models.heads import ContrastiveHead, Level, NestedHead
 from franca.params import Base, Pretrain
 
 
@@ -21,6 +21,8 @@ class Outputs(NamedTuple):
     """the class tokens' levels, (2 + n) B rows each"""
     ibot: list[Level]
     """the masked patches' levels"""
+    contrastive: Tensor | None = None
+    """(2 B, b): embeddings of the global crops for the contrastive loss; None without that loss"""
 
 
 def share_prototypes(outputs: Iterable[Outputs]) -> list[Outputs]:
@@ -43,6 +45,9 @@ class Network(nn.Module):
         self.backbone = Backbone(base.backbone, base.image_size, params.drop_path)
         self.dino_head = NestedHead(base.backbone.embed_dim, params.heads)
         self.ibot_head = NestedHead(base.backbone.embed_dim, params.heads)
+        self.contrastive_head = (
+            ContrastiveHead(base.backbone.embed_dim, params.heads) if params.losses.contrastive_weight else None
+        )
 
     def forward(
         self, global_crops: Tensor, masked: Tensor, masks: Tensor | None = None, local_crops: Tensor | None = None
@@ -62,7 +67,12 @@ class Network(nn.Module):
             wanted.append(torch.arange(len(local_crops), device=masked.device) * size)
         of_globals, *of_locals = self.backbone(crops, masks, wanted)
         classes, hidden = of_globals.split([len(global_crops), len(masked)])
-        return Outputs(classes, self.dino_head(torch.cat([classes, *of_locals])), self.ibot_head(hidden))
+        return Outputs(
+            classes,
+            self.dino_head(torch.cat([classes, *of_locals])),
+            self.ibot_head(hidden),
+            None if self.contrastive_head is None else self.contrastive_head(classes),
+        )
 
 
 @torch.no_grad()

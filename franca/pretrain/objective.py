@@ -1,7 +1,8 @@
 """The objective: the student matches the teacher's assignments of class tokens and masked patches, level by level.
 
 total = dino (local + 2 global) / (2 + 2 n) + ibot + koleo (KoLeo of each global crop), n local crops an image; the
-weights are `params.losses`. The official implementation computes the same (its scale for n = 0 is 1/3).
+weights are `params.losses`. The official implementation computes the same (its scale for n = 0 is 1/3). A contrastive
+term, which the paper does not have, is added if `params.losses.contrastive_weight` is above 0.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from franca.losses.assignments import Assignments
 from franca.losses.centering import centered, moved_center
+from franca.losses.contrastive import Keys, contrastive_loss
 from franca.losses.dino import dino_loss
 from franca.losses.ibot import ibot_loss
 from franca.losses.koleo import koleo_loss
@@ -110,10 +112,10 @@ def _swapped(level: Level) -> Level:
 class Terms(NamedTuple):
     """The objective of one part: `total` has the gradient, the rest is for the eye.
 
-    The losses are not weighted; tensors of (levels,) but for `koleo`. Entropies are the teacher's, in nats; a
-    divergence is KL(teacher | student), the cross-entropy less the entropy. Those of global crops are means, those of
-    masked patches sums over `patches`, of which other processes have other numbers. Favorites are the first choices
-    of the teacher's rows, int64, a tensor a level.
+    The losses are not weighted; they are tensors of (levels,), `koleo` and `contrastive` of (). Entropies are the
+    teacher's, in nats. A divergence is KL(teacher | student), the cross-entropy less the entropy. Those of global
+    crops are means, those of masked patches sums over `patches`, whose number differs between processes. Favorites are
+    the first choices of the teacher's rows, int64, a tensor a level.
     """
 
     total: Tensor
@@ -128,10 +130,21 @@ class Terms(NamedTuple):
     dino_favorites: list[Tensor]
     ibot_favorites: list[Tensor]
     patches: Tensor
+    contrastive: Tensor | None = None
 
 
-def student_terms(student: Outputs, targets: Targets, mask_weights: Tensor, losses: Losses) -> Terms:
-    """The losses of the student's outputs; `mask_weights` (M,) of `losses.ibot.mask_weights`."""
+def student_terms(
+    student: Outputs, targets: Targets, mask_weights: Tensor, losses: Losses, keys: Keys | None = None
+) -> Terms:
+    """Return the losses of the student's outputs.
+
+    Args:
+        student: of one part.
+        targets: the teacher's assignments of the same part.
+        mask_weights: (M,) of `losses.ibot.mask_weights`.
+        losses: weights and temperatures.
+        keys: the teacher's embeddings for the contrastive loss, None without that loss.
+    """
     temperature, crops = losses.student_temperature, len(student.classes)
     # Widest first, while there are no other levels' gradients yet; map lets go of a level before it asks for the next.
     dino = list(map(dino_loss, student.dino[::-1], targets.dino, repeat(temperature)))[::-1]
@@ -142,6 +155,10 @@ def student_terms(student: Outputs, targets: Targets, mask_weights: Tensor, loss
     koleo = koleo_loss(student.classes.unflatten(0, (2, -1, losses.koleo_images))).mean(dim=1).sum()
     total = losses.dino_weight * torch.stack([level.loss for level in dino]).sum()
     total = total + losses.ibot_weight * torch.stack([loss for loss, _ in ibot]).sum() + losses.koleo_weight * koleo
+    contrastive = None
+    if keys is not None and student.contrastive is not None:
+        contrastive = contrastive_loss(student.contrastive, keys, losses.contrastive_temperature)
+        total = total + losses.contrastive_weight * contrastive
     with torch.no_grad():
         return Terms(
             total,
@@ -156,4 +173,5 @@ def student_terms(student: Outputs, targets: Targets, mask_weights: Tensor, loss
             [level.rows.favorite for level in dino],
             [rows.favorite for _, rows in ibot],
             torch.full_like(koleo, len(mask_weights)),  # new_tensor would wait for the device
+            None if contrastive is None else contrastive.detach(),
         )

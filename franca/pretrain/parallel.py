@@ -211,7 +211,7 @@ def distribute(
             fully_shard(block, mesh=mesh, mp_policy=low, reshard_after_forward=True)
         # The student's heads and root are last in the forward and first in the backward pass: they stay gathered in
         # between. No backward pass follows the teacher's forward, which would leave them whole.
-        for unit in (network.dino_head, network.ibot_head, network):
+        for unit in filter(None, (network.dino_head, network.ibot_head, network.contrastive_head, network)):
             fully_shard(unit, mesh=mesh, mp_policy=full, reshard_after_forward=network is teacher)
         for block, following in pairwise(blocks):
             # Start the next block's gather before this block's kernels are launched, not after.

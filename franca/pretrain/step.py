@@ -6,9 +6,10 @@ import torch
 from torch import nn
 from torch.profiler import record_function
 
+from franca.losses.contrastive import Keys, gather_keys
 from franca.params import Params
 from franca.pretrain.monitor import Meter
-from franca.pretrain.network import Network, share_prototypes, update_teacher
+from franca.pretrain.network import Network, Outputs, share_prototypes, update_teacher
 from franca.pretrain.objective import Assigner, student_terms
 from franca.pretrain.optimizer import clip_gradients, make_optimizer, moments, set_rates
 from franca.pretrain.parallel import synchronized
@@ -84,12 +85,13 @@ class TrainStep:
         with self.phase("assignments and losses"), tf32(self._low):
             # Those of a single part are lazy: a level's Sinkhorn-Knopp runs when its loss asks for it.
             targets = self.assigner(views, teacher_temperature, padded)
-        for part, wanted in zip(parts, targets, strict=True):
+            keys = _keys(views)
+        for part, wanted, own_keys in zip(parts, targets, keys, strict=True):
             with synchronized(self._run_student, last=part is parts[-1]):
                 with self.phase("student"), self.autocast():
                     seen = self._run_student(part.global_crops, part.masked, part.masks, part.local_crops)
                 with self.phase("assignments and losses"), tf32(self._low):
-                    terms = student_terms(seen, wanted, part.mask_weights, losses)
+                    terms = student_terms(seen, wanted, part.mask_weights, losses, own_keys)
                 with self.phase("backward"):
                     (terms.total / len(parts)).backward()
             self.meter.update(terms)
@@ -100,3 +102,9 @@ class TrainStep:
     def phase(self, name: str) -> AbstractContextManager[object]:
         """Name a part of the step in profiler traces; benchmarks override this to time it."""
         return record_function(name)
+
+
+def _keys(views: list[Outputs]) -> list[Keys] | list[None]:
+    """Return the keys of the contrastive loss for each part, or None for each without that loss."""
+    embeddings = [view.contrastive for view in views if view.contrastive is not None]
+    return gather_keys(embeddings) if embeddings else [None] * len(views)

@@ -120,6 +120,8 @@ def test_what_all_runs_of_the_paper_share(name: str) -> None:
         "dino_weight": 1.0,
         "ibot_weight": 1.0,
         "koleo_weight": 0.1,
+        "contrastive_weight": 0.0,
+        "contrastive_temperature": 0.2,
         "student_temperature": 0.1,
         "teacher_temperature": (0.04, 0.07),
         "teacher_warmup_epochs": 30,

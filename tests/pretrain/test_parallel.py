@@ -28,6 +28,7 @@ SHARED = {
     "pretrain.batch_size": 12,
     "pretrain.losses.koleo_images": 2,
     "pretrain.epochs": 2,
+    "pretrain.losses.contrastive_weight": 1.0,
     "runtime.checkpoint_steps": 2,
 }
 
@@ -62,7 +63,13 @@ def test_two_processes_train_the_same_model_as_one(
     train(project, 2)
     assert_alike(project.weights(), alone.weights())
     for got, expected in zip(project.metrics(), alone.metrics(), strict=True):
-        for name in ("train/loss", "train/koleo", "train/teacher_entropy/ibot/level32", "train/grad_norm/backbone"):
+        for name in (
+            "train/loss",
+            "train/koleo",
+            "train/contrastive",
+            "train/teacher_entropy/ibot/level32",
+            "train/grad_norm/backbone",
+        ):
             assert got[name] == pytest.approx(expected[name], rel=1e-3), name
         for name in ("train/prototypes_used/dino/level32", "train/prototypes_used/ibot/level2"):
             assert got[name] == expected[name]
