@@ -33,7 +33,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     On any exception the temporary folder is removed and whatever stood at `path` is untouched.
     """
-    path = path.resolve()
+    path = Path(os.path.realpath(path))  # unlike resolve(), no error if links lead in a circle
     temporary, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
