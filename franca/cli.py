@@ -31,11 +31,18 @@ SOURCES = "folder, checkpoint, models:/NAME@ALIAS, models:/NAME/VERSION or run"
 """What `franca.load` takes."""
 
 
+def _path(text: str) -> Path:
+    """A path of the command line. An empty one, as of a variable that is not set, would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty path; name a file or folder")
+    return Path(text)
+
+
 def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(prog="franca", description="Pretrain, measure and ship vision foundation models.")
     main.add_argument("--version", action="version", version=__version__)
     main.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    main.add_argument("--params", type=Path, default=PARAMS, metavar="FILE", help="parameters (default: params.yaml)")
+    main.add_argument("--params", type=_path, default=PARAMS, metavar="FILE", help="parameters (default: params.yaml)")
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, text) in STAGES.items():
         commands.add_parser(name, help=text, description=f"Pipeline stage: {text}.")
@@ -61,12 +68,12 @@ def _add_import(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "files",
         nargs="*",
-        type=Path,
+        type=_path,
         metavar="FILE",
         help="official checkpoint of Franca or DINOv2 (safetensors, pth), or the parts of its tar.gz in order",
     )
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="model folder to write")
-    command.add_argument("--rasa", type=Path, metavar="FILE", help="official RASA head that goes with it")
+    command.add_argument("-o", "--output", type=_path, required=True, metavar="FOLDER", help="model folder to write")
+    command.add_argument("--rasa", type=_path, metavar="FILE", help="official RASA head that goes with it")
     command.add_argument("--timm", metavar="NAME", help="a model of timm; its weights from FILE, or from timm's hub")
     command.add_argument("--num-heads", type=int, metavar="N", help="attention heads (default: embedding / 64)")
     for name, text in (("--mean", "means"), ("--std", "standard deviations")):
@@ -80,15 +87,15 @@ def _add_export(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL", help=SOURCES)
     formats = "; ".join(f"{name}: {text}" for name, text in FORMATS.items())
     command.add_argument("--format", required=True, choices=FORMATS, metavar="FORMAT", help=formats)
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="new folder to write")
+    command.add_argument("-o", "--output", type=_path, required=True, metavar="FOLDER", help="new folder to write")
     command.add_argument("--dim", type=int, metavar="N", help="dimensions to keep, from the first (default: all)")
     command.add_argument("--image-size", type=int, metavar="S", help="native size, in pixels (default: the model's)")
     command.add_argument("--keep-position", action="store_true", help="leave RASA out")
 
 
 def _add_embed(command: argparse.ArgumentParser) -> None:
-    command.add_argument("folder", type=Path, metavar="FOLDER", help="images and tars of images, however nested")
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="file.parquet to write")
+    command.add_argument("folder", type=_path, metavar="FOLDER", help="images and tars of images, however nested")
+    command.add_argument("-o", "--output", type=_path, required=True, metavar="FILE", help="file.parquet to write")
     _add_model(command)
     command.add_argument("--dim", type=int, metavar="N", help="keep the first N dimensions (default: all)")
     command.add_argument("--batch-size", type=int, default=128, metavar="N", help="images a step (default: 128)")
@@ -102,8 +109,8 @@ def _add_embed(command: argparse.ArgumentParser) -> None:
 
 
 def _add_maps(command: argparse.ArgumentParser) -> None:
-    command.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="images, or folders of them")
-    command.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where the PNGs go")
+    command.add_argument("images", nargs="+", type=_path, metavar="IMAGE", help="images, or folders of them")
+    command.add_argument("-o", "--output", type=_path, required=True, metavar="FOLDER", help="where the PNGs go")
     _add_model(command)
     command.add_argument("--block", type=int, metavar="I", help="block to look at, 0 the first (default: the last)")
     command.add_argument(
@@ -263,6 +270,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"franca: {error.filename}: {error.strerror}", file=sys.stderr)
             return 2
         reason = " ".join(str(error).split())
+        if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError):
+            print(f"franca: {reason}", file=sys.stderr)
+            return 2
         print(f"franca: {type(error).__name__}: {reason} (franca --debug shows the traceback)", file=sys.stderr)
         return 1
     return 0

@@ -40,7 +40,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
     On any exception the temporary folder is removed and whatever stood at `path` is untouched.
     """
-    path = path.resolve()
+    path = Path(os.path.realpath(path))  # unlike resolve(), no error if links lead in a circle
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

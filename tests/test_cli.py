@@ -1,7 +1,8 @@
-"""The `franca` command: exit codes, one line for each fault, and a light start."""
+"""The `franca` command: exit codes, one line for each fault, rubbish as arguments, and a light start."""
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from franca import __version__
 from franca.cli import STAGES, main
@@ -57,6 +59,7 @@ FAULTS = [
         "franca: data/x: No such file or directory",
     ),
     (PermissionError(errno.EACCES, "Permission denied", "models"), 2, "franca: models: Permission denied"),
+    (FileNotFoundError("Failed to open local file 'x'"), 2, "franca: Failed to open local file 'x'"),
     (ValueError("two\n  lines"), 1, "franca: ValueError: two lines (franca --debug shows the traceback)"),
 ]
 
@@ -177,3 +180,65 @@ def test_the_command_that_a_stage_is_run_by(project: Path) -> None:
 def test_summary_before_anything_was_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["summary"]) == 2
     assert capsys.readouterr().err == "franca: prepared/manifest.json: no such file; run `dvc repro` first\n"
+
+
+@pytest.fixture
+def rubbish(project: Path) -> Path:
+    """A project folder with files and folders that are not what they should be."""
+    for folder in ("empty", "broken", "deep", "photos"):
+        (project / folder).mkdir()
+    (project / "text").write_text("hello")
+    (project / "zero").touch()
+    (project / "loop").symlink_to("loop")
+    for folder, content in (("broken", "{"), ("deep", "[" * 100_000)):
+        (project / folder / "config.json").write_text(content)
+        (project / folder / "model.safetensors").write_text("x")
+    Image.new("RGB", (16, 16)).save(project / "photos/a.png")
+    os.mkfifo(project / "fifo")
+    return project
+
+
+THINGS = ["none", "empty", "text", "zero", "loop", "x" * 5000, "", "text/below"]
+RUBBISH = [
+    *(["--params", thing, command] for thing in THINGS for command in ("prepare", "plan", "summary")),
+    *(["--params", thing, "params", "use", "cpu-demo"] for thing in ("empty", "text/below", "x" * 5000, "")),
+    *(["embed", thing, "-o", "out.parquet"] for thing in THINGS),
+    *(["maps", thing, "-o", "out"] for thing in ("", "empty")),
+    *(["embed", "photos", "-o", "out.parquet", "--model", thing] for thing in (*THINGS, "broken", "deep")),
+    *(["maps", "photos", "-o", "out", "--model", thing] for thing in (*THINGS, "broken", "deep")),
+    *(["export", thing, "-o", "out", "--format", "safetensors"] for thing in (*THINGS, "broken", "deep")),
+    *(["import-weights", thing, "-o", "out"] for thing in (*THINGS, "broken", "photos/a.png", "fifo")),
+    *(["import-weights", "text", "-o", output] for output in ("text", "photos", "", "text/below")),
+    *(["plan", "--gpus", number] for number in ("0", "-1", "x", "1e3")),
+    *(["plan", "--gpu-memory", number] for number in ("0", "-1", "nan", "x")),
+    ["embed", "photos", "-o", "out.parquet", "--model", "models:/"],
+    ["embed", "photos", "-o", "out.parquet", "--device", "tpu"],
+    ["embed", "photos", "-o", "out.parquet", "--batch-size", "0"],
+    ["export", "models/franca", "-o", "out", "--format", "jpeg"],
+    ["import-weights", "-o", "out"],
+    ["import-weights", "--timm", "no_such_model", "-o", "out"],
+    ["import-weights", "text", "-o", "out", "--mean", "1", "2"],
+    ["disentangle"],
+    ["evaluate"],
+    ["register"],
+    ["promote", "--aply"],
+    ["weights", "now"],
+]
+
+
+@pytest.mark.parametrize("arguments", RUBBISH, ids=lambda arguments: " ".join(arguments)[:60])
+def test_rubbish_is_one_line_and_code_2(
+    rubbish: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_size for path in rubbish.rglob("*.*") if path.is_file()}
+    try:
+        code = main(arguments)
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+        usage, *_, line = capsys.readouterr().err.splitlines()
+        assert usage.startswith("usage: franca") and "error: " in line
+    assert code == 2
+    assert {path: path.stat().st_size for path in before} == before
+    assert not (rubbish / "out").exists() and not (rubbish / "out.parquet").exists()

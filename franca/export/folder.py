@@ -1,6 +1,7 @@
 """`franca export`: a model into a new folder, in one of the formats, with its card."""
 
 import importlib
+import os
 from pathlib import Path
 
 from franca.errors import FrancaError
@@ -30,7 +31,7 @@ def export(
     with atomic_folder(folder) as temporary:
         contents: Contents = importlib.import_module(f"franca.export.{format}").write(changed, temporary)
         contents = contents._replace(lacks=contents.lacks + _left(model, changed))
-        write_card(changed, contents, temporary, folder.resolve().name)
+        write_card(changed, contents, temporary, os.path.basename(os.path.realpath(folder)))
         # The library of safetensors makes files that their owner alone can read.
         for path in temporary.iterdir():
             path.chmod((temporary / "README.md").stat().st_mode)

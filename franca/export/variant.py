@@ -8,6 +8,9 @@ from franca.errors import FrancaError
 from franca.models.backbone import Backbone
 from franca.models.model import FrancaModel, load_weights
 
+MAX_IMAGE_SIZE = 4096
+"""More pixels need more memory than machines have: each patch has a position."""
+
 
 def variant(
     model: FrancaModel, dim: int | None = None, image_size: int | None = None, keep_position: bool = False
@@ -23,6 +26,8 @@ def variant(
         raise FrancaError(f"--dim {dim}: the model has dimensions 1 to {model.width}")
     if image_size < 1 or image_size % model.patch_size:
         raise FrancaError(f"--image-size {image_size}: must be a multiple of the patch size {model.patch_size}")
+    if image_size > MAX_IMAGE_SIZE:
+        raise FrancaError(f"--image-size {image_size}: must be at most {MAX_IMAGE_SIZE} pixels")
     same = (dim, image_size) == (model.embed_dim, model.image_size)
     if same and not (keep_position and len(model.position_planes)):
         return model

@@ -53,6 +53,8 @@ def _head(path: Path) -> bytes:
         raise FrancaError(f"{path}: no such file")
     if path.is_dir():
         raise FrancaError(f"{path}: a folder; name the checkpoint in it")
+    if not path.is_file():
+        raise FrancaError(f"{path}: not a regular file; save what it gives to a file and name that")
     with path.open("rb") as file:
         head = file.read(16)
     if not head:
