@@ -20,7 +20,7 @@ from franca.data.batch import Batch, RawBatch
 from franca.data.loader import LARGEST_RAW
 from franca.data.multi_crop import MultiCrop, stack
 
-CASES = (("cpu-demo", 64, 32), ("vitb14-in21k", 256, 8), ("vitb14-in21k", 500, 8))
+CASES = (("overhead-cpu", 64, 32), ("vitb14-in21k", 256, 8), ("vitb14-in21k", 500, 8))
 """Preset that the crops are of, side of the images in pixels, images a batch."""
 ROUNDS, ROUND_SECONDS = 5, 0.3
 

@@ -26,7 +26,7 @@ from franca.data.prepare import prepare
 from franca.data.store import Store
 from franca.files import write_json
 
-PRESET = "cpu-demo"
+PRESET = "overhead-cpu"
 WARM_UP, STEPS, ROUNDS = 5, 20, 2
 ENTRIES = (10**4, 10**5, 10**6, 10**7)
 SHARD_ENTRIES = 10_000
@@ -86,7 +86,7 @@ from franca.data.store import Store
 def resident():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))
 
-params = presets.load("cpu-demo")
+params = presets.load("overhead-cpu")
 before, start = resident(), time.perf_counter()
 images = Store(Path(sys.argv[1])).images("train")
 StepDataset(images, None, params.base, params.pretrain).indices(10**6)

@@ -54,7 +54,7 @@ def rows() -> list[dict[str, Any]]:
 def check() -> None:
     """Product and textbook have the same loss and the same gradients, in float32, of the demo's model."""
     for levels in LEVELS:
-        setting = Setting("cpu-demo", levels, precise=True)
+        setting = Setting("overhead-cpu", levels, precise=True)
         ours, plain = FrancaStep(setting), TextbookStep(setting)
         part = franca_crops(setting)
         torch.testing.assert_close(ours.backward(part), plain.backward(part), rtol=1e-5, atol=0)

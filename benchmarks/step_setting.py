@@ -41,8 +41,8 @@ class Case(NamedTuple):
 
 
 CPU_CASES = {
-    "cpu-demo": Case("cpu-demo", 64, 32, 0.0, 8, 16),
-    "ViT-S/16": Case("vits14-1gpu", 256, 5, 0.3, 16, 96),
+    "overhead-cpu": Case("overhead-cpu", 64, 32, 0.0, 8, 16),
+    "ViT-S/16": Case("photos-1gpu", 256, 5, 0.3, 16, 96),
 }
 CUDA_CASES = {"ViT-L/14": Case("vitl14-in21k", 256, 32, 0.4, 14, 98)}
 LEVELS = {"one": "none", "five": "project"}

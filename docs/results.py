@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 START, END = "<!-- results: written by `python docs/results.py` -->\n", "<!-- /results -->\n"
 RUNS = {
-    "cpu-demo": ROOT / "results/evaluate/results.json",
+    "overhead-cpu": ROOT / "results/evaluate/results.json",
     "eurosat-cpu-long": ROOT / "docs/results/eurosat-cpu-long.json",
 }
 
@@ -29,7 +29,7 @@ def table() -> str:
         lines.append(_line(f"**Franca, preset `{name}`** ({epochs:g} epochs)", results, "franca", shown))
         lines.append(_line(NAMES["random_init"], results, "random_init", shown))
     for model in ("raw_pixels", "color_histogram"):
-        lines.append(_line(NAMES[model], runs["cpu-demo"], model, shown))
+        lines.append(_line(NAMES[model], runs["overhead-cpu"], model, shown))
     return "\n".join(lines) + "\n"
 
 

@@ -378,7 +378,7 @@ def load_params(path: Path) -> Params:
     values = read_yaml(path)
     if not isinstance(values, dict):
         kind = "empty" if values is None else "not a mapping of sections"
-        raise FrancaError(f"{path}: {kind}; `franca params use cpu-demo` writes a whole file")
+        raise FrancaError(f"{path}: {kind}; `franca params use overhead-cpu` writes a whole file")
     return parse_params(values, str(path))
 
 

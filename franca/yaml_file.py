@@ -30,7 +30,7 @@ def read_yaml(path: Path) -> Any:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise FrancaError(f"{path}: no such file; `franca params use cpu-demo` writes one") from None
+        raise FrancaError(f"{path}: no such file; `franca params use overhead-cpu` writes one") from None
     except OSError as error:
         raise FrancaError(f"{path}: {error.strerror or error}; give a YAML file") from None
     if len(content) > MAX_BYTES:

@@ -129,7 +129,7 @@ def set_value(tree: dict[str, Any], path: str, value: Any) -> None:
 
 
 def _tiny_values(changes: dict[str, Any] | None = None) -> dict[str, Any]:
-    tree = presets.values("cpu-demo")
+    tree = presets.values("overhead-cpu")
     for path, value in {**TINY, **(changes or {})}.items():
         set_value(tree, path, copy.deepcopy(value))
     return tree

@@ -105,7 +105,7 @@ def test_a_mistake_in_the_params_stops_before_the_stage(
     assert main(["--params", "other.yaml", "prepare"]) == 2
     assert capsys.readouterr().err == "franca: other.yaml: base.sead: unknown key (value 1); did you mean seed?\n"
     assert main(["--params", "nowhere.yaml", "prepare"]) == 2
-    assert capsys.readouterr().err == ("franca: nowhere.yaml: no such file; `franca params use cpu-demo` writes one\n")
+    assert capsys.readouterr().err == ("franca: nowhere.yaml: no such file; `franca params use overhead-cpu` writes one\n")
     assert not calls and not (project / "runs").exists()
 
 
@@ -114,12 +114,12 @@ def test_presets_are_listed_written_and_checked(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["params", "list"]) == 0
-    assert "cpu-demo  " in capsys.readouterr().out
+    assert "overhead-cpu  " in capsys.readouterr().out
     assert main(["params", "check"]) == 2
-    assert main(["params", "use", "vits14-1gpu"]) == 0
+    assert main(["params", "use", "photos-1gpu"]) == 0
     assert main(["params", "check"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "params.yaml: written from preset vits14-1gpu",
+        "params.yaml: written from preset photos-1gpu",
         "params.yaml: valid",
     ]
 
@@ -201,7 +201,7 @@ def rubbish(project: Path) -> Path:
 THINGS = ["none", "empty", "text", "zero", "loop", "x" * 5000, "", "text/below"]
 RUBBISH = [
     *(["--params", thing, command] for thing in THINGS for command in ("prepare", "plan", "summary")),
-    *(["--params", thing, "params", "use", "cpu-demo"] for thing in ("empty", "text/below", "x" * 5000, "")),
+    *(["--params", thing, "params", "use", "overhead-cpu"] for thing in ("empty", "text/below", "x" * 5000, "")),
     *(["embed", thing, "-o", "out.parquet"] for thing in THINGS),
     *(["maps", thing, "-o", "out"] for thing in ("", "empty")),
     *(["embed", "photos", "-o", "out.parquet", "--model", thing] for thing in (*THINGS, "broken", "deep")),

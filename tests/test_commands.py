@@ -189,11 +189,11 @@ OWN_IMAGES = [
         has(".dvc/config.local"),
         "dvc remote modify --local storage access_key_id KEY",
     ),
-    Step("franca params use vits14-1gpu", says("params.yaml: written from preset vits14-1gpu")),
+    Step("franca params use photos-1gpu", says("params.yaml: written from preset photos-1gpu")),
 ]
 PLANS = [
-    Step("python -m franca params use cpu-demo", says("written")),
-    Step("python -m franca params use vits14-1gpu", says("written")),
+    Step("python -m franca params use overhead-cpu", says("written")),
+    Step("python -m franca params use photos-1gpu", says("written")),
     Step("python -m franca params use vitb14-in21k", says("written")),
     Step("python -m franca params use vitl14-in21k", says("written")),
     Step("franca params use vitl14-in21k", says("written")),

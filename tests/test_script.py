@@ -42,7 +42,7 @@ def test_the_script_runs_the_installed_code_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "franca/model.safetensors").touch()
     for folder in (tmp_path, ROOT):
         done = script(folder, "params", "list")
-        assert done.returncode == 0 and "cpu-demo  " in done.stdout and not done.stderr
+        assert done.returncode == 0 and "overhead-cpu  " in done.stdout and not done.stderr
 
 
 def test_the_image_has_the_same_command(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_set_up_has_the_script(tmp_path: Path) -> None:
     subprocess.run(install, shell=True, cwd=checkout, env=clean, check=True)
     command = [f"{environment}/bin/franca", "params", "list"]
     done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True)
-    assert done.returncode == 0 and "cpu-demo  " in done.stdout
+    assert done.returncode == 0 and "overhead-cpu  " in done.stdout
     other = subprocess.run(
         command, cwd=other_checkout(tmp_path / "worktree"), env=clean, capture_output=True, text=True
     )

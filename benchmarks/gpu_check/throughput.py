@@ -27,7 +27,7 @@ from franca.plan.hardware import peak_tflops
 from franca.pretrain.parts import Part
 
 CASES = {
-    "S/14": Case("vits14-1gpu", 256, 128, 0.1, 14, 98),
+    "S/14": Case("photos-1gpu", 256, 128, 0.1, 14, 98),
     "B/14": Case("vitb14-in21k", 256, 64, 0.1, 14, 98),
     "L/14": Case("vitl14-in21k", 256, 64, 0.4, 14, 98),
     "L/14 x 32": Case("vitl14-in21k", 256, 32, 0.4, 14, 98),

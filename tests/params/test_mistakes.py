@@ -145,8 +145,8 @@ def test_every_mistake_gets_its_line(tiny_values: MakeValues) -> None:
         ("base:\n  seed: 0\n  seed: 1\n", ' line 3: not valid YAML: found duplicate key "seed" with value'),
         ("base: !!python/object:os.system {}\n", " line 1: not valid YAML: could not determine a constructor"),
         ("\x00", ": not valid YAML: "),
-        ("", ": empty; `franca params use cpu-demo` writes a whole file"),
-        ("- 1\n", ": not a mapping of sections; `franca params use cpu-demo` writes a whole file"),
+        ("", ": empty; `franca params use overhead-cpu` writes a whole file"),
+        ("- 1\n", ": not a mapping of sections; `franca params use overhead-cpu` writes a whole file"),
     ],
     ids=["open list", "twice", "tag", "binary", "empty", "list"],
 )
@@ -162,7 +162,7 @@ def test_bytes_that_are_no_text_and_no_file_at_all(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     with pytest.raises(FrancaError) as caught:
         load_params(path)
-    assert str(caught.value) == f"{path}: no such file; `franca params use cpu-demo` writes one"
+    assert str(caught.value) == f"{path}: no such file; `franca params use overhead-cpu` writes one"
     path.write_bytes(b"base: \xff\xfe")
     with pytest.raises(FrancaError, match=r"params.yaml: not valid YAML: not text in UTF-8$"):
         load_params(path)

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_there_are_presets() -> None:
-    assert {"cpu-demo", "vitb14-in21k", "vitl14-laion", "vitg14-in21k", "vitl14-in21k-518"} <= set(presets.names())
+    assert {"overhead-cpu", "vitb14-in21k", "vitl14-laion", "vitg14-in21k", "vitl14-in21k-518"} <= set(presets.names())
 
 
 @pytest.mark.parametrize("name", presets.names())
@@ -40,7 +40,7 @@ def flat(tree: Any, path: str = "") -> list[tuple[str, str, Any]]:
 
 def test_every_value_stands_under_its_meaning(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    presets.use("cpu-demo", path)
+    presets.use("overhead-cpu", path)
     text = path.read_text()
     assert "  # Seed of every random draw.\n  seed: 0\n" in text
     assert "\n# Self-supervised pretraining.\npretrain:\n" in text
@@ -48,7 +48,7 @@ def test_every_value_stands_under_its_meaning(tmp_path: Path) -> None:
 
 
 def test_the_file_in_the_repository_is_the_demo() -> None:
-    assert load_params(ROOT / "params.yaml") == presets.load("cpu-demo")
+    assert load_params(ROOT / "params.yaml") == presets.load("overhead-cpu")
 
 
 @pytest.mark.parametrize(
