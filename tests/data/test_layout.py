@@ -10,7 +10,7 @@ def read(*names: str) -> dict[str, tuple[str | None, str | None]]:
     """Split and class of each image."""
     folders = {name: tuple(name.split("/")[:-1]) for name in names}
     places = read_layout({folders[name]: name for name in reversed(names)}, "here")
-    return {name: tuple(places[folders[name]]) for name in names}
+    return {name: (places[folders[name]].split, places[folders[name]].class_name) for name in names}
 
 
 def both(top: str, below: str = "") -> list[str]:

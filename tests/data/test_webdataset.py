@@ -29,7 +29,7 @@ def labels(samples: list[Sample]) -> dict[str, str | None]:
 
 @pytest.mark.parametrize("key", ["IMG.{:04d}", "a.b.{:02d}", "v1.2/x.{}", "{:03d}"])
 def test_dots_in_keys(read: MakeTars, key: str) -> None:
-    members = {}
+    members: dict[str, bytes] = {}
     for i in range(6):
         name = key.format(i)
         members |= {f"{name}.jpg": b"i", f"{name}.cls": str(i % 3).encode(), f"{name}.seg.png": b"m"}
