@@ -105,7 +105,9 @@ def test_a_mistake_in_the_params_stops_before_the_stage(
     assert main(["--params", "other.yaml", "prepare"]) == 2
     assert capsys.readouterr().err == "franca: other.yaml: base.sead: unknown key (value 1); did you mean seed?\n"
     assert main(["--params", "nowhere.yaml", "prepare"]) == 2
-    assert capsys.readouterr().err == ("franca: nowhere.yaml: no such file; `franca params use overhead-cpu` writes one\n")
+    assert capsys.readouterr().err == (
+        "franca: nowhere.yaml: no such file; `franca params use overhead-cpu` writes one\n"
+    )
     assert not calls and not (project / "runs").exists()
 
 

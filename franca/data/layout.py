@@ -31,6 +31,8 @@ _WORDS: dict[str, SplitName] = {
 _SPLIT = rf"({'|'.join(_WORDS)})"
 _SPLIT_FOLDER = re.compile(rf"{_SPLIT}(?:[-_ .]*(?:set|split|data|dataset|images?|imgs?))?(?:[-_ .]*\d{{4}})?", re.I)
 """A split's name alone, or as in `training_set`, `test-images`, `val2017`."""
+_PREFIXED = re.compile(rf"(.+[-_ .]){_SPLIT}", re.I)
+"""A split's name behind a word that all splits share: `seg_train`, `seg_test`."""
 _SPLIT_SHARD = re.compile(rf"(?:.*[-_.])?{_SPLIT}(?:[-_.]*\d+)*", re.I)
 """A split's name before the number of a shard: `train-00017`, `imagenet-val-000003`."""
 
@@ -46,6 +48,21 @@ def split_of(folder: str) -> SplitName | None:
     """Return the split that a folder is named after."""
     found = _SPLIT_FOLDER.fullmatch(folder)
     return _WORDS[found[1].lower()] if found else None
+
+
+def _splits_of(names: Collection[str]) -> dict[str, SplitName]:
+    """Return the splits that folders of one level are named after; other folders are left out.
+
+    A common beginning is taken off if all folders have it and train is one of several splits: `bullet_train` is a
+    class among others.
+    """
+    found = {name: _PREFIXED.fullmatch(name) for name in names}
+    prefixed = {name: (match[1], _WORDS[match[2].lower()]) for name, match in found.items() if match}
+    splits = {split for _, split in prefixed.values()}
+    one_prefix = len(prefixed) == len(names) and len({prefix for prefix, _ in prefixed.values()}) == 1
+    if one_prefix and len(splits) > 1 and "train" in splits:
+        return {name: split for name, (_, split) in prefixed.items()}
+    return {name: split for name in names if (split := split_of(name))}
 
 
 def split_of_shard(stem: str) -> SplitName | None:
@@ -68,7 +85,8 @@ def read_layout(examples: Mapping[Folders, str], where: str) -> dict[Folders, Pl
         FrancaError: Some images lie in split folders and others beside them.
     """
     level = _split_level(examples, where)
-    splits = {folders: split_of(folders[level]) if level is not None else None for folders in examples}
+    named = {} if level is None else _splits_of({folders[level] for folders in examples})
+    splits = {folders: None if level is None else named[folders[level]] for folders in examples}
     rest = {folders: folders if level is None else folders[:level] + folders[level + 1 :] for folders in examples}
     skip = _wrappers([(splits[folders], rest[folders]) for folders in examples])
     return {
@@ -80,8 +98,12 @@ def read_layout(examples: Mapping[Folders, str], where: str) -> dict[Folders, Pl
 def _split_level(examples: Mapping[Folders, str], where: str) -> int | None:
     """Return how deep the split folders lie, None if there are none."""
     for level in range(max(map(len, examples), default=0)):
-        inside = {folders: split_of(folders[level]) for folders in examples if len(folders) > level}
-        named = {folders: split for folders, split in inside.items() if split}
+        splits = _splits_of({folders[level] for folders in examples if len(folders) > level})
+        named = {
+            folders: splits[folders[level]]
+            for folders in examples
+            if folders[level : level + 1] and folders[level] in splits
+        }
         if len(named) == len(examples):
             return level
         beside: dict[Folders, dict[SplitName, str]] = {}
@@ -105,7 +127,8 @@ def _wrappers(inner: Collection[tuple[SplitName | None, Folders]]) -> int:
     levels = 0
     while inner and all(len(folders) > levels for _, folders in inner):
         names = {folders[levels] for _, folders in inner}
-        if len(names) > 1 and not all(split and split_of(folders[levels]) == split for split, folders in inner):
+        repeated = _splits_of(names)
+        if len(names) > 1 and not all(split and repeated.get(folders[levels]) == split for split, folders in inner):
             break
         levels += 1
     ends = [len(folders) == levels for _, folders in inner]

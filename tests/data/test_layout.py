@@ -27,6 +27,7 @@ def both(top: str, below: str = "") -> list[str]:
         ("train2017", "val2017", "test2017"),
         ("training_set", "valid-images", "Evaluation Data"),
         ("trainval", "VALID", "test images"),
+        ("seg_train", "seg_val", "seg_test"),
     ],
 )
 @pytest.mark.parametrize("wrapper", ["", "my_dataset/", "a/b/c/"])
@@ -60,6 +61,18 @@ def test_classes_named_like_a_split() -> None:
     assert list(read("bus/1.jpg", "train/2.jpg").values()) == [(None, "bus"), (None, "train")]
     assert list(read("train/bus/1.jpg", "train/train/2.jpg", "test/bus/3.jpg", "test/train/4.jpg").values()) == [
         (split, name) for split in ("train", "test") for name in ("bus", "train")
+    ]
+
+
+def test_classes_that_end_like_a_split() -> None:
+    names = [f"{name}/1.jpg" for name in ("bullet_train", "steam_train", "crash_test")]
+    assert read(*names) == {name: (None, name.split("/")[0]) for name in names}
+
+
+def test_a_repeated_folder_of_a_split_with_a_prefix() -> None:
+    names = [name for split in ("train", "test") for name in both(f"seg_{split}/seg_{split}")]
+    assert [read(*names)[name] for name in names] == [
+        (split, label) for split in ("train", "test") for label in ("land", "sea")
     ]
 
 
