@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     _add_export(commands.add_parser("export", help="write a model in a standard format"))
     _add_embed(commands.add_parser("embed", help="embed all images of a folder into a Parquet file"))
     _add_maps(commands.add_parser("maps", help="draw patch features and attention of images"))
+    _add_init(commands.add_parser("init", help="write a params.yaml for a folder of images and this machine"))
     _add_plan(commands.add_parser("plan", help="compute memory, speed and days of a pretraining run"))
     params = commands.add_parser("params", help="presets and schema of params.yaml")
     actions = params.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -115,6 +116,22 @@ def _add_maps(command: argparse.ArgumentParser) -> None:
     command.add_argument("--block", type=int, metavar="I", help="block to look at, 0 the first (default: the last)")
     command.add_argument(
         "--size", type=int, metavar="S", help="short side in pixels (default: 4 times the model's image size)"
+    )
+
+
+def _add_init(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", metavar="FOLDER", help="folder or URL of images, which becomes prepare.source")
+    kinds = "; ".join(f"{name}: {text}" for name, text in presets.KINDS.items())
+    command.add_argument(
+        "--kind", choices=presets.KINDS, default="photos", metavar="KIND", help=f"{kinds} (default: photos)"
+    )
+    command.add_argument(
+        "--masks",
+        metavar="FOLDER",
+        help="folder of images with segmentation masks, which becomes prepare.dense_source",
+    )
+    command.add_argument(
+        "--minutes", type=float, default=30, metavar="M", help="time for pretraining on this machine (default: 30)"
     )
 
 
@@ -187,6 +204,12 @@ def run(arguments: argparse.Namespace) -> None:
 
         return maps.run(
             arguments.images, arguments.output, arguments.model, block=arguments.block, size=arguments.size
+        )
+    if arguments.command == "init":
+        from franca.plan import starting_params
+
+        return starting_params.run(
+            arguments.folder, arguments.kind, arguments.masks, arguments.minutes, arguments.params
         )
     params = load_params(arguments.params)
     if arguments.command in STAGES:

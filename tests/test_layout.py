@@ -18,7 +18,18 @@ PIPELINE = read_yaml(ROOT / "dvc.yaml")["stages"]
 GLUE = {
     f"franca/{name}.py"
     for name in ("__init__", "__main__", "advice", "cli", "errors", "files", "params", "paths", "process", "yaml_file")
-} | {f"franca/plan/{name}.py" for name in ("counting", "estimate", "hardware", "report")}
+} | {
+    f"franca/plan/{name}.py"
+    for name in (
+        "counting",
+        "estimate",
+        "folder_facts",
+        "hardware",
+        "report",
+        "starting_params",
+        "timing",
+    )
+}
 
 
 def sources(room: str) -> list[Path]:

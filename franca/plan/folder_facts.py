@@ -2,6 +2,7 @@
 
 import time
 from statistics import median
+from tarfile import BLOCKSIZE
 from typing import NamedTuple
 
 import numpy as np
@@ -40,11 +41,11 @@ def look_at(source: Source) -> FolderFacts:
         FrancaError: no image of the sample can be decoded.
     """
     images: list[Image.Image] = []
-    sums, pixels, size = np.zeros((2, 3)), 0, 0
+    sums, pixels, size = np.zeros((2, 3)), 0, 0  # size: bytes in a tar, each file has a header and fills whole blocks
     start = time.perf_counter()
     with strict_decoding():
         for sample in source.spread(SAMPLES):
-            size += len(sample.content)
+            size += BLOCKSIZE + -(-len(sample.content) // BLOCKSIZE) * BLOCKSIZE
             if sample.problem:
                 continue
             try:

@@ -1,4 +1,4 @@
-"""The `franca init` command: write a complete params.yaml for a folder of images and a time limit."""
+"""The `franca init` command: write a complete params.yaml for a folder of images, this machine and a time limit."""
 
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,19 @@ from franca.params import Params, parse_params
 from franca.plan.folder_facts import FolderFacts, look_at
 from franca.plan.timing import images_per_second
 
-KINDS = {
-    "photos": "photographs with an up: mirrored, not turned; strong color jitter",
-    "overhead": "aerial, satellite or microscopy images without an up: turned and mirrored; weak color jitter",
-}
-MIN_STEPS = 200
-"""Fewer steps than this do not leave the warm-up of the learning rate and the teacher."""
+MIN_STEPS = 100
+"""A shorter run hardly leaves the warm-up."""
+MIN_GRID = 4
+"""Fewest patches along a side of a global crop."""
 
 
-def run(folder: str, kind: str, minutes: float, path: Path) -> None:
+def run(folder: str, kind: str, masks: str | None, minutes: float, path: Path) -> None:
     """Look at a folder, time a few training steps and write `path`.
 
     Args:
-        folder: Folder or URL of images, as `prepare.source`.
-        kind: A key of `KINDS`.
+        folder: Folder or URL of images: the new `prepare.source`.
+        kind: A key of `presets.KINDS`.
+        masks: The new `prepare.dense_source`.
         minutes: Time for pretraining on this machine, in minutes.
         path: The params.yaml to write; an existing file is replaced.
 
@@ -33,60 +32,74 @@ def run(folder: str, kind: str, minutes: float, path: Path) -> None:
         FrancaError: The folder holds no readable images or too few of them, or the time is too short.
     """
     if not 0 < minutes < float("inf"):
-        raise FrancaError(f"--minutes {minutes:g}: not a time; give a number above 0")
+        raise FrancaError(f"--minutes {minutes:g}: not a length of time; give a number above 0")
     facts = look_at(Source(folder, "FOLDER"))
-    hardware = "1gpu" if torch.cuda.is_available() else "cpu"
-    preset = f"{kind}-{hardware}"
-    params = adapt(presets.values(preset), folder, facts)
+    preset = f"{kind}-{'1gpu' if torch.cuda.is_available() else 'cpu'}"
+    params = adapt(presets.values(preset), folder, masks, facts)
     rate = images_per_second(params, facts.samples, facts.decode_seconds)
-    params = set_length(params, facts, rate * minutes * 60)
-    pretrain = params.pretrain
-    about = (
-        f"{folder}: about {facts.image_count:,} images, short side {facts.short_side} px; {rate:.0f} images/s on this"
-        f" machine; {pretrain.epochs:g} epochs take about {minutes:g} minutes"
-    )
-    presets.write(params, path, f"{about} (franca init, preset {preset})")
-    print(f"{about}\n{path}: written from preset {preset}; read it, then run `dvc repro`")
+    params = set_length(params, facts, rate, minutes)
+    found = f"about {facts.image_count:,} images, short side {facts.short_side} px"
+    length = f"{params.pretrain.epochs:g} epochs take about {minutes:g} minutes at {rate:.0f} images/s"
+    presets.write(params, path, f"{folder}: {found}.\n{length}. (franca init, preset {preset})")
+    print(f"{folder}: {found}; {length}")
+    print(f"{path}: written from preset {preset}; check it, then run `dvc repro`")
 
 
-def adapt(values: dict[str, Any], folder: str, facts: FolderFacts) -> Params:
-    """Return a preset's values with the source and channel statistics of a folder."""
-    values["prepare"] |= {"source": folder, "dense_source": None}
+def adapt(values: dict[str, Any], folder: str, masks: str | None, facts: FolderFacts) -> Params:
+    """Return a preset's values with sources, channel statistics and image size of a folder.
+
+    Raises:
+        FrancaError: The folder holds fewer images than a batch.
+    """
+    values["prepare"] |= {"source": folder, "dense_source": masks}
     values["base"] |= {"mean": facts.mean, "std": facts.std}
-    values["pretrain"] |= {"dense_share": 0.0}
+    if masks is None:
+        values["pretrain"] |= {"dense_share": 0.0}
+    patch, size = values["base"]["backbone"]["patch_size"], values["base"]["image_size"]
+    smaller = max(facts.short_side // patch, MIN_GRID) * patch
+    if smaller < size:
+        crops = values["pretrain"]["crops"]
+        values["base"]["image_size"] = smaller
+        crops["local_size"] = max(round(crops["local_size"] * smaller / size / patch), 1) * patch
     params = parse_params(values, folder)
-    train = training_images(params, facts)
-    if train < params.pretrain.batch_size:
+    if training_images(params, facts) < params.pretrain.batch_size:
         raise FrancaError(
-            f"{folder}: about {train} training images; pretraining needs at least {params.pretrain.batch_size}"
+            f"{folder}: about {facts.image_count:,} images, too few for a batch of {params.pretrain.batch_size}"
         )
     return params
 
 
-def set_length(params: Params, facts: FolderFacts, images: float) -> Params:
-    """Return the parameters with epochs for `images` training images in all, and schedules that fit."""
+def set_length(params: Params, facts: FolderFacts, rate: float, minutes: float) -> Params:
+    """Return the parameters with the epochs that fit into `minutes` at `rate` images a second.
+
+    Warm-ups and the interval of the online k-NN keep their share of the run.
+
+    Raises:
+        FrancaError: The time is too short.
+    """
     batch = params.pretrain.batch_size
+    images = rate * minutes * 60
     if images < MIN_STEPS * batch:
         raise FrancaError(
-            f"--minutes: time for {images / batch:.0f} steps; give at least"
-            f" {MIN_STEPS * batch / images:.1f} times as much"
+            f"--minutes {minutes:g}: time for {images / batch:.0f} steps only; give at least"
+            f" {MIN_STEPS * batch / rate / 60:.1f}"
         )
-    train = training_images(params, facts) // batch * batch
-    epochs = float(f"{images / train:.3g}")
     values = params.model_dump(by_alias=True)
     pretrain = values["pretrain"]
-    scale = epochs / pretrain["epochs"]
-    pretrain["epochs"] = epochs
-    pretrain["knn_epochs"] = float(f"{epochs / 10:.2g}")
-    pretrain["optimizer"]["warmup_epochs"] = float(f"{pretrain['optimizer']['warmup_epochs'] * scale:.2g}")
-    pretrain["optimizer"]["freeze_last_layer_epochs"] = float(
-        f"{pretrain['optimizer']['freeze_last_layer_epochs'] * scale:.2g}"
-    )
-    pretrain["losses"]["teacher_warmup_epochs"] = float(f"{pretrain['losses']['teacher_warmup_epochs'] * scale:.2g}")
+    epochs = float(f"{images / (training_images(params, facts) // batch * batch):.3g}")
+    share = epochs / pretrain["epochs"]
+    for section, key in (
+        (pretrain["optimizer"], "warmup_epochs"),
+        (pretrain["optimizer"], "freeze_last_layer_epochs"),
+        (pretrain["losses"], "teacher_warmup_epochs"),
+        (pretrain, "knn_epochs"),
+        (pretrain, "epochs"),
+    ):
+        section[key] = float(f"{section[key] * share:.3g}")
     return parse_params(values, "franca init")
 
 
 def training_images(params: Params, facts: FolderFacts) -> int:
-    """Return about how many images are left to train on after the split."""
+    """Return about how many images are left to train on after val and test are drawn."""
     held_out = 0.0 if facts.has_splits else params.prepare.val_fraction + params.prepare.test_fraction
     return round(facts.image_count * (1 - held_out))

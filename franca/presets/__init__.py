@@ -12,6 +12,11 @@ from franca.files import atomic_path
 from franca.params import Params, parse_params, read_yaml
 
 FOLDER = Path(__file__).parent
+KINDS = {
+    "photos": "photographs: mirrored, strong changes of color",
+    "overhead": "aerial, satellite or microscopy images, which have no up: mirrored and turned, weak changes of color",
+}
+"""Kinds of images that have presets KIND-cpu and KIND-1gpu."""
 SCHEMA_LINE = "yaml-language-server: $schema=params.schema.json"
 
 
