@@ -98,9 +98,9 @@ def run(params: Params) -> None:
     store, model = Store(PREPARED), load_model(PRETRAINED)
     _check_rounds(model, params.disentangle.rounds)
     model = model.to(choose_device(params.runtime))
-    train = _spread(store.images("train"), model.image_size, params.disentangle.images)
-    val = _spread(store.images("val"), model.image_size, VAL_IMAGES)
-    train_x, val_x = patch_tokens(model, train), patch_tokens(model, val)
+    train_images = _spread(store.images("train"), model.image_size, params.disentangle.images)
+    val_images = _spread(store.images("val"), model.image_size, VAL_IMAGES)
+    train_x, val_x = patch_tokens(model, train_images), patch_tokens(model, val_images)
     side = model.image_size // model.patch_size
     places = grid_places(side, side)
 
@@ -112,13 +112,13 @@ def run(params: Params) -> None:
 
     def readable(removal: Tensor) -> float:
         """R^2 of place read from the patch features of a model with this projection."""
-        train_rest, val_rest = ((x @ removal.T)[..., : model.embed_dim] for x in (train_x, val_x))
-        return predictability(train_rest, val_rest, places)
+        train, val = ((x @ removal.T)[..., : model.embed_dim] for x in (train_x, val_x))
+        return predictability(train, val, places)
 
     r2 = {
         "before": readable(before),
         "after": readable(model.patch_projection),
-        "raw_pixels": predictability(pixels(train, model), pixels(val, model), places),
+        "raw_pixels": predictability(pixels(train_images, model), pixels(val_images, model), places),
     }
     removed = int(torch.linalg.matrix_rank(torch.eye(model.width) - model.patch_projection, atol=1e-3))
     rounded = {name: round(value, 2) for name, value in r2.items()}

@@ -62,6 +62,11 @@ def edit(path: Path, *statements: str) -> None:
 HALF = ("UPDATE alembic_version SET version_num = '181f10493468'", "DROP TABLE registered_model_aliases")
 
 
+def gone(path: Path) -> Path:
+    path.unlink()
+    return path
+
+
 def scramble(path: Path) -> None:
     """Overwrite all pages but the first, and the counter in it by which SQLite knows that pages have changed."""
     content = path.read_bytes()
@@ -86,10 +91,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         "not upgraded to the end; copy the file",
     ),
     "foreign": (
-        lambda path: (path.unlink(), edit(path, "CREATE TABLE songs (title)")),
+        lambda path: edit(gone(path), "CREATE TABLE songs (title)"),
         "of another program; move it away",
     ),
-    "folder": (lambda path: (path.unlink(), path.mkdir()), "a folder; set MLFLOW_TRACKING_URI to a file"),
+    "folder": (lambda path: gone(path).mkdir(), "a folder; set MLFLOW_TRACKING_URI to a file"),
 }
 
 
