@@ -19,7 +19,7 @@ RUNS = {
 def table() -> str:
     """Two rows a run, a row a baseline, a column a benchmark: test scores with intervals."""
     runs = {name: read_json(path) for name, path in RUNS.items()}
-    shown = [column for column in COLUMNS if column[0] not in ("position", "rank")]
+    shown = [column for column in COLUMNS if column[0] not in ("position", "views", "rank")]
     lines = [
         "| | " + " | ".join(title for *_, title in shown) + " |",
         "| --- |" + " ---: |" * len(shown),

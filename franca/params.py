@@ -274,8 +274,8 @@ class Evaluate(Section):
 
 class Gate(Section):
     metric: str = Field(
-        pattern=r"^(knn|knn_levels|linear|segmentation|position|rank)/(val|test)/\w+$",
-        description="Key of a val metric, for example knn/val/top1; position and rank stand in without labels.",
+        pattern=r"^(knn|knn_levels|linear|segmentation|views|position|rank)/(val|test)/\w+$",
+        description="Key of a val metric, as knn/val/top1; views, position and rank are for images without labels.",
     )
     against: Literal["champion", "random", "pixels"] = Field(
         description="What the model is compared with: the champion, its twin with random weights, or raw pixels."

@@ -51,7 +51,7 @@ def franca(folder: Path, *arguments: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("classes", "metric"), [(3, "knn/val/top1"), (1, "rank/val/rankme")])
+@pytest.mark.parametrize(("classes", "metric"), [(3, "knn/val/top1"), (1, "views/val/top1")])
 def test_no_champion_comes_of_a_learning_rate_of_zero(
     tmp_path: Path, tiny_values: MakeValues, classes: int, metric: str
 ) -> None:

@@ -12,7 +12,14 @@ from franca.evaluation.intervals import Difference, Resampling, independent_diff
 from franca.evaluation.outcomes import Key, Outcome
 
 OURS = "franca"
-COMPARED = (("knn", "top1"), ("linear", "top1"), ("segmentation", "miou"), ("position", "r2"), ("rank", "rankme"))
+COMPARED = (
+    ("knn", "top1"),
+    ("linear", "top1"),
+    ("segmentation", "miou"),
+    ("position", "r2"),
+    ("views", "top1"),
+    ("rank", "rankme"),
+)
 """Benchmarks and metrics in tables of differences."""
 
 

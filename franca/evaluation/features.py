@@ -14,10 +14,13 @@ from tqdm import tqdm
 from franca.data.store import SPLITS, ImageSet, SplitName, Store
 from franca.data.transform import resize_and_crop
 from franca.evaluation.outcomes import images_digest
+from franca.evaluation.views import two_views
 from franca.models import Features
 
 BATCH = 128
 KEPT_TOKENS = 1 << 15
+VIEWS = 1000
+"""Images of a split of which two views are taken, at most."""
 
 
 class Skipped(Exception):
@@ -52,12 +55,14 @@ class LeftOut(NamedTuple):
 class Part(NamedTuple):
     """Features of a split: `pooled` (N, D), `labels` int64 (N,) with -1 for none, `patches` (P, h, w, D).
 
-    The patches are those of P <= N evenly spaced images, `KEPT_TOKENS` in all at most.
+    The patches are those of P <= N evenly spaced images, `KEPT_TOKENS` in all at most. `views` are the pooled features
+    (V, D) of two views of `VIEWS` evenly spaced images of val or test, at most.
     """
 
     pooled: Tensor
     labels: Tensor
     patches: Tensor
+    views: tuple[Tensor, Tensor] = (torch.empty(0, 0), torch.empty(0, 0))
 
     def labeled(self) -> tuple[Tensor, Tensor]:
         """Features and labels of the images that have one."""
@@ -129,18 +134,21 @@ def extract_all(backbones: list[Backbone], store: Store) -> dict[str, Dataset]:
     """Features of all splits by each backbone, every image decoded once."""
     parts: dict[str, dict[SplitName, Part]] = {backbone.name: {} for backbone in backbones}
     for split in SPLITS:
-        for name, part in _extract(backbones, store.images(split), f"features of {split}").items():
+        found = _extract(backbones, store.images(split), f"features of {split}", with_views=split != "train")
+        for name, part in found.items():
             parts[name][split] = part
     classes = store.images("train").classes
     return {name: Dataset(classes, by_split, store.digest) for name, by_split in parts.items()}
 
 
 @torch.inference_mode()
-def _extract(backbones: list[Backbone], images: ImageSet, title: str) -> dict[str, Part]:
+def _extract(backbones: list[Backbone], images: ImageSet, title: str, with_views: bool) -> dict[str, Part]:
     pooled: dict[str, list[Tensor]] = {backbone.name: [] for backbone in backbones}
     patches: dict[str, list[Tensor]] = {backbone.name: [] for backbone in backbones}
     sides = {backbone.image_size for backbone in backbones}
     kept = {backbone.name: _rows_with_patches(backbone, len(images)) for backbone in backbones}
+    viewed = evenly_spaced(len(images), VIEWS) if with_views else np.zeros(0, np.int64)
+    views: dict[str, list[list[Tensor]]] = {backbone.name: [[], []] for backbone in backbones}
     for rows, batch in _batches(images, title):
         squares = {side: torch.stack([to_tensor(resize_and_crop(image, side)) for image in batch]) for side in sides}
         for backbone in backbones:
@@ -148,11 +156,17 @@ def _extract(backbones: list[Backbone], images: ImageSet, title: str) -> dict[st
             whole = _embed_native(backbone.native, batch) if backbone.native else features.pooled.clone()
             pooled[backbone.name].append(whole)
             patches[backbone.name].append(features.patches[np.isin(rows, kept[backbone.name])])
+            if len(chosen := squares[backbone.image_size][np.isin(rows, viewed)]):
+                for part, view in zip(views[backbone.name], two_views(chosen), strict=True):
+                    part.append(backbone.native(view) if backbone.native else backbone.embed(view).pooled.clone())
     labels = torch.from_numpy(images.labels.astype(np.int64))
     if not len(images):
         return {name: Part(torch.empty(0, 0), labels, torch.empty(0, 0, 0, 0)) for name in pooled}
-    parts = {name: (torch.cat(pooled[name]), torch.cat(patches[name])) for name in pooled}
-    return {name: Part(whole, labels.to(whole.device), local) for name, (whole, local) in parts.items()}
+    parts = {}
+    for name, whole in ((name, torch.cat(batches)) for name, batches in pooled.items()):
+        first, second = (torch.cat(part) if part else whole[:0] for part in views[name])
+        parts[name] = Part(whole, labels.to(whole.device), torch.cat(patches[name]), (first, second))
+    return parts
 
 
 def _embed_native(embed: Callable[[Tensor], Tensor], batch: list[Image.Image]) -> Tensor:

@@ -14,6 +14,7 @@ COLUMNS = (
     ("linear", "top1", "linear probe"),
     ("segmentation", "miou", "segmentation mIoU"),
     ("position", "r2", "position R2"),
+    ("views", "top1", "view agreement"),
     ("rank", "rankme", "RankMe"),
 )
 LEVELS = {

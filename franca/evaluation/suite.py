@@ -11,7 +11,7 @@ from tqdm import tqdm
 from franca.data.store import SPLITS, Store
 from franca.evaluation import pictures, report
 from franca.evaluation.baselines import color_histogram, model_backbone, raw_pixels
-from franca.evaluation.benchmarks import knn, linear, position, rank, segmentation
+from franca.evaluation.benchmarks import knn, linear, position, rank, segmentation, views
 from franca.evaluation.benchmarks.segmentation import Segmenter
 from franca.evaluation.comparison import OURS, Evidence, differences
 from franca.evaluation.features import Backbone, Dataset, LeftOut, Skipped, extract_all
@@ -84,6 +84,7 @@ def measure(backbones: list[Backbone], store: Store, params: Params) -> Measured
             "linear": partial(linear.run, backbone, data, params),
             "segmentation": segment,
             "position": partial(position.run, backbone, data, params),
+            "views": partial(views.run, data, params),
         }
         if backbone.learned:
             benchmarks["rank"] = partial(rank.run, data, params)

@@ -6,24 +6,21 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from franca.data.batch import Views
-from franca.data.color import apply_color
-from franca.data.multi_crop import MultiCrop
 from franca.data.order import permute
 from franca.data.store import ImageSet, Store
 from franca.data.transform import load_images
 from franca.evaluation.knn import knn_predict
 from franca.evaluation.pixels import pixel_features, standardize
 from franca.evaluation.rank import rankme
+from franca.evaluation.views import found, two_views
 from franca.models.backbone import Backbone
 from franca.models.model import normalize
 from franca.params import Params
 from franca.pretrain.network import Network
 
-KNN_TRAIN, KNN_VAL, PAIRS = 2000, 1000, 500
-"""Images of train and val for k-NN, and of val for pairs of views, at most."""
+KNN_TRAIN, KNN_VAL = 2000, 1000
+"""Images of train and val, at most."""
 K, TEMPERATURE = 20, 0.07
 KNN = "val/knn_top1"
 EFFECTIVE_RANK = "val/effective_rank"
@@ -60,9 +57,6 @@ class OnlineEvaluation:
         )
         # With a single class every model is right on every image.
         self.labeled = all(len(sample.labels.unique()) > 1 for sample in (self._train, self._val))
-        self._pairs = torch.zeros(0, 3, params.base.image_size, params.base.image_size, dtype=torch.uint8)
-        if not self.labeled:
-            self._pairs = _pairs(store.images("val"), params)
         self._channels: dict[str, list[float]] = store.manifest["channels"]
 
     def measure(self, teacher: Network) -> dict[str, float]:
@@ -87,10 +81,10 @@ class OnlineEvaluation:
             tokens = twin.num_prefix_tokens + twin.patches(pixels)
             return twin([pixels], None, [tokens * torch.arange(len(pixels), device=pixels.device)])[0].float()
 
-        found = {f"{name}{RANDOM}": value for name, value in self._measure(classes).items()}
+        twins = {f"{name}{RANDOM}": value for name, value in self._measure(classes).items()}
         mean, std = self._channels["mean"], self._channels["std"]
         pixels = self._scores(lambda images: pixel_features(standardize(images.to(self._device), mean, std)))
-        return found | {f"{name}{PIXELS}": value for name, value in pixels.items()}
+        return twins | {f"{name}{PIXELS}": value for name, value in pixels.items()}
 
     @torch.no_grad()
     def _measure(self, network: Callable[[Tensor], Tensor]) -> dict[str, float]:
@@ -108,11 +102,10 @@ class OnlineEvaluation:
             shares = knn_predict(train, self._train.labels.to(train.device), val, self._classes, K, TEMPERATURE)
             hits = shares.argmax(dim=1).cpu() == self._val.labels
             return {KNN: 100 * float(hits.float().mean())}
-        if len(self._pairs) < 4:
+        if len(self._val.images) < 4:
             return {}
-        first, second = F.normalize(_embedded(embed, self._pairs), dim=1).chunk(2)
-        found = (first @ second.T).argmax(dim=1).cpu()
-        return {AGREEMENT: 100 * float((found == torch.arange(len(found))).float().mean())}
+        first, second = (_embedded(embed, view) for view in two_views(self._val.images))
+        return {AGREEMENT: 100 * float(found(first, second).float().mean())}
 
     def _sample(self, images: ImageSet, draw: int, limit: int) -> Sample:
         chosen = permute(np.arange(min(limit, len(images))), len(images), (self._base.seed, 4, draw))
@@ -125,14 +118,14 @@ class OnlineEvaluation:
 def behind(metrics: dict[str, float], step: int, total: int) -> str | None:
     """Return a sentence if the model has not left its baselines after a tenth of its steps, else None.
 
-    With labels k-NN must be better than that of the random twin and of raw pixels. Without, the features' effective
-    rank must be higher than the twin's, and two views of an image must agree more than by the twin and by raw pixels.
+    With labels k-NN must be better than that of the random twin and of raw pixels; without labels two views of an
+    image must agree more. The effective rank is no criterion: training may first lower it while k-NN gets better.
     """
     if step < SHARE_BEFORE_WARNING * total:
         return None
-    names = {KNN: "k-NN on val", EFFECTIVE_RANK: "effective rank", AGREEMENT: "agreement of two views"}
+    names = {KNN: "k-NN on val", AGREEMENT: "agreement of two views"}
     worse = []
-    for key in (KNN,) if KNN in metrics else (EFFECTIVE_RANK, AGREEMENT):
+    for key in (KNN,) if KNN in metrics else (AGREEMENT,):
         for ending, whose in ((RANDOM, "random weights"), (PIXELS, "raw pixels")):
             if key in metrics and metrics[key] <= metrics.get(key + ending, -1.0):
                 worse.append(f"{names[key]} {metrics[key]:.1f}, {whose} {metrics[key + ending]:.1f}")
@@ -144,16 +137,3 @@ def behind(metrics: dict[str, float], step: int, total: int) -> str | None:
 def _embedded(embed: Embed, images: Tensor) -> Tensor:
     with torch.no_grad():
         return torch.cat([embed(part) for part in images.split(_BATCH)])
-
-
-def _pairs(images: ImageSet, params: Params) -> Tensor:
-    """Two views of each of some images, as training makes them: uint8 (2 N, 3, S, S), the second ones last."""
-    size = params.base.image_size
-    rows = permute(np.arange(min(PAIRS, len(images))), len(images), (params.base.seed, 4, 2)).tolist()
-    if not rows:
-        return torch.zeros(0, 3, size, size, dtype=torch.uint8)
-    crops = MultiCrop(size, params.pretrain.crops.model_copy(update={"local_count": 0}), params.pretrain.augment)
-    draws = crops.draw(np.random.default_rng((params.base.seed, 4, 3)), len(rows), slice(None))
-    framed = ((image, (0.0, 0.0, float(image.width), float(image.height))) for image in images.fetch(rows))
-    views: Views = crops.views(framed, draws)[0]
-    return (255 * apply_color(*views)).round().clamp(0, 255).to(torch.uint8)

@@ -33,6 +33,7 @@ CODE = (
     "evaluation/knn.py",
     "evaluation/pixels.py",
     "evaluation/rank.py",
+    "evaluation/views.py",
     "runtime.py",
 )
 

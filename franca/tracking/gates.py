@@ -15,7 +15,7 @@ LESS_IS_BETTER = ("position",)
 """Benchmarks of which less is better."""
 LABELED = ("knn", "knn_levels", "linear")
 """Benchmarks that need labels."""
-LABEL_FREE = ("position", "rank")
+LABEL_FREE = ("views", "position", "rank")
 """Benchmarks whose gates stand in for those of `LABELED` on images without labels."""
 
 

@@ -76,7 +76,14 @@ def test_the_whole_stage_twice(params: Params, make_store: MakeStore, capsys: py
     assert told == {
         (model, benchmark, split)
         for model in others
-        for benchmark in ("knn", "linear", "segmentation", "position", *(["rank"] if model == "random_init" else []))
+        for benchmark in (
+            "knn",
+            "linear",
+            "segmentation",
+            "position",
+            "views",
+            *(["rank"] if model == "random_init" else []),
+        )
         for split in ("val", "test")
     }
     for benchmark in ("knn_random_dims", "knn_components"):
@@ -147,7 +154,7 @@ def test_data_without_labels_and_masks(
         "linear": "the train images have no labels",
         "segmentation": "the data have no dense set",
     }
-    assert {row["benchmark"] for row in results["rows"]} == {"position", "rank"}
+    assert {row["benchmark"] for row in results["rows"]} == {"position", "views", "rank"}
     assert PLOTS.is_dir() and not list(PLOTS.iterdir())
     assert "left out: knn (the train images have no labels)" in capsys.readouterr().out
 
@@ -157,7 +164,8 @@ def test_empty_splits(params: Params, make_store: MakeStore) -> None:
     suite.run(params)
     skipped = json.loads(Path("results/evaluate/results.json").read_text())["skipped"]
     assert skipped == {
-        f"{name}/test": "no test images for it" for name in ("knn", "linear", "segmentation", "position", "rank")
+        f"{name}/test": "no test images for it"
+        for name in ("knn", "linear", "segmentation", "position", "views", "rank")
     }
     assert (PLOTS / "knn_by_level.csv").read_text().splitlines()[1].split(",")[2] == ""
     assert (PLOTS / "masks.png").is_file()
@@ -171,6 +179,7 @@ def test_empty_splits(params: Params, make_store: MakeStore) -> None:
         "segmentation": "the dense set has no val image with a label",
         "position/val": "no val images for it",
         "rank/val": "no val images for it",
+        "views/val": "no val images for it",
     }
 
 
@@ -203,7 +212,7 @@ def test_a_single_class_is_not_scored(
     reasons = {name: reason for name, reason in results["skipped"].items() if name != "segmentation"}
     assert reasons == skipped
     labeled = {(row["benchmark"].split("_")[0], row["split"]) for row in results["rows"]} - {
-        (name, split) for name in ("position", "rank") for split in ("val", "test")
+        (name, split) for name in ("position", "views", "rank") for split in ("val", "test")
     }
     lone = next(iter(kinds))
     assert not {pair for pair in labeled if pair[1] == lone or lone == "train"}

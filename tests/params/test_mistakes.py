@@ -40,7 +40,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
         "register.gates",
         [{"metric": "loss/val/r2", "against": "random", "min_improvement": 0, "floor": None}],
         "register.gates.0.metric: string should match pattern"
-        " '^(knn|knn_levels|linear|segmentation|position|rank)/(val|test)/\\w+$', not \"loss/val/r2\"",
+        " '^(knn|knn_levels|linear|segmentation|views|position|rank)/(val|test)/\\w+$', not \"loss/val/r2\"",
     ),
     (
         "register.gates",

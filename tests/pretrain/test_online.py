@@ -71,10 +71,7 @@ def test_a_single_class_counts_as_none(tmp_path: Path, make_store: MakeStore, ti
         ({KNN: 21.0, KNN + RANDOM: 20.4, KNN + PIXELS: 44.1}, "k-NN on val 21.0, raw pixels 44.1"),
         ({KNN: 20.0, KNN + RANDOM: 20.0, KNN + PIXELS: 9.0}, "k-NN on val 20.0, random weights 20.0"),
         ({KNN: 50.0, KNN + RANDOM: 20.0, KNN + PIXELS: 44.0, EFFECTIVE_RANK: 2.0, EFFECTIVE_RANK + RANDOM: 9.0}, None),
-        (
-            {EFFECTIVE_RANK: 2.0, EFFECTIVE_RANK + RANDOM: 9.0, AGREEMENT: 60.0, AGREEMENT + RANDOM: 50.0},
-            "effective rank 2.0, random weights 9.0",
-        ),
+        ({EFFECTIVE_RANK: 2.0, EFFECTIVE_RANK + RANDOM: 9.0, AGREEMENT: 60.0, AGREEMENT + RANDOM: 50.0}, None),
         (
             {EFFECTIVE_RANK: 9.0, EFFECTIVE_RANK + RANDOM: 2.0, AGREEMENT: 40.0, AGREEMENT + PIXELS: 50.0},
             "agreement of two views 40.0, raw pixels 50.0",

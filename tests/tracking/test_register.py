@@ -265,13 +265,13 @@ def test_outcomes_of_another_model_are_not_used(finish: Finish, params: Params) 
     assert all("same images" not in line for line in read_json(RECEIPT)["decision"])
 
 
-@pytest.mark.parametrize(("rank", "given"), [(30.0, ["champion"]), (12.0, [])])
-def test_a_model_of_images_without_labels_is_judged_by_rank(
-    finish: Finish, params: Params, rank: float, given: list[str]
+@pytest.mark.parametrize(("views", "given"), [(30.0, ["champion"]), (12.0, [])])
+def test_a_model_of_images_without_labels_is_judged_by_its_views(
+    finish: Finish, params: Params, views: float, given: list[str]
 ) -> None:
     results = finish()
-    keys = ("rank", "rankme"), ("position", "r2")
-    values = {"franca": (rank, 2.0), "random_init": (12.0, 60.0)}
+    keys = ("views", "top1"), ("position", "r2")
+    values = {"franca": (views, 2.0), "random_init": (12.0, 60.0), "raw_pixels": (9.0, 1.0)}
     rows = [
         {**row(model, benchmark, "val", value), "metric": metric}
         for model, pair in values.items()
