@@ -129,7 +129,7 @@ def test_only_bad_images(tmp_path: Path, model_folder: Path, capsys: pytest.Capt
     assert not (tmp_path / "maps").exists()
     (tmp_path / "empty").mkdir()
     assert run(tmp_path / "maps", model_folder, tmp_path / "empty") == 2
-    assert "empty: no image in it; files count by their suffix (.bmp, " in capsys.readouterr().err
+    assert "empty: no image in it; files count by their suffix (" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("count", "columns"), [(1, 3), (3, 3), (4, 4), (6, 6), (12, 6), (16, 8), (24, 8)])
