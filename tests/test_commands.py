@@ -51,6 +51,7 @@ NOT_TYPED = {
     "pip install -r docker/server.lock": "downloads",
     "pip install -e .": "downloads PyTorch's CPU build before",
     "pip install -e '.[onnx]'": "downloads",
+    "pip install -e '.[heic]'": "downloads",
     "make lock": "downloads",
     "dvc push": "needs the bucket of the lines before",
     "dvc pull": "needs that bucket",
@@ -63,6 +64,8 @@ NOT_TYPED = {
     'make test ARGS="-m slow tests/flows"': "minutes, and servers",
     "pytest tests/conformance": "fast tests",
     "python -m benchmarks.loader": "minutes that need the machine alone",
+    "python -m benchmarks.decoding": "needs the packages of requirements-bench.lock",
+    "mlflow db upgrade sqlite:///mlflow.db": "needs a database of an older MLflow",
     "python docs/results.py": "said in a comment of README.md; needs runs of two presets",
 }
 """Commands that the test below does not type, and why. Their subcommands and options are checked all the same."""
@@ -74,6 +77,7 @@ MENTIONED = {
     "dvc repro --single-item",
     "franca embed",
     "franca import-weights",
+    "franca summary",
     "franca import-weights --timm",
     "mlflow models serve",
     "prefect flow-run execute",
@@ -189,9 +193,14 @@ OWN_IMAGES = [
         has(".dvc/config.local"),
         "dvc remote modify --local storage access_key_id KEY",
     ),
-    Step("franca params use photos-1gpu", says("params.yaml: written from preset photos-1gpu")),
+    Step(
+        "franca init data/photos --minutes 30",
+        says("params.yaml: written from preset photos-"),
+        "for i in $(seq 60); do cp data/photos/one.jpg data/photos/$i.jpg; done; franca init data/photos --minutes 30",
+    ),
 ]
 PLANS = [
+    Step("franca params list", says("vitg14-laion")),
     Step("python -m franca params use overhead-cpu", says("written")),
     Step("python -m franca params use photos-1gpu", says("written")),
     Step("python -m franca params use vitb14-in21k", says("written")),
