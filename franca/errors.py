@@ -2,7 +2,7 @@
 
 
 class FrancaError(Exception):
-    """A fault told in one line: the thing, the place and the mend. The command line exits with `exit_code`."""
+    """A user error in one line: what failed, where, and how to fix it. The command line exits with `exit_code`."""
 
     exit_code = 2
 

@@ -202,7 +202,7 @@ def _check_refused(source: Source | DenseSource, refused: list[Refused], images:
     more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
     raise FrancaError(
         f"{source.title}: {len(refused)} of {images} images refused, prepare.max_refused {max_refused:g} allows "
-        f"{int(max_refused * images)}; mend or remove them ({shown}{more})"
+        f"{int(max_refused * images)}; repair or remove them ({shown}{more})"
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from franca.data.images import decode, one_line
+from franca.data.images import decode, refusal
 from franca.data.index import SPLITS as SPLITS
 from franca.data.index import Lost, SplitName
 from franca.data.pack import Pack
@@ -89,7 +89,7 @@ class ImageSet(Sequence[Image.Image]):
         except MemoryError:
             raise
         except Exception as error:  # bad bytes make Pillow raise nearly anything
-            return self._pack.lost(self.rows[index], f"does not decode ({one_line(error)})")
+            return self._pack.lost(self.rows[index], f"does not decode ({refusal(error)})")
 
     def size(self, index: int) -> tuple[int, int]:
         """Width and height of an image, upright and not shrunk, from the store's index."""

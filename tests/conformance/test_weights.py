@@ -57,11 +57,11 @@ def check_features(case: Case, folder: Path) -> None:
     assert model.image_size == case.parameters["img_size"]
     registers = case.parameters.get("num_register_tokens", 0)
     for prefix, images in outputs(case):
-        pooled, patches = model(images)
-        tokens = model.forward_features(images)
+        # The vectors' images are normalized already; the model itself takes uint8 images.
+        tokens = model.backbone.forward_features(images)
         for name, got in (
-            ("clstoken", pooled),
-            ("patchtokens", patches.flatten(1, 2)),
+            ("clstoken", tokens[:, 0]),
+            ("patchtokens", tokens[:, 1 + registers :]),
             ("regtokens", tokens[:, 1 : 1 + registers]),
         ):
             if name != "regtokens" or registers:

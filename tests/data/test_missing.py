@@ -141,7 +141,7 @@ def test_an_image_that_does_not_decode_is_replaced(packed: ImageSet, tmp_path: P
     assert others == [indices[1]] and indices[::2] == (2, 4)
     shard = f"{tmp_path}/images/shard-00000.bin"
     assert lost.keys() == {3}
-    assert lost[3].shard == shard and "does not decode (cannot identify image file" in lost[3].reason
+    assert lost[3].shard == shard and "does not decode (not an image of a known format" in lost[3].reason
     with pytest.raises(FrancaError, match=rf"{shard}: its record at byte \d+ does not decode"):
         packed[3]
 

@@ -313,9 +313,9 @@ def test_run_writes_the_store_and_its_metrics(project: Params, capsys: pytest.Ca
 def test_files_left_alone_are_counted_on_the_screen(
     project: Params, make_tree: Build, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_tree(Path("source"), {"sea/1.heif": b"", "sea/2.heif": b"", "notes": b"", "a.tar.gz": b""})
+    make_tree(Path("source"), {"sea/1.xcf": b"", "sea/2.xcf": b"", "notes": b"", "a.tar.gz": b""})
     stage.run(project)
-    assert "source: left alone 2 .heif, 1 .gz, 1 without suffix\n" in capsys.readouterr().out
+    assert "source: left alone 2 .xcf, 1 .gz, 1 without suffix\n" in capsys.readouterr().out
 
 
 def test_a_store_elsewhere_behind_a_link(project: Params) -> None:
