@@ -38,6 +38,12 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+_CURES = {
+    # By name, since torch is not imported before a command needs it.
+    "OutOfMemoryError": "lower runtime.microbatch, or set runtime.activation_checkpointing",
+}
+
+
 def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(prog="franca", description="Pretrain, measure and ship vision foundation models.")
     main.add_argument("--version", action="version", version=__version__)
@@ -296,7 +302,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError):
             print(f"franca: {reason}", file=sys.stderr)
             return 2
-        print(f"franca: {type(error).__name__}: {reason} (franca --debug shows the traceback)", file=sys.stderr)
+        cure = _CURES.get(type(error).__name__, "franca --debug shows the traceback")
+        print(f"franca: {type(error).__name__}: {reason} ({cure})", file=sys.stderr)
         return 1
     return 0
 

@@ -196,10 +196,10 @@ def random_model(base: Base) -> FrancaModel:
 
 
 def random_twin(model: FrancaModel, seed: int) -> FrancaModel:
-    """The same architecture with random weights."""
+    """Return a model of the same architecture and number of dimensions with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return FrancaModel(model.architecture, model.image_size, model.mean, model.std)
+        return FrancaModel(model.architecture, model.image_size, model.mean, model.std, model.embed_dim)
 
 
 def save_model(model: FrancaModel, folder: Path) -> None:

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from franca.errors import FrancaError
 from franca.files import read_json, sha256_file, write_json
-from franca.models import load_model, random_model, save_model
+from franca.models import load_model, random_model, random_twin, save_model
 from franca.models.model import FrancaModel, normalize
 from franca.models.planes import decompose
 from tests.conftest import MakeParams
@@ -72,6 +72,12 @@ def test_a_saved_model_comes_back(model: FrancaModel, tmp_path: Path) -> None:
     save_model(again, tmp_path / "twice")
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "twice" / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
+
+
+def test_the_random_twin_of_a_truncated_model_has_as_many_dimensions(tiny_params: MakeParams) -> None:
+    base = tiny_params().base
+    model = FrancaModel(base.backbone, base.image_size, MEAN, STD, dim=8)
+    assert random_twin(model, 0)(make_images()).pooled.shape == (2, 8)
 
 
 def test_the_random_twin_depends_on_the_seed_alone(tiny_params: MakeParams) -> None:
