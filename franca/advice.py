@@ -27,7 +27,7 @@ def causes(params: Params, steps: int, images: int, channels: dict[str, Sequence
     """
     found = []
     if params.pretrain.optimizer.base_lr == 0:
-        found.append("pretrain.optimizer.base_lr is 0, so nothing is learned")
+        found.append("pretrain.optimizer.base_lr is 0, so the learning rate never exceeds min_lr")
     if steps < FEW_STEPS:
         found.append(f"the run has only {steps:,} steps (pretrain.epochs, pretrain.epoch_length)")
     if images < FEW_IMAGES:

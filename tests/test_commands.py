@@ -77,6 +77,7 @@ MENTIONED = {
     "dvc repro --single-item",
     "franca embed",
     "franca import-weights",
+    "franca init",
     "franca register",
     "franca summary",
     "franca import-weights --timm",

@@ -64,9 +64,9 @@ def test_no_champion_comes_of_a_learning_rate_of_zero(
     receipt = read_json(tmp_path / "results/register/receipt.json")
     assert receipt["aliases"] == []
     reason, advice, *_ = receipt["decision"]
-    assert reason.startswith("no better than the same ViT with random weights")
+    assert reason.startswith("not shown to be better than the same ViT with random weights")
     assert metric in reason and reason.endswith("so it gets no alias")
-    assert "pretrain.optimizer.base_lr is 0, so nothing is learned" in advice
+    assert "pretrain.optimizer.base_lr is 0, so the learning rate never exceeds min_lr" in advice
     told = franca(tmp_path, "summary")
     assert reason in told and advice in told and "(no alias)" in told
     results = read_json(tmp_path / "results/evaluate/results.json")

@@ -11,6 +11,8 @@ def rankme(features: Tensor) -> float:
     effective rank (Roy and Vetterli, EUSIPCO 2007). The features are centered first: otherwise an offset that all
     images share, as in a network with random weights, counts as the largest dimension.
     """
+    if not len(features):
+        return 1.0
     x = (features - features.mean(dim=0)).double()
     # The squares of the singular values are the eigenvalues of the smaller Gram matrix, which is far cheaper.
     gram = x @ x.T if x.shape[0] < x.shape[1] else x.T @ x

@@ -52,14 +52,14 @@ def cell(row: dict[str, Any] | None, sign: str = "") -> str:
 
 
 def difference_table(results: dict[str, Any], split: str) -> list[str]:
-    """Lines of text: what this model has more than each other one, with intervals of the difference."""
+    """Return lines of text: the model's score minus each other model's, with confidence intervals."""
     found = {
         (row["against"], row["benchmark"], row["metric"]): row
         for row in results.get("differences", [])
         if row["split"] == split
     }
     columns = [column for column in COLUMNS if any(key[1:] == column[:2] for key in found)]
-    lines = [_line(f"This model less, on {split}", [title for *_, title in columns])]
+    lines = [_line(f"This model minus …, on {split}", [title for *_, title in columns])]
     for model, name in names(results).items():
         cells = [cell(found.get((model, benchmark, metric)), sign="+") for benchmark, metric, _ in columns]
         if set(cells) - {"-"}:

@@ -1,5 +1,6 @@
 """The `franca init` command: write a complete params.yaml for a folder of images, this machine and a time limit."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ from franca import presets
 from franca.data.sources import Source
 from franca.errors import FrancaError
 from franca.params import Params, parse_params
+from franca.plan.estimate import make_plan
 from franca.plan.folder_facts import FolderFacts, look_at
+from franca.plan.hardware import card_at_hand
+from franca.plan.report import refuse_too_large
 from franca.plan.timing import images_per_second
 
 MIN_STEPS = 100
@@ -29,13 +33,17 @@ def run(folder: str, kind: str, masks: str | None, minutes: float, path: Path) -
         path: The params.yaml to write; an existing file is replaced.
 
     Raises:
-        FrancaError: The folder holds no readable images or too few of them, or the time is too short.
+        FrancaError: The folder holds no readable images or too few of them, the time is too short, or the preset
+            does not fit into the memory of the GPU.
     """
     if not 0 < minutes < float("inf"):
         raise FrancaError(f"--minutes {minutes:g}: not a length of time; give a number above 0")
     facts = look_at(Source(folder, "FOLDER"))
     preset = f"{kind}-{'1gpu' if torch.cuda.is_available() else 'cpu'}"
     params = adapt(presets.values(preset), folder, masks, facts)
+    if card := card_at_hand():
+        bf16 = params.pretrain.precision != "fp32"
+        refuse_too_large(params, make_plan(params, 1, 1, card, bf16, training_images(params, facts)))
     rate = images_per_second(params, facts.samples, facts.decode_seconds)
     params = set_length(params, facts, rate, minutes)
     found = f"about {facts.image_count:,} images, short side {facts.short_side} px"
@@ -53,6 +61,7 @@ def adapt(values: dict[str, Any], folder: str, masks: str | None, facts: FolderF
     """
     values["prepare"] |= {"source": folder, "dense_source": masks}
     values["base"] |= {"mean": facts.mean, "std": facts.std}
+    values["pretrain"] |= {"epoch_length": None}  # an epoch of the paper's length says nothing about this folder
     if masks is None:
         values["pretrain"] |= {"dense_share": 0.0}
     patch, size = values["base"]["backbone"]["patch_size"], values["base"]["image_size"]
@@ -64,7 +73,8 @@ def adapt(values: dict[str, Any], folder: str, masks: str | None, facts: FolderF
     params = parse_params(values, folder)
     if training_images(params, facts) < params.pretrain.batch_size:
         raise FrancaError(
-            f"{folder}: about {facts.image_count:,} images, too few for a batch of {params.pretrain.batch_size}"
+            f"{folder}: about {training_images(params, facts):,} training images after val and test are held out,"
+            f" fewer than a batch of {params.pretrain.batch_size}; add images"
         )
     return params
 
@@ -82,7 +92,7 @@ def set_length(params: Params, facts: FolderFacts, rate: float, minutes: float) 
     if images < MIN_STEPS * batch:
         raise FrancaError(
             f"--minutes {minutes:g}: time for {images / batch:.0f} steps only; give at least"
-            f" {MIN_STEPS * batch / rate / 60:.1f}"
+            f" {math.ceil(11 * MIN_STEPS * batch / rate / 60) / 10:g}"
         )
     values = params.model_dump(by_alias=True)
     pretrain = values["pretrain"]

@@ -1,5 +1,6 @@
 """Measured training speed on this machine, without prepared images."""
 
+import os
 import time
 from statistics import median
 
@@ -11,7 +12,7 @@ from franca.data.batch import part_masks
 from franca.data.masks import batch_masks
 from franca.data.multi_crop import MultiCrop
 from franca.params import Params
-from franca.pretrain.parts import Part
+from franca.pretrain.parts import Part, count_parts
 from franca.pretrain.schedules import Rates
 from franca.pretrain.setup import choose_precision, compile_blocks, make_networks
 from franca.pretrain.step import TrainStep
@@ -24,8 +25,8 @@ WARM_UP_STEPS, TIMED_STEPS = 2, 5
 def images_per_second(params: Params, samples: list[Image.Image], decode_seconds: float) -> float:
     """Measure how many images a second this machine trains on, in one process.
 
-    A few steps are timed on random crops, and the cropping of `samples` by Pillow. Loading runs beside the training if
-    `runtime.workers` is above 0, so the slower of the two sets the speed.
+    A few steps are timed on random crops, and the cropping of `samples` by Pillow. Loading runs beside the training in
+    `runtime.workers` processes, or in as many as there are cores left, so the slower of the two sets the speed.
 
     Args:
         params: The run.
@@ -34,8 +35,9 @@ def images_per_second(params: Params, samples: list[Image.Image], decode_seconds
     """
     load = decode_seconds + _crop_seconds(params, samples)
     step = _step_seconds(params) / params.pretrain.batch_size
-    workers = params.runtime.workers
-    return 1 / max(step, load / workers) if workers else 1 / (step + load)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(params.runtime.workers, cores - params.runtime.threads)
+    return 1 / max(step, load / workers) if workers > 0 else 1 / (step + load)
 
 
 def _crop_seconds(params: Params, samples: list[Image.Image]) -> float:
@@ -56,25 +58,23 @@ def _step_seconds(params: Params) -> float:
         compile_blocks(student, teacher)
     precision = choose_precision(params.pretrain.precision, device)
     train_step = TrainStep(params, student, teacher, student, device, precision)
-    times = []
+    count, times = count_parts(params.pretrain.batch_size, params), []
     for step in range(1, WARM_UP_STEPS + TIMED_STEPS + 1):
-        part = _random_part(params, device)
+        parts = [_random_part(params, count, device) for _ in range(count)]
         start = time.perf_counter()
-        train_step([part], RATES, step)
+        train_step(parts, RATES, step)
         if device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return median(times[WARM_UP_STEPS:])
 
 
-def _random_part(params: Params, device: torch.device) -> Part:
-    """Return a whole batch of normal noise in the shape of crops, with masks as in training."""
-    batch, crops = params.pretrain.batch_size, params.pretrain.crops
-    grid = params.base.image_size // params.base.backbone.patch_size
-    masks = batch_masks(
-        batch, params.pretrain.losses.koleo_images, grid, params.pretrain.masks, np.random.default_rng(0)
-    )
+def _random_part(params: Params, count: int, device: torch.device) -> Part:
+    """Return one of `count` parts of a batch: normal noise in the shape of crops, with masks as in training."""
+    images, crops = params.pretrain.batch_size // count, params.pretrain.crops
+    grid, rng = params.base.image_size // params.base.backbone.patch_size, np.random.default_rng(0)
+    masks = batch_masks(images, params.pretrain.losses.koleo_images, grid, params.pretrain.masks, rng)
     (own,) = part_masks(torch.from_numpy(masks), 1)
-    sizes = ((2 * batch, params.base.image_size), (crops.local_count * batch, crops.local_size))
-    global_crops, local_crops = (torch.randn(count, 3, side, side, device=device) for count, side in sizes)
+    sizes = ((2 * images, params.base.image_size), (crops.local_count * images, crops.local_size))
+    global_crops, local_crops = (torch.randn(total, 3, side, side, device=device) for total, side in sizes)
     return Part(global_crops, local_crops, *(x.to(device) for x in own))

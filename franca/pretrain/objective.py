@@ -110,7 +110,7 @@ def _swapped(level: Level) -> Level:
 
 
 class Terms(NamedTuple):
-    """The objective of one part: `total` has the gradient, the rest is for the eye.
+    """The objective of one part. Only `total` carries gradients; the other fields are for logging.
 
     The losses are not weighted; they are tensors of (levels,), `koleo` and `contrastive` of (). Entropies are the
     teacher's, in nats. A divergence is KL(teacher | student), the cross-entropy less the entropy. Those of global

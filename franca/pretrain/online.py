@@ -35,10 +35,14 @@ Embed = Callable[[Tensor], Tensor]
 
 
 class Sample(NamedTuple):
-    """uint8 images (N, 3, S, S) and labels int64 (N,)."""
+    """uint8 images (N, 3, S, S) and labels int64 (N,), -1 where an image has none."""
 
     images: Tensor
     labels: Tensor
+
+    def known(self) -> Tensor:
+        """Return the labels of the images that have one."""
+        return self.labels[self.labels >= 0]
 
 
 class OnlineEvaluation:
@@ -56,7 +60,7 @@ class OnlineEvaluation:
             for draw, (split, limit) in enumerate((("train", KNN_TRAIN), ("val", KNN_VAL)))
         )
         # With a single class every model is right on every image.
-        self.labeled = all(len(sample.labels.unique()) > 1 for sample in (self._train, self._val))
+        self.labeled = all(len(sample.known().unique()) > 1 for sample in (self._train, self._val))
         self._channels: dict[str, list[float]] = store.manifest["channels"]
 
     def measure(self, teacher: Network) -> dict[str, float]:
@@ -98,9 +102,10 @@ class OnlineEvaluation:
 
     def _scores(self, embed: Embed) -> dict[str, float]:
         if self.labeled:
-            train, val = (_embedded(embed, sample.images) for sample in (self._train, self._val))
-            shares = knn_predict(train, self._train.labels.to(train.device), val, self._classes, K, TEMPERATURE)
-            hits = shares.argmax(dim=1).cpu() == self._val.labels
+            samples = (self._train, self._val)
+            train, val = (_embedded(embed, sample.images[sample.labels >= 0]) for sample in samples)
+            shares = knn_predict(train, self._train.known().to(train.device), val, self._classes, K, TEMPERATURE)
+            hits = shares.argmax(dim=1).cpu() == self._val.known()
             return {KNN: 100 * float(hits.float().mean())}
         if len(self._val.images) < 4:
             return {}
@@ -110,9 +115,7 @@ class OnlineEvaluation:
     def _sample(self, images: ImageSet, draw: int, limit: int) -> Sample:
         chosen = permute(np.arange(min(limit, len(images))), len(images), (self._base.seed, 4, draw))
         labels = images.labels[chosen].astype(np.int64)
-        known = labels >= 0 if self._classes > 1 else np.full(len(labels), True)
-        pixels = load_images(images, self._base.image_size, chosen[known].tolist())
-        return Sample(pixels, torch.from_numpy(labels[known]))
+        return Sample(load_images(images, self._base.image_size, chosen.tolist()), torch.from_numpy(labels))
 
 
 def behind(metrics: dict[str, float], step: int, total: int) -> str | None:

@@ -28,7 +28,9 @@ def write_outputs(model: FrancaModel, folder: RunFolder, mark: str) -> None:
     save_model(model, PRETRAINED)
     lines = [(line["step"], line["metrics"]) for line in folder.readings()]
     readings = [(step, metrics) for step, metrics in lines if "train/loss" in metrics]
-    losses = ("loss", "dino", "ibot", "koleo")
+    losses = ["loss", "dino", "ibot", "koleo"]
+    if readings and "train/contrastive" in readings[0][1]:
+        losses.append("contrastive")
     _write_csv("loss", ["step", *losses], [[step, *(m[f"train/{x}"] for x in losses)] for step, m in readings])
     for name, column, key in (
         ("knn", "top1", KNN),

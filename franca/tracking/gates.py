@@ -20,7 +20,7 @@ LABEL_FREE = ("views", "position", "rank")
 
 
 class Verdict(NamedTuple):
-    """What one gate says. `worse_than` is the baseline that the model is not better than, if that is why it fails."""
+    """What one gate says. `worse_than` is the baseline that the model is not shown to be better than."""
 
     metric: str
     holds: bool
@@ -54,7 +54,8 @@ def choose(gates: Sequence[Gate], skipped: Mapping[str, str]) -> tuple[list[Gate
         return list(gates), []
     reasons = unmeasured(labeled, skipped)
     if any(gate.metric not in reasons for gate in labeled):
-        return [gate for gate in gates if gate not in free], []
+        metrics = ", ".join(dict.fromkeys(gate.metric for gate in free))
+        return [gate for gate in gates if gate not in free], [f"not applied, since the images have labels: {metrics}"]
     metrics = ", ".join(dict.fromkeys(gate.metric for gate in labeled))
     note = f"gates that need no labels decide; {metrics} not measured: {next(iter(reasons.values()))}"
     return [gate for gate in gates if gate not in labeled], [note]
@@ -106,14 +107,19 @@ def _judge(gate: Gate, challenger: Evidence, champion: Evidence | None, resampli
         assert other is not None
         difference = compare(challenger, other, model, name, split, metric, resampling)
         row = other.row(model, name, split, metric)
+        if (difference is None or row is None) and gate.against == "champion":
+            sentence = (
+                f"{gate.metric} fails: the champion has no such metric; remove this gate, or choose a metric that both"
+                " models have"
+            )
+            return Verdict(gate.metric, False, sentence)
         if difference is None or row is None:
             raise FrancaError(
                 f"register.gates: {gate.metric} of {NAMES[gate.against]} was not measured; run `dvc repro evaluate` or"
                 " take another metric"
             )
-        better = _is_better(difference, sign, gate.min_improvement)
-        holds &= better
-        if not better and gate.against != "champion":
+        holds &= _is_better(difference, sign, gate.min_improvement)
+        if gate.against != "champion" and _limits(difference, sign)[0] <= 0:
             worse_than = gate.against
         reasons.append(_compared(difference, row["value"], gate))
     outcome = "holds" if holds else "fails"
@@ -123,19 +129,28 @@ def _judge(gate: Gate, challenger: Evidence, champion: Evidence | None, resampli
 
 def _is_better(difference: Difference, sign: int, min_improvement: float) -> bool:
     """Whether a difference is what a gate asks for; `sign` -1 if less is better."""
-    low, high = (difference.low, difference.high) if sign > 0 else (-difference.high, -difference.low)
+    low, high = _limits(difference, sign)
     if min_improvement > 0:
         return sign * difference.value >= min_improvement and low > 0
     return high >= 0
 
 
+def _limits(difference: Difference, sign: int) -> tuple[float, float]:
+    """Return the interval's limits, turned round if `sign` is -1, so that a positive difference is an improvement."""
+    return (difference.low, difference.high) if sign > 0 else (-difference.high, -difference.low)
+
+
 def _compared(difference: Difference, theirs: float, gate: Gate) -> str:
     side = "above" if difference.value >= 0 else "below"
     whose = f"{NAMES[gate.against]}'s" if gate.against == "champion" else f"{NAMES[gate.against]},"
-    kind = "same images" if difference.paired else "as if of other images"
+    kind = "same images" if difference.paired else "unpaired"
     less = ", less is better" if benchmark(gate) in LESS_IS_BETTER else ""
-    asked = f"{gate.min_improvement:g} better, and not by chance" if gate.min_improvement else "no worse but by chance"
+    asked = (
+        f"at least {gate.min_improvement:g} better, interval above 0"
+        if gate.min_improvement
+        else "not significantly worse"
+    )
     return (
         f"{abs(difference.value):.2f} {side} {whose} {theirs:.2f} (difference {difference.low:+.2f} to"
-        f" {difference.high:+.2f}, {kind}{less}; asked: {asked})"
+        f" {difference.high:+.2f}, {kind}{less}; required: {asked})"
     )

@@ -78,9 +78,12 @@ def assess(
     """
     name = params.register_.model_name
     champion = version_with_alias(client, name, CHAMPION)
-    if champion is not None and champion.version == version.version:
-        return Decision(str(version.version), str(champion.version), False, "it is the champion already")
     gates, notes = choose(params.register_.gates, evidence.results.get("skipped", {}))
+    if champion is not None and champion.version == version.version:
+        own = [gate for gate in gates if gate.against != "champion"]
+        verdicts = judge(own, evidence, None, params.base.seed)
+        number = str(version.version)
+        return Decision(number, number, False, "it is the champion already", tuple(verdicts), tuple(notes))
     needed = {gate.metric for gate in gates if gate.against == "champion"} & set(known_metrics(evidence))
     theirs = champion_evidence(client, champion, evidence, needed, params) if champion and needed else None
     verdicts = judge(gates, evidence, theirs, params.base.seed)
@@ -92,7 +95,7 @@ def assess(
     if decision.worse_than:
         worse = " and ".join(NAMES[baseline] for baseline in decision.worse_than)
         metrics = ", ".join(dict.fromkeys(verdict.metric for verdict in verdicts if verdict.worse_than))
-        reason = f"no better than {worse} ({metrics}), so it gets no alias"
+        reason = f"not shown to be better than {worse} ({metrics}), so it gets no alias"
         return replace(decision, reason=reason, notes=(advice, *notes))
     if failed:
         return replace(decision, reason=f"stays challenger: {', '.join(failed)} failed {against}")

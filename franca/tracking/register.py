@@ -95,7 +95,7 @@ def _decide(client: "MlflowClient", params: Params, record: Record, version: "Mo
     known = client.get_model_version(name, number)
     if known.tags.get(JUDGED) == question and DECISION in known.tags:
         sentences = str(known.tags[DECISION]).splitlines()
-        if CHAMPION in known.aliases and sentences[0].startswith("stays challenger"):
+        if CHAMPION in known.aliases and not sentences[0].startswith(("all gates hold", "it is the champion")):
             return ["it is the champion, by an alias that was set by hand", f"the gates had said: {sentences[0]}"]
         return sentences
     evidence = Evidence(record.results, read_outcomes(RESULTS / "evaluate" / FILE, record.digest))

@@ -9,10 +9,11 @@ from PIL import Image
 from franca import presets
 from franca.cli import main
 from franca.data.sources import Source
+from franca.errors import FrancaError
 from franca.params import Params, load_params
-from franca.plan import starting_params
 from franca.plan.folder_facts import FolderFacts, look_at
 from franca.plan.starting_params import adapt, set_length
+from franca.pretrain.schedules import make_schedules
 
 
 @pytest.fixture
@@ -72,7 +73,9 @@ def test_every_kind_has_presets_for_a_cpu_and_a_gpu() -> None:
     assert {f"{kind}-{hardware}" for kind in presets.KINDS for hardware in ("cpu", "1gpu")} <= set(presets.names())
     found = facts(100_000)
     for name in ("photos-1gpu", "overhead-1gpu"):
-        assert set_length(adapt(presets.values(name), "photos", None, found), found, 400, 600).pretrain.epochs > 1
+        run = set_length(adapt(presets.values(name), "photos", None, found), found, 400, 600).pretrain
+        steps = make_schedules(run, 80_000 // run.batch_size).total  # an epoch is a pass over the images
+        assert run.epoch_length is None and steps == pytest.approx(400 * 600 * 60 / run.batch_size, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +85,7 @@ def test_every_kind_has_presets_for_a_cpu_and_a_gpu() -> None:
         (["photos", "--minutes", "0"], "--minutes 0: not a length of time"),
         (["photos", "--minutes", "nan"], "--minutes nan: not a length of time"),
         (["photos", "--minutes", "0.001"], "time for"),
-        (["few"], "too few for a batch"),
+        (["few"], "fewer than a batch of"),
         (["broken"], "no image of a sample"),
     ],
 )
@@ -133,5 +136,14 @@ def test_the_rate_is_that_of_the_slower_of_training_and_loading(monkeypatch: pyt
     monkeypatch.setattr(timing, "_crop_seconds", lambda params, samples: 0.001)
     batch = params.pretrain.batch_size
     assert timing.images_per_second(params, [], 0.0) == pytest.approx(batch / 0.32)
+    monkeypatch.setattr(timing.os, "sched_getaffinity", lambda process: range(4))
     assert timing.images_per_second(params, [], 0.099) == pytest.approx(10)
-    assert starting_params.MIN_STEPS > 0
+    monkeypatch.setattr(timing.os, "sched_getaffinity", lambda process: range(1))
+    assert timing.images_per_second(params, [], 0.089) == pytest.approx(10), "one core does both"
+
+
+def test_the_least_time_that_is_named_is_enough() -> None:
+    found = facts(10_000)
+    with pytest.raises(FrancaError, match=r"give at least ([\d.]+)$") as caught:
+        run_for(0.01, 50, found)
+    assert run_for(float(str(caught.value).split()[-1]), 50, found).pretrain.epochs > 0

@@ -191,7 +191,8 @@ def test_a_model_that_is_no_better_than_its_baselines_gets_no_alias(
     assert (receipt["version"], receipt["aliases"]) == ("1", [])
     first, advice, *rest = receipt["decision"]
     assert first == (
-        "no better than the same ViT with random weights and raw pixels (knn/val/top1), so it gets no alias"
+        "not shown to be better than the same ViT with random weights and raw pixels (knn/val/top1), so it gets no"
+        " alias"
     )
     assert "the run has only 40 steps" in advice and "only 80 training images" in advice and "base_lr" in advice
     assert rest[0].startswith("knn/val/top1 41.00 fails: 0.40 above the same ViT with random weights, 40.60")
