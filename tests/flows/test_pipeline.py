@@ -90,7 +90,7 @@ def test_it_runs_then_finds_all_up_to_date_then_makes_an_experiment(project: Pat
     shown = artifacts(first)
     assert "90.0 [60.0, 99.0]" in shown["metrics"] and "40.0 [39.5, 40.5]" in shown["metrics"]
     assert shown["model-version"] == (
-        f"**franca version 3** (champion) on {project}\n\n- all gates hold\n- [run in MLflow](http://127.0.0.1/run)"
+        f"**franca version 3** (champion) on {project}\n\n**all gates hold**\n\n- [run in MLflow](http://127.0.0.1/run)"
     )
 
     second = run_flow(params_of(project))
