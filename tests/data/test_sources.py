@@ -123,9 +123,9 @@ def test_webdataset_tars_by_their_sidecars(tmp_path: Path, make_tar: Build, side
         ({"a.tar": b"", "b.jpg": b""}, "keep one kind"),
         (
             {"train/a.jpg": b"", "validation/b.jpg": b"", "c/d.jpg": b""},
-            "c/d.jpg lies beside the split folders train and",
+            "c/d.jpg is next to the split folders train and",
         ),
-        ({"train/a.jpg": b"", "val/b.jpg": b"", "c.jpg": b""}, "c.jpg lies beside the split folders train and val"),
+        ({"train/a.jpg": b"", "val/b.jpg": b"", "c.jpg": b""}, "c.jpg is next to the split folders train and val"),
         ({"train/a.jpg": b"", "b.jpg": b""}, "train/a.jpg has a class and b.jpg has none"),
         ({"val/a.jpg": b"", "Test/b.jpg": b""}, "Test/b.jpg and all others are for val or test, none for train"),
         ({"sea/a.jpg": b"", "b.jpg": b""}, "b.jpg has none"),
