@@ -85,6 +85,17 @@ def split_of_shard(stem: str) -> SplitName | None:
     return _WORDS[found[1].lower()] if found else None
 
 
+def split_shards(stems: Collection[str]) -> bool:
+    """Whether all tars are shards of splits, train among them: `train-000`, `val-000`.
+
+    They are numbered or share a prefix; `bullet_train` and `crash_test` are classes.
+    """
+    found = {stem: _SPLIT_SHARD.fullmatch(stem) for stem in stems}
+    prefixes = {stem[: match.start(1)].lower() for stem, match in found.items() if match}
+    numbered = all(stem[-1:].isdigit() for stem in stems)
+    return all(found.values()) and "train" in map(split_of_shard, stems) and (numbered or len(prefixes) == 1)
+
+
 def read_layout(examples: Mapping[Folders, str], where: str) -> dict[Folders, Place]:
     """Return what each of the folders that hold images means.
 
