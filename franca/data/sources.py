@@ -114,10 +114,14 @@ class Source:
             yield from islice(self._samples_of_tars([shard]), max(count // len(chosen), 1))
 
     def _find_images(self, files: list[str]) -> list[str]:
-        """Return the files that are images: by suffix, or by their first bytes if they have none."""
+        """Return the files that are images: by suffix, or by their first bytes if they have none.
+
+        A file without suffix that may not be read counts as one, so that it is refused and not ignored.
+        """
         bare = [name for name in files if not suffix(name)]
         found = {name for name in files if suffix(name) in SUFFIXES}
-        found |= {name for name, head in zip(bare, self.folder.heads(bare), strict=True) if looks_like_image(head)}
+        heads = zip(bare, self.folder.heads(bare), strict=True)
+        found |= {name for name, head in heads if head is None or looks_like_image(head)}
         return sorted(without_masks(found))
 
     def _read_layout(self, names: Sequence[str]) -> dict[Folders, Place]:
