@@ -41,6 +41,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     On any exception the temporary folder is removed and whatever stood at `path` is untouched.
     """
     path = Path(os.path.realpath(path))  # unlike resolve(), no error if links lead in a circle
+    recover_folder(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -55,7 +56,7 @@ def replace_folder(new: Path, path: Path) -> None:
     """Flush the folder `new` to disk and move it to `path`; what is there is deleted.
 
     At any time, also after a kill or a power cut, `path` is the whole old folder or the whole new one. File systems
-    that cannot exchange two folders (NFS, for one) have neither for a moment, in which the old folder is `path.old`;
+    that cannot exchange two folders (NFS, for one) have neither for a moment, in which the old folder is `.path.old`;
     `recover_folder` moves it back.
     """
     for file in (*new.rglob("*"), new):
@@ -71,7 +72,11 @@ def replace_folder(new: Path, path: Path) -> None:
         old = _old(path)
         _remove(old)
         path.rename(old)
-        new.rename(path)
+        try:
+            new.rename(path)
+        except BaseException:
+            old.rename(path)
+            raise
         new = old
     _flush(path.parent)
     return _remove(new)
@@ -95,7 +100,7 @@ def _exchange(one: Path, other: Path) -> None:
 
 
 def _old(path: Path) -> Path:
-    return path.with_name(f"{path.name}.old")
+    return path.with_name(f".{path.name}.old")
 
 
 def _remove(path: Path) -> None:

@@ -90,3 +90,23 @@ def test_a_folder_where_there_is_none(tmp_path: Path) -> None:
         build(folder, "newer")
     assert content(tmp_path / "here") == {"newer"}
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_a_failed_second_rename_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new, here = build(tmp_path / "new", "new"), build(tmp_path / "here", "old")
+
+    def lose_new(one: Path, other: Path) -> None:
+        one.rename(tmp_path / "elsewhere")
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(files, "_exchange", lose_new)
+    with pytest.raises(FileNotFoundError):
+        files.replace_folder(new, here)
+    assert content(here) == {"old"}
+
+
+def test_a_new_folder_recovers_the_old_one_first(tmp_path: Path) -> None:
+    build(tmp_path / ".here.old", "old")
+    with pytest.raises(ValueError, match="stop"), files.atomic_folder(tmp_path / "here"):
+        raise ValueError("stop")
+    assert content(tmp_path / "here") == {"old"}

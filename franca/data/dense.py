@@ -73,12 +73,11 @@ class DenseSource:
         stray = next((name for name in beside if suffix(name) in {*SUFFIXES, ".tar"}), None)
         if stray:
             raise FrancaError(
-                f"{self.title}: {printable(stray)} lies beside {' and '.join(parts.values())}; put all images and "
+                f"{self.title}: {printable(stray)} is next to {' and '.join(parts.values())}; put all images and "
                 "masks into train, val or test"
             )
 
     def __iter__(self) -> Iterator[Sample]:
-        seen = 0
         for split, path in self._parts:
             with _open_part(path) as readers:
                 images = _by_stem(readers, "images", SUFFIXES)
@@ -105,12 +104,11 @@ class DenseSource:
                     scene = f"{split}/{stem.rpartition('_')[0] or stem}"
                     yield Sample(as_text(where), image, split=split, mask=mask, scene=scene)
                     self.bytes_read += len(image) + len(mask)
-                seen += len(images)
-        if not seen:
-            raise FrancaError(
-                f"{self.title}: no image under images/; a dense set has images/ and masks/, in train, val and test "
-                "folders or tars if it is split"
-            )
+            if not images:
+                raise FrancaError(
+                    f"{printable(path)}: no image under images/; a dense set has images/ and masks/, in train, val "
+                    "and test folders or tars if it is split"
+                )
 
     def check_mask(self, content: bytes, height: int, width: int) -> str | None:
         """What is wrong with a mask of an image of this size, or None."""

@@ -23,7 +23,8 @@ TOO_LARGE = f"longer than {MAX_BYTES >> 30} GiB"
 _HEAD = 64
 """Bytes that tell the format of an image."""
 _HEADS_AT_ONCE = 1024
-_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+FAULTS_OF_FILES = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP})
+"""Errors of one file. Any other, such as EIO or ESTALE, is one of the storage or the process and stops the stage."""
 
 
 class Unreadable(Exception):
@@ -81,13 +82,22 @@ class Folder:
             except PermissionError:
                 raise Unreadable(os.strerror(errno.EACCES)) from None
 
-    def heads(self, names: list[str]) -> list[bytes]:
-        """Return the first bytes of each file, none for a file that cannot be read."""
-        found: list[bytes] = []
+    def heads(self, names: list[str]) -> list[bytes | None]:
+        """Return the first bytes of each file: b"" for a file that is gone, None for one that may not be read."""
+        found: list[bytes | None] = []
         for start in range(0, len(names), _HEADS_AT_ONCE):
             part = names[start : start + _HEADS_AT_ONCE]
             answers = self.ranges(part, [0] * len(part), [min(_HEAD, self._sizes[name]) for name in part])
-            found += [answer if isinstance(answer, bytes) else b"" for answer in answers]
+            for name, answer in zip(part, answers, strict=True):
+                match answer:
+                    case FileNotFoundError():
+                        found.append(b"")
+                    case PermissionError():
+                        found.append(None)
+                    case Exception():
+                        raise FrancaError(remote_fault(self.where(name), answer))
+                    case _:
+                        found.append(answer)
         return found
 
     def where(self, name: str) -> str:
@@ -159,7 +169,7 @@ class LocalFolder(Folder):
     def read(self, name: str) -> bytes:
         return read_file(self._folder / name)
 
-    def heads(self, names: list[str]) -> list[bytes]:
+    def heads(self, names: list[str]) -> list[bytes | None]:
         return [read_head(self._folder / name) for name in names]
 
     @contextmanager
@@ -245,7 +255,7 @@ def read_file(path: Path) -> bytes:
 
     Raises:
         Unreadable: There is no such file, it may not be read, it is not a regular file, or has more than `MAX_BYTES`.
-        OSError: This process has too many open files or too little memory.
+        OSError: The storage fails, or this process has too many open files or too little memory.
     """
     try:
         with open_file(path) as file:
@@ -253,16 +263,29 @@ def read_file(path: Path) -> bytes:
                 raise Unreadable(TOO_LARGE)
             return file.read()
     except OSError as error:
-        if error.errno in _OUT_OF_RESOURCES:
-            raise
-        raise Unreadable(error.strerror or str(error)) from None
+        if error.errno in FAULTS_OF_FILES:
+            raise Unreadable(error.strerror or str(error)) from None
+        # read() does not name the file.
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def read_head(path: Path) -> bytes:
-    """Return the first bytes of a file, none if it cannot be read."""
-    with suppress(OSError, Unreadable), open_file(path) as file:
-        return file.read(_HEAD)
-    return b""
+def read_head(path: Path) -> bytes | None:
+    """Return the first bytes of a file: b"" if it is gone or no regular file, None if it may not be read.
+
+    Raises:
+        OSError: As `read_file` does.
+    """
+    try:
+        with open_file(path) as file:
+            return file.read(_HEAD)
+    except Unreadable:
+        return b""
+    except PermissionError:
+        return None
+    except OSError as error:
+        if error.errno in FAULTS_OF_FILES:
+            return b""
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _require_regular(about: os.stat_result) -> None:

@@ -106,7 +106,7 @@ def ingest(
                 keep(sample)
             bar.update(source.bytes_read - bar.n)
             if stop():
-                raise Stopped("stopped while preparing; the store of before still stands; run the stage again")
+                raise Stopped("stopped while preparing; the previous store is unchanged; run the stage again")
     if not table.names and not table.refused:
         found = list_ignored(source.ignored, 3) or "nothing"
         raise FrancaError(f"{source.title}: no image in its tars ({found} found); tars inside tars are not opened")

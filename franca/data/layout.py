@@ -1,7 +1,7 @@
 """What the folders around an image mean: the split it belongs to, and its class.
 
-Everything is judged from all folders together, since one folder alone tells nothing: `train` is a split beside `test`,
-and a class beside `bus`.
+A folder's meaning depends on its siblings: `train` is a split if its sibling is `test`, and a class if its sibling is
+`bus`.
 """
 
 import re
@@ -33,6 +33,14 @@ _SPLIT_FOLDER = re.compile(rf"{_SPLIT}(?:[-_ .]*(?:set|split|data|dataset|images
 """A split's name alone, or as in `training_set`, `test-images`, `val2017`."""
 _PREFIXED = re.compile(rf"(.+[-_ .]){_SPLIT}", re.I)
 """A split's name behind a word that all splits share: `seg_train`, `seg_test`."""
+_PART = re.compile(rf"{_SPLIT}[-_ .]*(?:(?:part|fold|batch|extra)[-_ .]*\d*|\d+)", re.I)
+"""One of several folders of a split: `train_part1`, `test1`."""
+_WITH_SPLIT = re.compile(rf"(?:.*[-_ .])?{_SPLIT}(?:[-_ .].*|\d.*)?", re.I)
+"""A split's name among other words: `test1`, `my_val`, `train-extra`."""
+_OUTSIDE = re.compile(
+    r"(?:.*[-_ .])?(?:unlabell?ed|unsup|pred|prediction|predict|extra|submission)s?(?:[-_ .]*\d+)?", re.I
+)
+"""What data sets call images outside their splits, such as those of a competition to be predicted."""
 _SPLIT_SHARD = re.compile(rf"(?:.*[-_.])?{_SPLIT}(?:[-_.]*\d+)*", re.I)
 """A split's name before the number of a shard: `train-00017`, `imagenet-val-000003`."""
 
@@ -53,16 +61,22 @@ def split_of(folder: str) -> SplitName | None:
 def _splits_of(names: Collection[str]) -> dict[str, SplitName]:
     """Return the splits that folders of one level are named after; other folders are left out.
 
-    A common beginning is taken off if all folders have it and train is one of several splits: `bullet_train` is a
-    class among others.
+    A common prefix is removed if train and another split have it (`seg_train`, `seg_test`). `bullet_train` alone is a
+    class.
     """
-    found = {name: _PREFIXED.fullmatch(name) for name in names}
-    prefixed = {name: (match[1], _WORDS[match[2].lower()]) for name, match in found.items() if match}
-    splits = {split for _, split in prefixed.values()}
-    one_prefix = len(prefixed) == len(names) and len({prefix for prefix, _ in prefixed.values()}) == 1
-    if one_prefix and len(splits) > 1 and "train" in splits:
-        return {name: split for name, (_, split) in prefixed.items()}
-    return {name: split for name in names if (split := split_of(name))}
+    plain = {name: split for name in names if (split := split_of(name))}
+    if _has_train_and_other(plain):
+        return plain
+    groups: dict[str, dict[str, SplitName]] = {}
+    for name in sorted(names):
+        if match := _PREFIXED.fullmatch(name):
+            groups.setdefault(match[1].lower(), {})[name] = _WORDS[match[2].lower()]
+    complete = [group for group in groups.values() if _has_train_and_other(group)]
+    return max(complete, key=len, default=plain)
+
+
+def _has_train_and_other(splits: Mapping[str, SplitName]) -> bool:
+    return "train" in splits.values() and len(set(splits.values())) > 1
 
 
 def split_of_shard(stem: str) -> SplitName | None:
@@ -71,18 +85,30 @@ def split_of_shard(stem: str) -> SplitName | None:
     return _WORDS[found[1].lower()] if found else None
 
 
+def split_shards(stems: Collection[str]) -> bool:
+    """Whether all tars are shards of splits, train among them: `train-000`, `val-000`.
+
+    They are numbered or share a prefix; `bullet_train` and `crash_test` are classes.
+    """
+    found = {stem: _SPLIT_SHARD.fullmatch(stem) for stem in stems}
+    prefixes = {stem[: match.start(1)].lower() for stem, match in found.items() if match}
+    numbered = all(stem[-1:].isdigit() for stem in stems)
+    return all(found.values()) and "train" in map(split_of_shard, stems) and (numbered or len(prefixes) == 1)
+
+
 def read_layout(examples: Mapping[Folders, str], where: str) -> dict[Folders, Place]:
     """Return what each of the folders that hold images means.
 
-    A level is one of splits if all images lie in folders named after splits there. A lone folder that holds everything
-    means nothing, nor do several of them below one another. The class is the first folder that is neither.
+    A level is one of splits if all images are in folders named after splits there. Folders that contain all images
+    are ignored, also if several are nested. The class is the first folder that is neither.
 
     Args:
         examples: The name of an image in each of the folders, for messages.
         where: The source, for messages.
 
     Raises:
-        FrancaError: Some images lie in split folders and others beside them.
+        FrancaError: Some images are in split folders and others are not, or a folder next to a split folder looks
+            like another split.
     """
     level = _split_level(examples, where)
     named = {} if level is None else _splits_of({folders[level] for folders in examples})
@@ -96,7 +122,7 @@ def read_layout(examples: Mapping[Folders, str], where: str) -> dict[Folders, Pl
 
 
 def _split_level(examples: Mapping[Folders, str], where: str) -> int | None:
-    """Return how deep the split folders lie, None if there are none."""
+    """Return the level of the split folders, None if there are none."""
     for level in range(max(map(len, examples), default=0)):
         splits = _splits_of({folders[level] for folders in examples if len(folders) > level})
         named = {
@@ -106,31 +132,68 @@ def _split_level(examples: Mapping[Folders, str], where: str) -> int | None:
         }
         if len(named) == len(examples):
             return level
-        beside: dict[Folders, dict[SplitName, str]] = {}
-        for folders, split in named.items():
-            beside.setdefault(folders[:level], {})[split] = folders[level]
-        for names in beside.values():
-            if len(names) > 1:
+        siblings: dict[Folders, set[str]] = {}
+        for folders in examples:
+            if len(folders) > level:
+                siblings.setdefault(folders[:level], set()).add(folders[level])
+        for names in siblings.values():
+            found = {splits[name]: name for name in sorted(names) if name in splits}
+            if len(found) > 1:
                 stray = printable(next(name for folders, name in examples.items() if folders not in named))
-                listed = printable(" and ".join(sorted(names.values())))
+                listed = printable(" and ".join(sorted(found.values())))
                 raise FrancaError(
-                    f"{where}: {stray} lies beside the split folders {listed}; put all images into train, val or test"
+                    f"{where}: {stray} is next to the split folders {listed}; put all images into train, val or test"
                 )
+            _reject_doubtful_splits(names, set(found), where)
     return None
 
 
+def _reject_doubtful_splits(names: Collection[str], splits: Collection[SplitName], where: str) -> None:
+    """Raise if sibling folders are splits by some of their names only: their images would become classes."""
+    parts = {name: _WORDS[match[1].lower()] for name in sorted(names) if (match := _PART.fullmatch(name))}
+    others = [name for name in sorted(names) if split_of(name) is None]
+    doubtful: str | None = None
+    if len(splits) == 1:
+        (split,) = splits
+        doubtful = next((name for name in others if name in parts or _is_other_split(name, split)), None)
+    elif len(parts) == len(names) and _has_train_and_other(parts):
+        doubtful = next(iter(parts))
+    if doubtful:
+        listed = ", ".join(sorted(names)[:4])
+        raise FrancaError(
+            f"{where}: the folders {printable(listed)} look like splits, but {printable(doubtful)} is not named like "
+            "one; name split folders train, val and test and move or remove the others, or rename the classes"
+        )
+
+
+def _is_other_split(name: str, split: SplitName) -> bool:
+    match = _WITH_SPLIT.fullmatch(name)
+    return bool(match and _WORDS[match[1].lower()] != split) or bool(_OUTSIDE.fullmatch(name))
+
+
 def _wrappers(inner: Collection[tuple[SplitName | None, Folders]]) -> int:
-    """Return how many folders, from the first, hold everything, and so name no class.
+    """Return how many folders, from the first, contain all images, and so name no class.
 
     In split folders, one that repeats the split's name (`training_set/training_set`) counts as well.
     """
     levels = 0
+    lone = False
     while inner and all(len(folders) > levels for _, folders in inner):
         names = {folders[levels] for _, folders in inner}
         repeated = _splits_of(names)
-        if len(names) > 1 and not all(split and repeated.get(folders[levels]) == split for split, folders in inner):
+        repeats = all(split and repeated.get(folders[levels]) == split for split, folders in inner)
+        if len(names) > 1 and not repeats:
             break
+        lone = not repeats
         levels += 1
-    ends = [len(folders) == levels for _, folders in inner]
-    # Images directly in the last of them, beside folders of others: then it is all that these have in common.
-    return levels - 1 if levels and any(ends) and not all(ends) else levels
+    below = [folders[levels:] for _, folders in inner if len(folders) > levels]
+    # Images directly in the last of them, next to a folder of others: it is the only class that all of them have.
+    # If there are several folders, these are classes, and the images without one are an error of the source.
+    if lone and 0 < len(below) < len(inner) and not _branches(below):
+        return levels - 1
+    return levels
+
+
+def _branches(paths: Collection[Folders]) -> bool:
+    """Whether the paths differ at some level."""
+    return any(len({path[level] for path in paths if len(path) > level}) > 1 for level in range(max(map(len, paths))))

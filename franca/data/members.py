@@ -1,19 +1,17 @@
-"""Which members of a tar are images, and the labels that lie beside them."""
+"""Which members of a tar are images, and the labels that belong to them."""
 
-from collections.abc import Collection
 from pathlib import PurePosixPath
 from tarfile import TarInfo
 
 from franca.data.images import SUFFIXES, looks_like_image
-from franca.data.names import hidden, suffix
+from franca.data.names import hidden, printable, suffix
 from franca.data.tars import Tar, member_name, member_problem, replaced
-from franca.data.webdataset import Entry, find_samples, is_mask
+from franca.data.webdataset import Entry, find_samples
 
 _HEAD = 64
 """First bytes that tell the format of an image."""
 _LONGEST_LABEL = 1 << 10
 _SPACE = " \t\r\n\v\f\0"
-_ENDS = tuple(sorted({*SUFFIXES, *(end.upper() for end in SUFFIXES)}))
 
 
 def images_of_samples(tar: Tar, where: str) -> dict[int, Entry]:
@@ -39,22 +37,16 @@ def all_images(tar: Tar) -> dict[int, Entry]:
     return found
 
 
-def without_masks(names: Collection[str]) -> set[str]:
-    """Leave out masks, KEY.seg.png, of other images, KEY.jpg."""
-    images = set(names)
-    return {name for name in images if not (is_mask(name) and _has_image(name, images))}
-
-
 def read_label(tar: Tar, member: TarInfo) -> tuple[str | None, str | None]:
     """Return the class that a label names, or why it names none."""
-    name = PurePosixPath(member.name).name
+    name = printable(PurePosixPath(member.name).name)
     problem = member_problem(member)
     if problem:
         return None, f"its label {name} is unusable: {problem}"
     if member.size > _LONGEST_LABEL:
         return None, f"its label {name} has {member.size:,} bytes, more than {_LONGEST_LABEL:,}"
     try:
-        text = tar.read(member).decode().strip(_SPACE)
+        text = tar.read(member).decode("utf-8-sig").strip(_SPACE)
     except UnicodeDecodeError:
         return None, f"its label {name} is not UTF-8 text"
     return (text, None) if text else (None, f"its label {name} is empty")
@@ -62,8 +54,3 @@ def read_label(tar: Tar, member: TarInfo) -> tuple[str | None, str | None]:
 
 def _begins_as_image(tar: Tar, name: str, member: TarInfo) -> bool:
     return not suffix(name) and not member_problem(member) and looks_like_image(tar.read(member, _HEAD))
-
-
-def _has_image(mask: str, images: set[str]) -> bool:
-    key = mask.rpartition(".")[0].rpartition(".")[0]
-    return any(f"{key}{end}" in images for end in _ENDS)

@@ -131,15 +131,16 @@ def _finish(
     kept = zip(table.class_names, split, strict=True)
     classes = sorted({name for name, number in kept if name and number != NONE})
     if len(classes) < 2 and isinstance(source, Source):
-        # With one class every answer is right: a score would say 100 % of any model.
-        found = f"the only class is {printable(classes[0])}" if classes else "it has no classes"
-        print(f"{source.title}: {found}, so the images count as unlabelled and give no accuracy", file=sys.stderr)
+        # With one class, every model would score 100 %.
+        found = f"only one class ({printable(classes[0])})" if classes else "no classes"
+        skipped = "images are treated as unlabelled, so k-NN and the linear probe are skipped"
+        print(f"{source.title}: {found}; {skipped}", file=sys.stderr)
         classes = []
     numbers = {name: number for number, name in enumerate(classes)}
     label = np.array([numbers.get(name or "", -1) for name in table.class_names], dtype=np.int64)
     manifest = describe(source, table, split, label, classes, refused, duplicates)
     if warning := describe_exposure(manifest["channels"]):
-        print(f"{source.folder}: {warning}", file=sys.stderr)
+        print(f"{source.title}: {warning}", file=sys.stderr)
 
     manifest["files"] = {}
     heights, widths, _ = table.sizes.T

@@ -14,16 +14,18 @@ from typing import Literal
 from franca.data.folders import Unreadable, open_folder
 from franca.data.images import SUFFIXES, looks_like_image
 from franca.data.index import Shard, SplitName
-from franca.data.layout import Folders, Place, read_layout, split_of_shard
-from franca.data.members import all_images, images_of_samples, read_label, without_masks
+from franca.data.layout import Folders, Place, read_layout, split_of, split_of_shard, split_shards
+from franca.data.members import all_images, images_of_samples, read_label
 from franca.data.names import as_text, hidden, kind, printable, suffix
 from franca.data.tars import Tar, first_names, member_name, open_tar
-from franca.data.webdataset import Entry, has_sidecars
+from franca.data.webdataset import Entry, first_label, has_sidecars, without_masks
 from franca.errors import FrancaError
 
 Layout = Literal["images", "class tars", "webdataset tars"]
 
 _SHARD_NAME = re.compile(r"(.*[-_.])?\d{4,}")
+_PART_NAME = re.compile(r"(?:part|shard|batch|chunk|data|images?)?[-_ .]*\d*", re.I)
+"""The name of one of several tars of a class: `part1`, `images-02`, `07`."""
 _PEEK = 16
 _TARS_OF_SAMPLE = 10
 
@@ -77,9 +79,12 @@ class Source:
         self.total_bytes = sum(folder.size(name) for name in self._tars or self._images)
         self._first: dict[bool, str] = {}
         self._first_split: dict[bool, str] = {}
-        stems = {PurePosixPath(name).stem for name in self._tars}
-        self._named_by_split = self.layout == "webdataset tars" and "train" in map(split_of_shard, stems)
+        self._stems = {PurePosixPath(name).stem for name in self._tars}
+        self._named_by_split = split_shards(self._stems) or (
+            self.layout == "webdataset tars" and "train" in map(split_of_shard, self._stems)
+        )
         self._places = self._read_layout(self._tars or self._images)
+        self._classes_by_folder = self.layout == "class tars" and self._are_parts_of_classes()
         self._inside: dict[Folders, Place] | None = None
         if self.layout == "class tars" and all(place.class_name is None for place in self._places.values()):
             self._inside = self._read_inside()
@@ -102,17 +107,21 @@ class Source:
     def spread(self, count: int) -> Iterator[Sample]:
         """Yield at most `count` images from all over the source, without reading most of the others."""
         if not self._tars:
-            yield from self._samples_of_folder(self._images[:: max(len(self._images) // count, 1)][:count])
+            yield from self._samples_of_folder(self._images[i] for i in _spaced(len(self._images), count))
             return
-        chosen = range(0, len(self._tars), max(len(self._tars) // _TARS_OF_SAMPLE, 1))[:_TARS_OF_SAMPLE]
+        chosen = _spaced(len(self._tars), _TARS_OF_SAMPLE)
         for shard in chosen:
             yield from islice(self._samples_of_tars([shard]), max(count // len(chosen), 1))
 
     def _find_images(self, files: list[str]) -> list[str]:
-        """Return the files that are images: by suffix, or by their first bytes if they have none."""
+        """Return the files that are images: by suffix, or by their first bytes if they have none.
+
+        A file without suffix that may not be read counts as one, so that it is refused and not ignored.
+        """
         bare = [name for name in files if not suffix(name)]
         found = {name for name in files if suffix(name) in SUFFIXES}
-        found |= {name for name, head in zip(bare, self.folder.heads(bare), strict=True) if looks_like_image(head)}
+        heads = zip(bare, self.folder.heads(bare), strict=True)
+        found |= {name for name, head in heads if head is None or looks_like_image(head)}
         return sorted(without_masks(found))
 
     def _read_layout(self, names: Sequence[str]) -> dict[Folders, Place]:
@@ -156,6 +165,8 @@ class Source:
             where = self.folder.where(tar_name)
             with self.folder.fetch(tar_name) as file, open_tar(file, where) as tar:
                 names = [member_name(member) for member in tar.members]
+                if self.layout == "class tars":
+                    self._require_no_labels([name for name in names if not hidden(name)], where)
                 entries = self._entries(tar, where)
                 used = entries.keys() | {entry.label for entry in entries.values()}
                 self.ignored.update(kind(name) for i, name in enumerate(names) if i not in used and not hidden(name))
@@ -208,12 +219,44 @@ class Source:
         return {folders: Place(split, class_name) for folders, (split, _) in inside.items()}
 
     def _class_of_tar(self, tar_name: str) -> str | None:
-        """Return the class that a tar's images belong to: its name, its folder's if all have the same name."""
-        stems = {PurePosixPath(name).stem for name in self._tars}
-        return PurePosixPath(tar_name).stem if len(stems) > 1 else self._places[self._folders(tar_name)].class_name
+        """Return the class that a tar's images belong to: its name, or its folder if the name is no class."""
+        stem = PurePosixPath(tar_name).stem
+        if self._classes_by_folder or self._named_by_split or split_of(stem):
+            return self._places[self._folders(tar_name)].class_name
+        return stem
+
+    def _are_parts_of_classes(self) -> bool:
+        """Whether folders are the classes, since the tars in them have one name or are numbered parts.
+
+        Raises:
+            FrancaError: Tars of one name are in several folders, so that either could be the class.
+        """
+        if len(self._stems) == 1 or all(map(_PART_NAME.fullmatch, self._stems)):
+            return True
+        first: dict[tuple[SplitName | None, str], str] = {}
+        for name in self._tars:
+            stem = PurePosixPath(name).stem
+            if self._named_by_split or split_of(stem):
+                continue
+            other = first.setdefault((self._places[self._folders(name)].split, stem), name)
+            if other != name:
+                raise FrancaError(
+                    f"{self.folder}: {printable(other)} and {printable(name)} have the same name, so the class could "
+                    "be the name or the folder; put one tar for each class into one folder, or name all tars part1, "
+                    "part2 and so on in a folder for each class"
+                )
+        return False
+
+    def _require_no_labels(self, names: Sequence[str], where: str) -> None:
+        """Raise if a tar that is read as one class has labels, which would be ignored."""
+        if label := first_label(names):
+            raise FrancaError(
+                f"{where}: labels ({printable(label)}) in a tar that is read as one class; number the tars "
+                "(00000.tar) or remove the labels"
+            )
 
     def _require_alike(self, name: str, class_name: str | None) -> None:
-        """Either all images have a class or none: half a labelling would count as wrong answers later."""
+        """Raise unless all images have a class or none has: partly labelled data would be scored as errors."""
         self._first.setdefault(class_name is not None, name)
         if len(self._first) == 2:
             raise FrancaError(
@@ -244,6 +287,12 @@ def list_ignored(ignored: Counter[str] | Mapping[str, int], shown: int = 8) -> s
     if rest := ordered[shown:]:
         parts.append(f"{sum(count for _, count in rest):,} of {len(rest):,} other kinds")
     return ", ".join(parts)
+
+
+def _spaced(total: int, count: int) -> list[int]:
+    """Return at most `count` positions out of `total`, evenly spaced."""
+    chosen = min(total, count)
+    return [i * total // chosen for i in range(chosen)]
 
 
 def _usable(tar: Tar, entries: dict[int, Entry]) -> list[str]:

@@ -27,9 +27,9 @@ def assign_splits(
 
     No group of duplicates straddles two splits: where a source dictates more than one, test goes before val before
     train, and the images of the lesser splits are dropped. Where the source has no test or no val, that share of the
-    train units is drawn by a hash of the unit's smallest key, so that no image moves when others are added, unless
-    they join its unit. At least one unit is drawn, and never the last one that another split needs. Of each class one
-    unit stays in train, the one that would be drawn last: an image cannot be recognized by a model that has seen none
+    train units is drawn by a hash of the unit's smallest key, so that an image keeps its split if others are
+    added. Exceptions: one that joins a group of duplicates, and the one that a class keeps in train. At least one unit
+    is drawn, and never the last one that another split needs. Of each class one unit stays in train, the one that would be drawn last: an image cannot be recognized by a model that has seen none
     of its class.
     """
     labels = np.full(len(units), NONE) if classes is None else classes

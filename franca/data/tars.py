@@ -60,7 +60,7 @@ def _damage_told(where: str) -> Iterator[None]:
     except (tarfile.TarError, ValueError) as error:
         raise FrancaError(f"{where}: damaged tar ({error}); fetch or pack it again") from None
     except OSError as error:
-        raise FrancaError(f"{where}: {error.strerror or error}; check the disk and run it again") from None
+        raise OSError(error.errno, error.strerror or str(error), where) from None
 
 
 def member_name(member: tarfile.TarInfo) -> str:

@@ -7,7 +7,7 @@ without dots that is webdataset's own rule.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from franca.data.images import SUFFIXES
@@ -16,6 +16,7 @@ from franca.errors import FrancaError
 
 LABEL = ".cls"
 _SIDECARS = frozenset({".json", LABEL})
+_ENDS = tuple(sorted({*SUFFIXES, *(end.upper() for end in SUFFIXES)}))
 _MASKS = frozenset(
     {
         "alpha",
@@ -55,9 +56,15 @@ class Entry(NamedTuple):
 
 
 def is_mask(name: str) -> bool:
-    """Whether the name is that of a mask, KEY.WORD.SUFFIX, rather than of an image."""
+    """Whether a file is named like a mask, KEY.WORD.SUFFIX. It is one if there is also an image KEY.SUFFIX."""
     words = name.rpartition("/")[2].lower().split(".")[1:-1]
     return bool(words) and not _MASKS.isdisjoint(re.split(r"[-_\d]+", words[-1]))
+
+
+def without_masks(names: Collection[str]) -> set[str]:
+    """Leave out masks, KEY.seg.png, of other images, KEY.jpg."""
+    images = set(names)
+    return {name for name in images if not (is_mask(name) and _has_image(name, images))}
 
 
 def find_samples(names: Sequence[str], where: str) -> dict[int, Entry]:
@@ -67,15 +74,18 @@ def find_samples(names: Sequence[str], where: str) -> dict[int, Entry]:
     several labels is refused, since nothing tells which one counts.
 
     Raises:
-        FrancaError: The tar has labels that belong to no image, and images without a label.
+        FrancaError: The tar has labels that belong to no image, and images without a label; or an image that is not
+            KEY.SUFFIX has a label of its own.
     """
-    images = [i for i, name in enumerate(names) if suffix(name) in SUFFIXES and not is_mask(name)]
+    kept = without_masks([name for name in names if suffix(name) in SUFFIXES])
+    images = [i for i, name in enumerate(names) if name in kept]
     stems = {_stem(names[i]) for i in images}
     keys = [_key(name, stems) for name in names]
     pictures: dict[str, list[int]] = {}
     for i in images:
         if keys[i] == _stem(names[i]):
             pictures.setdefault(_stem(names[i]), []).append(i)
+    _reject_labelled_extras(names, {names[i] for rows in pictures.values() for i in rows}, where)
     labels: dict[str, list[int]] = {}
     stray = None
     for i, name in enumerate(names):
@@ -99,15 +109,41 @@ def find_samples(names: Sequence[str], where: str) -> dict[int, Entry]:
 
 
 def has_sidecars(names: Sequence[str]) -> bool:
-    """Whether an image has a file of labels or metadata beside it, as in webdataset tars."""
+    """Whether an image has a file of labels or metadata next to it, as in webdataset tars."""
+    return _first_of(names, _SIDECARS) is not None
+
+
+def first_label(names: Sequence[str]) -> str | None:
+    """Return the first file that is the label of an image."""
+    return _first_of(names, frozenset({LABEL}))
+
+
+def _first_of(names: Sequence[str], suffixes: frozenset[str]) -> str | None:
     stems = {_stem(name) for name in names if suffix(name) in SUFFIXES}
-    return any(suffix(name) in _SIDECARS and _key(name, stems) is not None for name in names)
+    return next((name for name in names if suffix(name) in suffixes and _key(name, stems) is not None), None)
+
+
+def _reject_labelled_extras(names: Sequence[str], images: set[str], where: str) -> None:
+    """Raise if an image that would be left out, such as KEY.seg.png, has a label of its own: it is no mask."""
+    labels = {_stem(name): name for name in names if suffix(name) == LABEL}
+    for name in names:
+        if suffix(name) in SUFFIXES and name not in images and _stem(name) in labels:
+            label = printable(labels[_stem(name)])
+            raise FrancaError(
+                f"{where}: {printable(name)} has a label ({label}) but belongs to the sample of another image; "
+                "give each image a key of its own, without dots"
+            )
+
+
+def _has_image(mask: str, images: set[str]) -> bool:
+    key = _stem(_stem(mask))
+    return any(f"{key}{end}" in images for end in _ENDS)
 
 
 def _entry(names: Sequence[str], images: list[int], labels: list[int]) -> Entry:
     for what, positions in (("images", images), ("labels", labels)):
         if len(positions) > 1:
-            listed = ", ".join(names[i].rpartition("/")[2] for i in positions[:3])
+            listed = ", ".join(printable(names[i].rpartition("/")[2]) for i in positions[:3])
             more = ", …" if len(positions) > 3 else ""
             return Entry(problem=f"its sample has {len(positions)} {what} ({listed}{more})")
     return Entry(labels[0] if labels else None)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from franca.data.folders import Unreadable, file_size, list_files, open_file, read_file, read_head
+from franca.data.folders import FAULTS_OF_FILES, Unreadable, file_size, list_files, open_file, read_file, read_head
 from franca.data.images import SUFFIXES, decode, looks_like_image, refusal
 from franca.data.members import all_images
 from franca.data.names import as_text, hidden, kind, printable, suffix
@@ -33,7 +33,11 @@ class Found(NamedTuple):
         if self.problem:
             return self.problem
         try:
-            return decode(self.content if isinstance(self.content, bytes) else read_file(self.content))
+            content = self.content if isinstance(self.content, bytes) else read_file(self.content)
+        except Unreadable as error:
+            return str(error)
+        try:
+            return decode(content)
         except MemoryError:
             raise
         except Exception as error:  # bad bytes make Pillow raise nearly anything
@@ -94,6 +98,8 @@ class ImageFolder:
         except FrancaError as error:
             yield Found(as_text(tar_name), problem=str(error).removeprefix(f"{where}: "))
         except (OSError, Unreadable) as error:
+            if isinstance(error, OSError) and error.errno not in FAULTS_OF_FILES:
+                raise
             yield Found(as_text(tar_name), problem=refusal(error))
 
 
@@ -125,4 +131,7 @@ def _square(found: Found, side: int) -> Pixels | str:
 
 
 def _begins_as_image(path: Path) -> bool:
-    return not suffix(path.name) and looks_like_image(read_head(path))
+    if suffix(path.name):
+        return False
+    head = read_head(path)
+    return head is None or looks_like_image(head)

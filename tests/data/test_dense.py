@@ -198,7 +198,7 @@ def test_parts_under_other_names_of_splits(
     assert manifest["counts"]["val"]["images"] == 4
     assert manifest["source"]["ignored"] == {"without suffix": 1}
     make_tree(dense, {"images/x_1.jpg": b""})
-    with pytest.raises(FrancaError, match=r"images/x_1.jpg lies beside Training and validation; put all images"):
+    with pytest.raises(FrancaError, match=r"images/x_1.jpg is next to Training and validation; put all images"):
         prepare(make_params(source, dense), tmp_path / "again")
 
 
@@ -214,3 +214,11 @@ def test_a_dense_set_must_be_local(tmp_path: Path, source: Path, make_params: Ma
     params = make_params(source).model_copy(update={"dense_source": "s3://bucket/dense"})
     with pytest.raises(FrancaError, match=r"prepare.dense_source: s3://bucket/dense is a URL; copy it into a local"):
         prepare(params, tmp_path / "prepared")
+
+
+def test_a_part_without_images(tmp_path: Path, make_tree: Callable[..., Path]) -> None:
+    classes = b'{"classes": ["a", "b"], "ignore": 255}'
+    files = {"train/images/x_1.png": b"x", "train/masks/x_1.png": b"x", "val/Images/x_1.png": b"x"}
+    make_tree(tmp_path, {"classes.json": classes, **files})
+    with pytest.raises(FrancaError, match=r"val: no image under images/"):
+        list(DenseSource(tmp_path, ""))

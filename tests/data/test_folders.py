@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from moto.core.authorization import enable_iam_authentication
 
-from franca.data.folders import LocalFolder, open_folder
+from franca.data.folders import LocalFolder, open_folder, read_file
 from franca.errors import FrancaError
+from franca.inference.reading import Found
 from tests.data.conftest import Place, put
 
 Build = Callable[..., Path]
@@ -90,3 +91,18 @@ def test_a_full_disk_under_what_is_fetched_is_named(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr("tempfile.TemporaryFile", lambda: full)
         with pytest.raises(OSError, match="No space left on device"), open_folder("memory://full").fetch("a.tar"):
             pass
+
+
+def test_an_error_of_the_disk_is_no_bad_image(tmp_path: Path) -> None:
+    """Reading /proc/self/mem at 0 fails with EIO."""
+    (tmp_path / "1.jpg").symlink_to("/proc/self/mem")
+    with pytest.raises(OSError, match="Input/output error.*1.jpg"):
+        read_file(tmp_path / "1.jpg")
+    with pytest.raises(OSError, match="Input/output error.*1.jpg"):
+        LocalFolder(tmp_path).heads(["1.jpg"])
+    with pytest.raises(OSError, match="Input/output error.*1.jpg"):
+        Found("1.jpg", tmp_path / "1.jpg").open()
+
+
+def test_heads_of_files_that_are_gone(tmp_path: Path) -> None:
+    assert LocalFolder(tmp_path).heads(["gone"]) == [b""]

@@ -89,15 +89,58 @@ def test_a_class_that_a_split_lacks() -> None:
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["train/1.jpg", "test/2.jpg", "3.jpg"], "3.jpg lies beside the split folders test and train"),
-        (["Train/1.jpg", "testing/2.jpg", "unlabeled/3.jpg"], "unlabeled/3.jpg lies beside the split folders"),
-        (["a/train/1.jpg", "a/test/2.jpg", "b/3.jpg"], "b/3.jpg lies beside the split folders test and train"),
+        (["train/1.jpg", "test/2.jpg", "3.jpg"], "3.jpg is next to the split folders test and train"),
+        (["Train/1.jpg", "testing/2.jpg", "unlabeled/3.jpg"], "unlabeled/3.jpg is next to the split folders"),
+        (["a/train/1.jpg", "a/test/2.jpg", "b/3.jpg"], "b/3.jpg is next to the split folders test and train"),
     ],
 )
 def test_images_beside_split_folders(names: list[str], said: str) -> None:
     with pytest.raises(FrancaError, match=said) as caught:
         read(*names)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            [*both("seg_train/seg_train"), *both("seg_test/seg_test"), "seg_pred/seg_pred/1.jpg"],
+            "seg_pred/1.jpg is next",
+        ),
+        (["train/1.jpg", "test1/2.jpg"], "the folders test1, train look like splits, but test1 is not named like one"),
+        (["train_part1/1.jpg", "train_part2/2.jpg", "test/3.jpg"], "but train_part1 is not named like one"),
+        (["data/train/1.jpg", "data/train2/2.jpg"], "but train2 is not"),
+        (["train1/1.jpg", "test1/2.jpg"], "but test1 is not"),
+        ([*both("train"), "unlabeled/1.jpg"], "but unlabeled is not"),
+        ([*both("train"), "Unlabelled_2/1.jpg"], "but Unlabelled_2 is not"),
+        ([*both("Training"), *both("my-validation")], "but my-validation is not"),
+        (["a/train/1.jpg", "a/pred/1.jpg", "b/train/1.jpg"], "but pred is not"),
+    ],
+)
+def test_folders_next_to_a_split_folder_that_are_no_classes(names: list[str], said: str) -> None:
+    with pytest.raises(FrancaError, match=said) as caught:
+        read(*names)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("other", ["trainer", "valley", "testudo", "bullet_train", "train_station", "developer"])
+def test_classes_next_to_a_class_named_like_a_split(other: str) -> None:
+    names = [f"{name}/1.jpg" for name in ("bus", "train", other)]
+    assert read(*names) == {name: (None, name.split("/")[0]) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        ([*both("train/images"), "test/images/1.jpg"], ["land", "sea", None]),
+        ([*both("data"), "data/1.jpg"], ["land", "sea", None]),
+        ([*both("data/deep/er"), "data/1.jpg"], ["deep", "deep", None]),
+        ([*both("train/train"), "test/test/1.jpg"], ["land", "sea", None]),
+        (["train/train/sea/1.jpg", "test/test/1.jpg"], ["sea", None]),
+    ],
+)
+def test_images_without_a_class_next_to_classes(names: list[str], classes: list[str | None]) -> None:
+    assert [class_name for _, class_name in read(*names).values()] == classes
 
 
 def test_names_of_splits_and_shards() -> None:

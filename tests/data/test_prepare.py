@@ -231,7 +231,7 @@ def test_one_class_counts_as_none(
     manifest = prepare(make_params(make_tree(tmp_path / "source", files)), tmp_path / "prepared")
     assert manifest["classes"] == []
     assert set(Store(tmp_path / "prepared").images("train").labels.tolist()) == {-1}
-    assert "so the images count as unlabelled and give no accuracy" in capsys.readouterr().err
+    assert "images are treated as unlabelled, so k-NN and the linear probe are skipped" in capsys.readouterr().err
 
 
 def test_all_of_one_label_counts_as_none(
@@ -240,7 +240,7 @@ def test_all_of_one_label_counts_as_none(
     members = {f"{i}.{end}": content for i in range(8) for end, content in (("png", picture(i)), ("cls", b"cat\x1b"))}
     make_tar(tmp_path / "source/00000.tar", members)
     assert prepare(make_params(tmp_path / "source"), tmp_path / "prepared")["classes"] == []
-    assert r"source: the only class is cat\x1b, so the images count as unlabelled" in capsys.readouterr().err
+    assert r"source: only one class (cat\x1b); images are treated as unlabelled" in capsys.readouterr().err
 
 
 def test_names_and_classes_reach_the_store_exactly(

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from franca.data.sources import Sample, Source
 from franca.errors import FrancaError
+from tests.conftest import write_tar
 from tests.data.conftest import Picture, Place, put
 
 Build = Callable[..., Path]
@@ -123,9 +125,9 @@ def test_webdataset_tars_by_their_sidecars(tmp_path: Path, make_tar: Build, side
         ({"a.tar": b"", "b.jpg": b""}, "keep one kind"),
         (
             {"train/a.jpg": b"", "validation/b.jpg": b"", "c/d.jpg": b""},
-            "c/d.jpg lies beside the split folders train and",
+            "c/d.jpg is next to the split folders train and",
         ),
-        ({"train/a.jpg": b"", "val/b.jpg": b"", "c.jpg": b""}, "c.jpg lies beside the split folders train and val"),
+        ({"train/a.jpg": b"", "val/b.jpg": b"", "c.jpg": b""}, "c.jpg is next to the split folders train and val"),
         ({"train/a.jpg": b"", "b.jpg": b""}, "train/a.jpg has a class and b.jpg has none"),
         ({"val/a.jpg": b"", "Test/b.jpg": b""}, "Test/b.jpg and all others are for val or test, none for train"),
         ({"sea/a.jpg": b"", "b.jpg": b""}, "b.jpg has none"),
@@ -281,3 +283,78 @@ def test_a_name_twice_in_a_tar(tmp_path: Path, make_tar: Build) -> None:
     make_tar(tmp_path / "land.tar", {"1.jpg": b"1"})
     found = [(sample.content, sample.problem) for sample in read(tmp_path)][1:]
     assert found == [(b"", "a later file of the tar has the same name"), (b"2", None), (b"new", None)]
+
+
+def tars(folder: Path, *names: str) -> list[tuple[str, str | None, str | None]]:
+    for name in names:
+        write_tar(folder / name, {"1.png": b"x"})
+    return brief(read(folder))
+
+
+def test_labels_in_tars_read_as_one_class(tmp_path: Path, make_tar: Build) -> None:
+    for name in ("a", "b"):
+        images = {f"{i:03d}.png": b"x" for i in range(20)}
+        make_tar(tmp_path / f"{name}.tar", images | {f"{i:03d}.cls": b"1" for i in range(20)})
+    with pytest.raises(FrancaError, match=r"a.tar: labels \(000.cls\) in a tar that is read as one class; number the"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_tars_of_splits_in_folders_of_classes(tmp_path: Path, split: str) -> None:
+    found = tars(tmp_path, *(f"{name}/{split}.tar" for name in ("cat", "dog") for split in ("train", "test")))
+    assert [rest for _, *rest in found if rest[1] == split] == [["cat", split], ["dog", split]]
+
+
+def test_tars_in_parts_in_folders_of_classes(tmp_path: Path) -> None:
+    found = tars(tmp_path, "cat/part1.tar", "cat/part2.tar", "dog/part1.tar")
+    assert [class_name for _, class_name, _ in found] == ["cat", "cat", "dog"]
+
+
+def test_tars_of_one_name_in_several_folders(tmp_path: Path) -> None:
+    with pytest.raises(FrancaError, match=r"a/cat.tar and b/cat.tar have the same name"):
+        tars(tmp_path, "a/cat.tar", "b/cat.tar", "b/dog.tar")
+
+
+def test_tars_of_classes_in_folders_of_splits(tmp_path: Path) -> None:
+    found = tars(tmp_path, *(f"{split}/{name}.tar" for split in ("test", "train") for name in ("part1", "x")))
+    assert [rest for _, *rest in found] == [[name, split] for split in ("test", "train") for name in ("part1", "x")]
+
+
+@pytest.mark.parametrize("prefix", ["", "cc3m-"])
+def test_numbered_tars_of_splits_without_labels(tmp_path: Path, prefix: str) -> None:
+    found = tars(tmp_path, *(f"{prefix}{split}-{i:03d}.tar" for split in ("train", "val") for i in (0, 1)))
+    assert [rest for _, *rest in found] == [[None, split] for split in ("train", "train", "val", "val")]
+
+
+def test_tars_of_classes_that_end_like_a_split(tmp_path: Path) -> None:
+    names = ["bullet_train", "crash_test", "steam_train"]
+    assert [rest for _, *rest in tars(tmp_path, *(f"{name}.tar" for name in names))] == [
+        [name, None] for name in names
+    ]
+
+
+def test_many_tars_of_classes_take_linear_time(tmp_path: Path) -> None:
+    source = Source(make_class_tars(tmp_path, 3), "")
+    source._tars += [f"{i}.tar" for i in range(200_000)]
+    start = time.process_time()
+    assert [sample.class_name for sample in source._samples_of_tars([0, 1, 2] * 5)] == ["0", "1", "2"] * 5
+    assert time.process_time() - start < 2
+
+
+def make_class_tars(folder: Path, count: int) -> Path:
+    for i in range(count):
+        write_tar(folder / f"{i}.tar", {"1.png": b"x"})
+    return folder
+
+
+def test_a_sample_is_spread_over_all_folders(tmp_path: Path, make_tree: Build) -> None:
+    make_tree(tmp_path, {f"{name}/{i}.jpg": b"x" for name in "abc" for i in range(50)})
+    found = list(Source(tmp_path, "").spread(100))
+    assert len(found) == 100
+    assert [sum(sample.class_name == name for sample in found) for name in "abc"] == [34, 33, 33]
+    assert len(list(Source(tmp_path, "").spread(1000))) == 150
+
+
+def test_a_sample_is_spread_over_all_tars(tmp_path: Path) -> None:
+    found = Source(make_class_tars(tmp_path, 19), "").spread(100)
+    assert max(sample.shard for sample in found) == 17

@@ -1,5 +1,6 @@
 """Samples of webdataset tars: each image has its own label, one image counts, and what collides is named."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,14 +40,14 @@ def test_dots_in_keys(read: MakeTars, key: str) -> None:
 
 
 def test_one_image_a_sample(read: MakeTars, tmp_path: Path) -> None:
-    members = {"1.jpg": b"1", "1.seg.png": b"m", "1.left.jpg": b"l", "1.cls": b"a", "2.mask.png": b"m", "2.cls": b"b"}
+    members = {"1.jpg": b"1", "1.seg.png": b"m", "1.left.jpg": b"l", "1.cls": b"a", "2.cls": b"b"}
     assert labels(read(members | {"3.PNG": b"3", "3.CLS": b"c"})) == {
         "00000.tar/1.jpg": "a",
         "00000.tar/3.PNG": "c",
     }
     source = Source(tmp_path, "")
     assert len(list(source)) == 2
-    assert source.ignored == {".png": 2, ".jpg": 1, ".cls": 1}
+    assert source.ignored == {".png": 1, ".jpg": 1, ".cls": 1}
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,36 @@ def test_keys_are_told_apart_by_their_folders(read: MakeTars) -> None:
 def test_labels_of_no_image_beside_images_without_one(read: MakeTars) -> None:
     with pytest.raises(FrancaError, match=r"label 1.cls belongs to no image, and image 1.left.jpg has no label"):
         read({"1.left.jpg": b"1", "1.right.jpg": b"2", "1.cls": b"a"})
+
+
+def test_images_named_like_masks_of_no_image(read: MakeTars) -> None:
+    found = read({f"p0.{word}.{end}": word.encode() for word in ("normal", "tumor") for end in ("png", "cls")})
+    assert labels(found) == {f"00000.tar/p0.{word}.png": word for word in ("normal", "tumor")}
+
+
+def test_a_mask_of_no_image_next_to_a_label_of_no_image(read: MakeTars) -> None:
+    with pytest.raises(FrancaError, match=r"label 2.cls belongs to no image, and image 2.mask.png has no label"):
+        read({"1.jpg": b"1", "1.cls": b"a", "2.mask.png": b"m", "2.cls": b"b"})
+
+
+@pytest.mark.parametrize("word", ["normal", "tumor"])
+def test_an_image_that_would_be_left_out_but_has_a_label(read: MakeTars, word: str) -> None:
+    with pytest.raises(FrancaError, match=rf"p0.{word}.png has a label \(p0.{word}.cls\) but belongs to the sample"):
+        read({"p0.png": b"1", f"p0.{word}.png": b"2", f"p0.{word}.cls": b"a"})
+
+
+def test_names_that_are_not_utf8_in_reasons(read: MakeTars) -> None:
+    bad = os.fsdecode(b"\xff")
+    found = read([(f"{bad}.png", b"1"), (f"{bad}.cls", b""), (f"{bad}2.png", b"2"), (f"{bad}2.jpg", b"2")])
+    assert [sample.problem for sample in found] == [
+        r"its label \udcff.cls is empty",
+        *[r"its sample has 2 images (\udcff2.png, \udcff2.jpg)"] * 2,
+    ]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_class(read: MakeTars) -> None:
+    found = read({"1.jpg": b"1", "1.cls": b"cat", "2.jpg": b"2", "2.cls": b"\xef\xbb\xbfcat\r\n"})
+    assert set(labels(found).values()) == {"cat"}
 
 
 def test_shards_named_after_splits(tmp_path: Path) -> None:
