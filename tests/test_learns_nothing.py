@@ -21,6 +21,7 @@ NOTHING = {
     "pretrain.losses.teacher_warmup_epochs": 0.5,
     "prepare.source": "photos",
     "prepare.dense_source": None,
+    "prepare.duplicate_bits": 0,
     "prepare.val_fraction": 0.3,
     "prepare.test_fraction": 0.3,
     "evaluate.bootstrap_samples": 200,
@@ -30,13 +31,13 @@ NOTHING = {
 
 
 def write_photos(folder: Path, classes: int) -> None:
-    """Sixty small images whose class is the direction of their stripes, in a folder a class, or all in one folder."""
+    """Sixty small images of random blocks whose class is their tint, in a folder a class, or all in one folder."""
     rng = np.random.default_rng(0)
     for number in range(60):
         kind = number % 3
-        rows, columns = np.mgrid[:32, :32]
-        wave = np.sin((rows if kind == 0 else columns if kind == 1 else rows + columns) / 2)
-        pixels = 128 + 60 * wave[..., None] + rng.normal(0, 40, (32, 32, 3))
+        # Unlike enough to be no near-duplicates of each other, which prepare would put into one split.
+        pixels = np.kron(rng.uniform(0, 200, (8, 8, 3)), np.ones((4, 4, 1)))
+        pixels[..., kind] += 50
         place = folder / f"class{kind % classes}" if classes > 1 else folder
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(place / f"{number}.png")
