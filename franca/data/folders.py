@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -205,16 +206,20 @@ def list_files(folder: Path, key: str) -> list[str]:
         raise FrancaError(f"{printable(folder)}: {what}; run `dvc pull data.dvc` or change {key}")
     files: list[str] = []
     seen: set[str] = set()
-    for root, folders, names in os.walk(folder, followlinks=True, onerror=_raise_unless_gone):
-        real = os.path.realpath(root)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        # Not even entered: a visible link to what a hidden folder holds would count as seen.
-        folders[:] = sorted(name for name in folders if not hidden(name))
-        here = Path(root).relative_to(folder)
-        files += [(here / name).as_posix() for name in names if not hidden(name)]
+    waiting = deque([str(folder)])
+    while waiting:
+        # Real folders first: os.walk does not enter links, so that no link takes the place of its target.
+        for root, folders, names in os.walk(waiting.popleft(), onerror=_raise_unless_gone):
+            real = os.path.realpath(root)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            # Not even entered: a visible link to what a hidden folder holds would count as seen.
+            folders[:] = sorted(name for name in folders if not hidden(name))
+            waiting += [path for name in folders if os.path.islink(path := os.path.join(root, name))]
+            here = Path(root).relative_to(folder)
+            files += [(here / name).as_posix() for name in names if not hidden(name)]
     return sorted(files)
 
 

@@ -136,7 +136,7 @@ def _decode_keyed_png(content: bytes, image: Image.Image) -> Image.Image:
 
 @contextmanager
 def strict_decoding() -> Iterator[None]:
-    """Within it, in all threads, `decode` raises on more pixels than Pillow takes for safe, and warns of nothing."""
+    """In all threads, `decode` raises if an image exceeds Pillow's pixel limit; other warnings are suppressed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -29,8 +29,8 @@ def assign_splits(
     train, and the images of the lesser splits are dropped. Where the source has no test or no val, that share of the
     train units is drawn by a hash of the unit's smallest key, so that an image keeps its split if others are
     added. Exceptions: one that joins a group of duplicates, and the one that a class keeps in train. At least one unit
-    is drawn, and never the last one that another split needs. Of each class one unit stays in train, the one that would be drawn last: an image cannot be recognized by a model that has seen none
-    of its class.
+    is drawn, and never the last one that another split needs. Of each class one unit stays in train, the one that
+    would be drawn last: an image cannot be recognized by a model that has seen none of its class.
     """
     labels = np.full(len(units), NONE) if classes is None else classes
     highest = _reduce(np.maximum, given, duplicates, NONE)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.decoding.writers import png
+from franca.data.dense import DenseSource
 from franca.data.prepare import prepare
 from franca.data.store import SPLITS, Store
 from franca.errors import FrancaError

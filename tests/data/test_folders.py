@@ -96,13 +96,20 @@ def test_a_full_disk_under_what_is_fetched_is_named(monkeypatch: pytest.MonkeyPa
 def test_an_error_of_the_disk_is_no_bad_image(tmp_path: Path) -> None:
     """Reading /proc/self/mem at 0 fails with EIO."""
     (tmp_path / "1.jpg").symlink_to("/proc/self/mem")
-    with pytest.raises(OSError, match="Input/output error.*1.jpg"):
+    with pytest.raises(OSError, match=r"Input/output error.*1.jpg"):
         read_file(tmp_path / "1.jpg")
-    with pytest.raises(OSError, match="Input/output error.*1.jpg"):
+    with pytest.raises(OSError, match=r"Input/output error.*1.jpg"):
         LocalFolder(tmp_path).heads(["1.jpg"])
-    with pytest.raises(OSError, match="Input/output error.*1.jpg"):
+    with pytest.raises(OSError, match=r"Input/output error.*1.jpg"):
         Found("1.jpg", tmp_path / "1.jpg").open()
 
 
 def test_heads_of_files_that_are_gone(tmp_path: Path) -> None:
     assert LocalFolder(tmp_path).heads(["gone"]) == [b""]
+
+
+def test_a_link_does_not_take_the_place_of_its_target(tmp_path: Path, make_tree: Build) -> None:
+    make_tree(tmp_path, {"a/x.txt": b"", "train/cat/1.jpg": b"1"})
+    (tmp_path / "a/newest").symlink_to("../train")
+    (tmp_path / "latest").symlink_to("train")
+    assert LocalFolder(tmp_path).names("") == ["a/x.txt", "train/cat/1.jpg"]
