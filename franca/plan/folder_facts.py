@@ -1,6 +1,7 @@
 """What a folder of images holds, judged by a sample: number, sizes, channel statistics."""
 
 import time
+from collections import Counter
 from statistics import median
 from tarfile import BLOCKSIZE
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from franca.data.images import decode, strict_decoding
+from franca.data.index import SplitName
 from franca.data.sources import Source
 from franca.errors import FrancaError
 
@@ -20,8 +22,10 @@ class FolderFacts(NamedTuple):
 
     image_count: int
     """images; estimated from the number of bytes if they are in tars"""
-    has_splits: bool
-    """whether it has folders for splits, so that nothing is held out of the training images"""
+    splits: frozenset[SplitName]
+    """splits that have a folder of their own"""
+    train_share: float
+    """share of the images that are in no folder for val or test"""
     short_side: int
     """median of the shorter side, in pixels"""
     mean: list[float]
@@ -41,6 +45,7 @@ def look_at(source: Source) -> FolderFacts:
         FrancaError: no image of the sample can be decoded.
     """
     images: list[Image.Image] = []
+    splits: Counter[SplitName | None] = Counter()
     sums, pixels, size = np.zeros((2, 3)), 0, 0  # size: bytes in a tar, each file has a header and fills whole blocks
     start = time.perf_counter()
     with strict_decoding():
@@ -52,6 +57,7 @@ def look_at(source: Source) -> FolderFacts:
                 images.append(decode(sample.content))
             except Exception:  # whatever Pillow raises on bad bytes: prepare reports unreadable images one by one
                 continue
+            splits[sample.split] += 1
     seconds = time.perf_counter() - start
     if not images:
         raise FrancaError(
@@ -65,7 +71,8 @@ def look_at(source: Source) -> FolderFacts:
     std = np.sqrt(np.maximum(sums[1] / pixels - mean**2, 0))
     return FolderFacts(
         image_count=source.image_count or round(source.total_bytes / max(size / len(images), 1)),
-        has_splits=source.has_splits,
+        splits=frozenset(split for split in splits if split),
+        train_share=(splits[None] + splits["train"]) / len(images),
         short_side=round(median(min(image.size) for image in images)),
         mean=[round(float(x), 3) for x in mean],
         # A constant channel has no spread to divide by.

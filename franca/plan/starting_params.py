@@ -111,5 +111,6 @@ def set_length(params: Params, facts: FolderFacts, rate: float, minutes: float) 
 
 def training_images(params: Params, facts: FolderFacts) -> int:
     """Return about how many images are left to train on after val and test are drawn."""
-    held_out = 0.0 if facts.has_splits else params.prepare.val_fraction + params.prepare.test_fraction
-    return round(facts.image_count * (1 - held_out))
+    drawn = {"val": params.prepare.val_fraction, "test": params.prepare.test_fraction}
+    held_out = sum(share for split, share in drawn.items() if split not in facts.splits)
+    return round(facts.image_count * facts.train_share * (1 - held_out))

@@ -8,11 +8,12 @@ from PIL import Image
 
 from franca import presets
 from franca.cli import main
+from franca.data.index import SplitName
 from franca.data.sources import Source
 from franca.errors import FrancaError
 from franca.params import Params, load_params
 from franca.plan.folder_facts import FolderFacts, look_at
-from franca.plan.starting_params import adapt, set_length
+from franca.plan.starting_params import adapt, set_length, training_images
 from franca.pretrain.schedules import make_schedules
 
 
@@ -29,8 +30,10 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def facts(image_count: int, short_side: int = 300, has_splits: bool = False) -> FolderFacts:
-    return FolderFacts(image_count, has_splits, short_side, [0.5] * 3, [0.2] * 3, 0.001, [])
+def facts(
+    image_count: int, short_side: int = 300, splits: tuple[SplitName, ...] = (), train_share: float = 1.0
+) -> FolderFacts:
+    return FolderFacts(image_count, frozenset(splits), train_share, short_side, [0.5] * 3, [0.2] * 3, 0.001, [])
 
 
 def run_for(minutes: float, rate: float, found: FolderFacts) -> Params:
@@ -55,7 +58,8 @@ def test_the_file_fits_the_folder(photos: Path, tmp_path: Path, capsys: pytest.C
 def test_epochs_fill_the_time() -> None:
     run = run_for(30, 50, facts(10_000))
     assert run.pretrain.epochs == pytest.approx(30 * 60 * 50 / 8000, rel=0.02), "val and test are held out"
-    assert run_for(30, 50, facts(10_000, has_splits=True)).pretrain.epochs == pytest.approx(9, rel=0.02)
+    found = facts(10_000, splits=("train", "test"), train_share=0.75)
+    assert run_for(30, 50, found).pretrain.epochs == pytest.approx(30 * 60 * 50 / (0.9 * 7500), rel=0.02)
     preset = presets.load("photos-cpu").pretrain
     share = run.pretrain.epochs / preset.epochs
     assert run.pretrain.optimizer.warmup_epochs == pytest.approx(preset.optimizer.warmup_epochs * share, rel=0.01)
@@ -74,7 +78,9 @@ def test_every_kind_has_presets_for_a_cpu_and_a_gpu() -> None:
     found = facts(100_000)
     for name in ("photos-1gpu", "overhead-1gpu"):
         run = set_length(adapt(presets.values(name), "photos", None, found), found, 400, 600).pretrain
-        steps = make_schedules(run, 80_000 // run.batch_size).total  # an epoch is a pass over the images
+        steps = make_schedules(
+            run, training_images(presets.load(name), found) // run.batch_size
+        ).total  # an epoch is a pass over the images
         assert run.epoch_length is None and steps == pytest.approx(400 * 600 * 60 / run.batch_size, rel=0.02)
 
 
@@ -111,6 +117,7 @@ def test_what_cannot_work_is_one_line_and_writes_nothing(
 def test_images_in_tars_are_estimated(make_tar_source: Path) -> None:
     found = look_at(Source(make_tar_source, "FOLDER"))
     assert 150 <= found.image_count <= 250, "200"
+    assert not found.splits and found.train_share == 1
 
 
 @pytest.fixture
