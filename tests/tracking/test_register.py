@@ -53,7 +53,7 @@ def test_first_model_becomes_champion_with_all_there_is_to_know(
     assert run.data.metrics["baseline/random_init/knn/val/top1"] == 40.0
     assert run.data.metrics["seconds/pretrain"] == 12.5
     assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 5
-    assert run.data.params["pretrain.optimizer.base_lr"] == "0.004"
+    assert run.data.params["pretrain.optimizer.base_lr"] == "0.001"
     assert run.data.tags["DVC_EXP_NAME"] == "brave-owl"
     assert run.data.tags["franca.run.host"] == "here"
     assert run.data.tags["franca.digest"] == receipt["digest"] == sha256_file(Path("models/franca/model.safetensors"))
@@ -189,12 +189,13 @@ def test_a_model_that_is_no_better_than_its_baselines_gets_no_alias(
     register.run(params)
     receipt = read_json(RECEIPT)
     assert (receipt["version"], receipt["aliases"]) == ("1", [])
-    first, advice, *rest = receipt["decision"]
+    first, advice, skipped, *rest = receipt["decision"]
     assert first == (
         "not shown to be better than the same ViT with random weights and raw pixels (knn/val/top1), so it gets no"
         " alias"
     )
     assert "the run has only 40 steps" in advice and "only 80 training images" in advice and "base_lr" in advice
+    assert skipped == "not applied, since the images have labels: views/val/top1, position/val/r2"
     assert rest[0].startswith("knn/val/top1 41.00 fails: 0.40 above the same ViT with random weights, 40.60")
     shown = capsys.readouterr().out
     assert "franca version 1 (no alias)" in shown and first in shown
@@ -254,7 +255,7 @@ def test_a_champion_of_an_older_version_can_still_be_beaten(finish: Finish, para
     register.run(params)
     receipt = read_json(RECEIPT)
     assert receipt["aliases"] == ["champion"]
-    assert any("5.00 above the champion's 70.00" in line and "other images" in line for line in receipt["decision"])
+    assert any("5.00 above the champion's 70.00" in line and "unpaired" in line for line in receipt["decision"])
 
 
 def test_outcomes_of_another_model_are_not_used(finish: Finish, params: Params) -> None:
