@@ -89,7 +89,8 @@ def train(mode: FakeTensorMode, params: Params, batch: Batch | RawBatch, device:
 def test_the_host_never_waits_in_a_step(
     tiny_params: MakeParams, make_batch: MakeBatch, size: dict[str, Any], assignment: str, parts: int
 ) -> None:
-    params = tiny_params(size | {"pretrain.losses.assignment": assignment, "runtime.microbatch": 8 // parts})
+    changes = {"pretrain.losses.assignment": assignment, "runtime.microbatch": 8 // parts}
+    params = tiny_params(size | changes | {"pretrain.losses.contrastive_weight": 1.0})
     batch = make_batch(params, True)
     assert isinstance(batch, RawBatch)
     with fake_cuda() as mode, Operators() as operators:
@@ -209,7 +210,7 @@ def test_blocking_uploads_are_found() -> None:
 
 
 def test_gradients_without_the_engine_are_the_same(tiny_params: MakeParams) -> None:
-    params = tiny_params({"base.backbone.ffn": "swiglu"})
+    params = tiny_params({"base.backbone.ffn": "swiglu", "pretrain.losses.contrastive_weight": 1.0})
     network = Network(params.base, params.pretrain)
     generator = torch.Generator().manual_seed(0)
     crops, local = (torch.randn(4, 3, side, side, generator=generator) for side in (32, 16))
