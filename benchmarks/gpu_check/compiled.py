@@ -20,7 +20,7 @@ from benchmarks.gpu_check.images import make_store
 from benchmarks.gpu_check.subject import RATES, make_step, mean_loss, random_part, tiny_params
 from franca.data.store import Store
 from franca.params import Params
-from franca.pretrain.monitor import OnlineEvaluation
+from franca.pretrain.online import OnlineEvaluation
 from franca.pretrain.parts import Part
 from franca.pretrain.step import TrainStep
 from franca.runtime import configure_torch
@@ -59,7 +59,7 @@ def _check(params: Params, store: Store, device: torch.device, precision: str) -
         settled = _graphs()
         compiled += _train(step, parts[SETTLED:steps], SETTLED + 1)
         after_steps = _graphs()
-        OnlineEvaluation(store, params.base, device, precision).measure(step.teacher)
+        OnlineEvaluation(store, params, device, precision).measure(step.teacher)
         _train(step, parts[steps:], steps + 1)
         after_evaluation = _graphs()
 

@@ -24,7 +24,7 @@ from franca.data.batch import part_masks
 from franca.data.masks import batch_masks
 from franca.data.store import Store
 from franca.params import Params
-from franca.pretrain.monitor import OnlineEvaluation
+from franca.pretrain.online import OnlineEvaluation
 from franca.pretrain.parallel import Ranks, distribute, joined
 from franca.pretrain.parts import Part
 from franca.pretrain.schedules import Rates
@@ -105,7 +105,7 @@ def test_steps_and_online_evaluation_compile_nothing_again(tiny_params: MakePara
     assert compiled > 0
     losses += train(step, params, range(SETTLED + 1, STEPS + 1))
     assert graphs() == compiled
-    OnlineEvaluation(Store(prepared), params.base, CPU, "bf16").measure(step.teacher)
+    OnlineEvaluation(Store(prepared), params, CPU, "bf16").measure(step.teacher)
     assert graphs() == compiled
     train(step, params, range(STEPS + 1, STEPS + 3))
     assert graphs() == compiled
