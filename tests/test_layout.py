@@ -25,6 +25,7 @@ GLUE = {
         "estimate",
         "folder_facts",
         "hardware",
+        "random_step",
         "report",
         "starting_params",
         "timing",

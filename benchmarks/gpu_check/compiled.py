@@ -17,9 +17,10 @@ from torch._dynamo.utils import counters
 
 from benchmarks.gpu_check.finding import Finding, at_most, holds
 from benchmarks.gpu_check.images import make_store
-from benchmarks.gpu_check.subject import RATES, make_step, mean_loss, random_part, tiny_params
+from benchmarks.gpu_check.subject import mean_loss, tiny_params
 from franca.data.store import Store
 from franca.params import Params
+from franca.plan.random_step import RATES, make_step, random_part
 from franca.pretrain.online import OnlineEvaluation
 from franca.pretrain.parts import Part
 from franca.pretrain.step import TrainStep

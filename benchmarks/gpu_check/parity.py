@@ -10,16 +10,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_check.finding import Finding, at_most
-from benchmarks.gpu_check.subject import (
-    RATES,
-    draws_on_cpu,
-    make_step,
-    mean_loss,
-    random_part,
-    relative,
-    tiny_params,
-)
+from benchmarks.gpu_check.subject import draws_on_cpu, mean_loss, relative, tiny_params
 from franca.params import Params
+from franca.plan.random_step import RATES, make_step, random_part
 from franca.pretrain.step import TrainStep
 from franca.runtime import configure_torch
 

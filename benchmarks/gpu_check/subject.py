@@ -1,27 +1,19 @@
-"""Networks and random batches that the checks run on."""
+"""Parameters that the checks run on, and how they read and compare what a step gives."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from franca import presets
-from franca.data.batch import part_masks
-from franca.data.masks import batch_masks
 from franca.models import backbone
 from franca.models.stochastic_depth import Kept, draw_kept
 from franca.params import Params
 from franca.pretrain.parallel import Ranks
-from franca.pretrain.parts import Part
-from franca.pretrain.schedules import Rates
-from franca.pretrain.setup import compile_blocks, make_networks
 from franca.pretrain.step import TrainStep
-
-RATES = Rates(lr=1e-4, last_layer_lr=1e-4, weight_decay=0.04, teacher_momentum=0.99, teacher_temperature=0.06)
 
 
 def make_params(preset: str, changes: dict[str, Any]) -> Params:
@@ -63,32 +55,6 @@ def tiny_params(changes: dict[str, Any] | None = None) -> Params:
         "runtime.workers": 1,
     }
     return make_params("vitl14-in21k", small | (changes or {}))
-
-
-def random_part(params: Params, step: int, device: torch.device) -> Part:
-    """Return random normalized crops of one batch with the masks of `step`; the number of masked patches varies."""
-    base, pretrain = params.base, params.pretrain
-    images, grid = pretrain.batch_size, base.image_size // base.backbone.patch_size
-    rng = np.random.default_rng(step)
-    masks = torch.from_numpy(batch_masks(images, pretrain.losses.koleo_images, grid, pretrain.masks, rng))
-    generator = torch.Generator().manual_seed(step)
-
-    def noise(count: int, side: int) -> Tensor:
-        return torch.randn(count, 3, side, side, generator=generator).to(device)
-
-    return Part(
-        noise(2 * images, base.image_size),
-        noise(pretrain.crops.local_count * images, pretrain.crops.local_size),
-        *(x.to(device) for x in part_masks(masks, 1)[0]),
-    )
-
-
-def make_step(params: Params, device: torch.device, precision: str) -> TrainStep:
-    """Return a training step on networks with random weights, compiled if `runtime.compile` says so."""
-    student, teacher = make_networks(params, device)
-    if params.runtime.compile:
-        compile_blocks(student, teacher)
-    return TrainStep(params, student, teacher, student, device, precision)
 
 
 def mean_loss(step: TrainStep) -> float:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks.gpu_check.finding import Finding, holds, left_out
-from benchmarks.gpu_check.subject import RATES, make_step, random_part, tiny_params
+from benchmarks.gpu_check.subject import tiny_params
+from franca.plan.random_step import RATES, make_step, random_part
 
 
 def run(device: torch.device) -> Iterator[Finding]:

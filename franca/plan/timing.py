@@ -8,17 +8,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from franca.data.batch import part_masks
-from franca.data.masks import batch_masks
 from franca.data.multi_crop import MultiCrop
 from franca.params import Params
-from franca.pretrain.parts import Part, count_parts
-from franca.pretrain.schedules import Rates
-from franca.pretrain.setup import choose_precision, compile_blocks, make_networks
-from franca.pretrain.step import TrainStep
+from franca.plan.random_step import RATES, make_step, random_part
+from franca.pretrain.parts import count_parts
+from franca.pretrain.setup import choose_precision
 from franca.runtime import choose_device, configure_torch
 
-RATES = Rates(lr=1e-4, last_layer_lr=1e-4, weight_decay=0.04, teacher_momentum=0.99, teacher_temperature=0.06)
 WARM_UP_STEPS, TIMED_STEPS = 2, 5
 
 
@@ -53,28 +49,13 @@ def _step_seconds(params: Params) -> float:
     """Return the median time of a training step on random crops, in seconds."""
     configure_torch(params.runtime)
     device = choose_device(params.runtime)
-    student, teacher = make_networks(params, device)
-    if params.runtime.compile:
-        compile_blocks(student, teacher)
-    precision = choose_precision(params.pretrain.precision, device)
-    train_step = TrainStep(params, student, teacher, student, device, precision)
+    train_step = make_step(params, device, choose_precision(params.pretrain.precision, device))
     count, times = count_parts(params.pretrain.batch_size, params), []
     for step in range(1, WARM_UP_STEPS + TIMED_STEPS + 1):
-        parts = [_random_part(params, count, device) for _ in range(count)]
+        parts = [random_part(params, step, device, params.pretrain.batch_size // count) for _ in range(count)]
         start = time.perf_counter()
         train_step(parts, RATES, step)
         if device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return median(times[WARM_UP_STEPS:])
-
-
-def _random_part(params: Params, count: int, device: torch.device) -> Part:
-    """Return one of `count` parts of a batch: normal noise in the shape of crops, with masks as in training."""
-    images, crops = params.pretrain.batch_size // count, params.pretrain.crops
-    grid, rng = params.base.image_size // params.base.backbone.patch_size, np.random.default_rng(0)
-    masks = batch_masks(images, params.pretrain.losses.koleo_images, grid, params.pretrain.masks, rng)
-    (own,) = part_masks(torch.from_numpy(masks), 1)
-    sizes = ((2 * images, params.base.image_size), (crops.local_count * images, crops.local_size))
-    global_crops, local_crops = (torch.randn(total, 3, side, side, device=device) for total, side in sizes)
-    return Part(global_crops, local_crops, *(x.to(device) for x in own))
