@@ -1,27 +1,25 @@
-"""Logistic regression on frozen pooled features; its regularization is chosen on val."""
-
-from collections.abc import Iterator
+"""Linear probe: logistic regression on frozen pooled features, with the regularization chosen on val."""
 
 from torch.nn.functional import one_hot
 
 from franca.evaluation.benchmarks.knn import accuracy
-from franca.evaluation.features import Backbone, Dataset, LeftOut
-from franca.evaluation.intervals import Measurement
+from franca.evaluation.features import FeatureExtractor, FeatureSet
+from franca.evaluation.result import Result
 from franca.params import Params
 from franca.probes.regression import fit_logistic
 
 
-def run(backbone: Backbone, data: Dataset, params: Params) -> Iterator[Measurement | LeftOut]:
-    """top1 of benchmark `linear`."""
-    train, labels = data.labeled("train")
-    queries, truth = data.labeled("val")
-    targets = one_hot(labels, len(data.classes)).to(train.dtype)
+def run(extractor: FeatureExtractor, features: FeatureSet, params: Params) -> Result:
+    """Measure top1 of `linear`."""
+    train, labels = features.labeled("train")
+    queries, truth = features.labeled("val")
+    targets = one_hot(labels, len(features.classes)).to(train.dtype)
     probes = fit_logistic(train, targets, params.evaluate.linear_c)
     hits = [int((probe(queries).argmax(1) == truth).sum()) for probe in probes]
     best = probes[hits.index(max(hits))]
-    for split in data.labeled_splits():
-        if isinstance(split, LeftOut):
-            yield split
-            continue
-        queries, truth = data.labeled(split)
-        yield accuracy("linear", split, "top1", best(queries).argmax(1) == truth, data, params)
+    splits, skipped = features.labeled_splits()
+    found = []
+    for split in splits:
+        queries, truth = features.labeled(split)
+        found.append(accuracy("linear", split, "top1", best(queries).argmax(1) == truth, features, params))
+    return Result(found, skipped)
