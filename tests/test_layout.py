@@ -88,7 +88,7 @@ def test_flows_use_no_stage_directly() -> None:
     for path in sources("flows"):
         used = {file_of(name) for name in imported(path) if name.startswith("franca.")} - {None}
         light = {f"franca/{name}.py" for name in ("errors", "files", "params", "paths")}
-        assert {file for file in used if not file.startswith("franca/study/")} <= light, path
+        assert {str(file) for file in used if not str(file).startswith("franca/study/")} <= light, path
 
 
 def test_studies_use_no_stage() -> None:
