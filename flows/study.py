@@ -23,10 +23,10 @@ from franca.study.page import write_page
 @flow(name="cell", flow_run_name="{name}")
 def run_cell(name: str, params: Params) -> dict[str, Any]:
     """Run the stages of one cell in a worktree of its own, and return what it found."""
-    project = Path.cwd()
-    with experiment(params, name, get_run_logger().info) as place:
+    stages = records.stages(Path.cwd())
+    with experiment(params, name, get_run_logger().info, stages) as place:
         pull(place)
-        for stage in records.stages(project):
+        for stage in stages:
             reproduce(stage, place)
         return records.measure(place.folder)
 
@@ -62,7 +62,8 @@ def run_study(path: Path, variables: dict[str, str], only: dict[str, str]) -> No
         else:
             records.add(study, root, records.identity(study, cell) | code | found)
             write_page(study, root)
-    write_page(study, root)
+    if len(failed) < len(cells):
+        write_page(study, root)
     if other_code := [record["name"] for record in finished if record["code"] != code["code"]]:
         logger.warning(
             "%d finished cells were computed by other code; remove them from %s to run them again",

@@ -4,7 +4,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,8 +46,8 @@ def experiment_name(name: str) -> str:
 
 
 @contextmanager
-def experiment(params: Params, name: str, log: Log) -> Iterator[Workspace]:
-    """Yield a git worktree whose params.yaml says `params`.
+def experiment(params: Params, name: str, log: Log, stages: Sequence[str] = ()) -> Iterator[Workspace]:
+    """Yield a git worktree whose params.yaml says `params`, to run `stages` in (default: all).
 
     The worktree has the project's commit with its uncommitted changes, shares its DVC cache, and keeps checkpoints
     and the MLflow database in the project (DVC_ROOT). Once the run is through it is saved as DVC experiment `name`,
@@ -65,7 +65,7 @@ def experiment(params: Params, name: str, log: Log) -> Iterator[Workspace]:
         commit = _git(["rev-parse", "HEAD"], root).decode().strip()
         yield Workspace(folder, {"DVC_ROOT": str(root), "DVC_EXP_NAME": experiment, "DVC_EXP_BASELINE_REV": commit})
         save = ["exp", "save", "--force", "--include-untracked", str(RESULTS), "--name", experiment]
-        dvc(save, folder, log, _SIGNATURE)
+        dvc([*save, *stages], folder, log, _SIGNATURE)
 
 
 @contextmanager

@@ -219,7 +219,7 @@ def _difference(pair: Mean | None) -> str:
     if math.isnan(pair.half):
         return f"{pair.value:+.1f}"
     text = f"{pair.value:+.1f} ± {pair.half:.1f}"
-    return f"**{text}**" if pair.excludes_zero and pair.half else text
+    return f"**{text}**" if pair.excludes_zero else text
 
 
 def _head(titles: list[str]) -> list[str]:
