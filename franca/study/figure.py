@@ -30,13 +30,14 @@ def draw(title: str, groups: "list[Group]", path: Path) -> None:
                 widths = [column.width for column in columns]
                 for number, (option, cells) in enumerate(group.cells.items()):
                     for part, style in STYLES.items():
-                        means = [mean(list(column.scores(cells, part).values())) for column in columns]
+                        scores = {column.width: list(column.scores(cells, part).values()) for column in columns}
+                        means = {width: mean(values) for width, values in scores.items() if values}
                         # Options side by side, or their bars would lie on each other.
                         shift = 1.03 ** (number - (len(group.cells) - 1) / 2)
-                        errors = [0.0 if part != "levels" or math.isnan(m.half) else m.half for m in means]
+                        errors = [0.0 if math.isnan(m.half) else m.half for m in means.values()]
                         plot.errorbar(
-                            [width * shift for width in widths],
-                            [m.value for m in means],
+                            [width * shift for width in means],
+                            [m.value for m in means.values()],
                             yerr=errors if part == "levels" else None,
                             fmt=style,
                             marker="o" if part == "levels" else None,

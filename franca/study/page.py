@@ -93,6 +93,10 @@ def _text(study: Study, groups: list[Group], found: list[Record], wanted: int) -
     lines += [*_conditions(study, found, wanted), ""]
     lines += [f"![scores by dimensions]({study.name}.svg)", ""]
     for group in groups:
+        if not group.columns:
+            lines += [f"## {group.title}", "", "No scores: the images of train or test have no labels.", ""]
+            lines += [*_costs(study, group), ""]
+            continue
         lines += [f"## {group.title}", "", *_scores(study, group), "", *_differences(study, group), ""]
         lines += [*_costs(study, group), ""]
     return "\n".join(lines).rstrip() + "\n"
@@ -129,9 +133,8 @@ def _scores(study: Study, group: Group) -> list[str]:
         for part, title in PARTS.items():
             lines.append(_row([option, title, *(_shown(column.scores(cells, part)) for column in columns)]))
     every = [cell for cells in group.cells.values() for cell in cells]
-    for column_part in ("levels",):
-        scores = [_by_seed(column.scores(every, column_part, "random_init")) for column in columns]
-        lines.append(_row(["random weights", PARTS[column_part], *scores]))
+    random = [column.scores(every, "levels", "random_init") for column in columns]
+    lines.append(_row(["random weights", PARTS["levels"], *map(_shown, random)]))
     baselines = []
     for model, title in BASELINES.items():
         values = [
@@ -141,7 +144,7 @@ def _scores(study: Study, group: Group) -> list[str]:
         ]
         if values:
             baselines.append(f"{title} {', '.join(values)}")
-    return [*lines, "", f"Baselines by the whole of their features: {'; '.join(baselines)}."]
+    return [*lines, "", f"Baselines by the whole of their features: {'; '.join(baselines) or 'none'}."]
 
 
 def _differences(study: Study, group: Group) -> list[str]:
@@ -207,10 +210,6 @@ def _shown(scores: Scores) -> str:
         return "-"
     value, half, _ = mean(list(scores.values()))
     return f"{value:.1f}" if math.isnan(half) else f"{value:.1f} ± {half:.1f}"
-
-
-def _by_seed(scores: Scores) -> str:
-    return _shown(scores)
 
 
 def _difference(pair: Mean | None) -> str:

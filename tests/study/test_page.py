@@ -74,7 +74,7 @@ def test_the_page_has_means_paired_differences_and_costs(study: Study, tmp_path:
         *["56.0 ± 2.5", "60.0 ± 2.5", "68.0 ± 2.5"],
     ] in rows
     assert ["high minus low", "first D", *6 * ["**+2.1 ± 0.2**"]] in rows
-    assert any(row[0] == "first D minus D components" and row[2].startswith("**-2.0") for row in rows)
+    assert ["first D minus D components", "low", *6 * ["**-2.0 ± 0.0**"]] in rows
     assert ["high", "3", "1,000", "101", "0.50", "1.50"] in rows
     assert "6 of 6 cells are finished" in page and "raw pixels 40.0 (k-NN), 45.0 (linear)" in page
     assert "different versions" not in page
@@ -92,6 +92,13 @@ def test_a_page_of_some_cells_and_of_single_seeds(study: Study, tmp_path: Path) 
     assert "2 of 6 cells are finished" in page and "different versions of the code" in page
     assert "| high minus low | first D | +2.0 |" in page
     assert "| low | 1 | - | - | - | - |" in page
+
+
+def test_images_without_labels_have_costs_alone(study: Study, tmp_path: Path) -> None:
+    fill(study, tmp_path, scores={"franca": {"views": {"top1": 50.0}}})
+    write_page(study, tmp_path)
+    page = (tmp_path / "docs/studies/rates.md").read_text()
+    assert "No scores: the images of train or test have no labels." in page and "| low | 3 | 1,000 |" in page
 
 
 def test_results_of_other_parameters_are_no_part_of_the_page(study: Study, tmp_path: Path) -> None:
