@@ -8,8 +8,8 @@ from torch.nn.functional import one_hot
 from franca.evaluation.benchmarks.knn import accuracy, parts_of
 from franca.evaluation.features import Backbone, Dataset, LeftOut
 from franca.evaluation.intervals import Measurement
-from franca.evaluation.probes import fit_logistic
 from franca.params import Params
+from franca.probes.regression import fit_logistic
 
 Take = Callable[[Tensor], Tensor]
 
