@@ -180,6 +180,7 @@ def whole_project(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_whole_study_survives_sigkill(whole_project: Path, tmp_path: Path) -> None:
     """Killed after its first cell: the second command runs the second alone and writes the page."""
     project, log = whole_project, tmp_path / "log"
@@ -205,7 +206,7 @@ def test_a_whole_study_survives_sigkill(whole_project: Path, tmp_path: Path) -> 
 
     process = start()
     try:
-        assert process.wait(400) == 0, log.read_text()
+        assert process.wait(1200) == 0, log.read_text()
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
