@@ -34,7 +34,9 @@ def stages(project: Path) -> list[str]:
 def code_version(project: Path) -> dict[str, str]:
     """Return a digest of the code that computes a cell, and the commit it is from."""
     pipeline = read_yaml(project / "dvc.yaml")["stages"]
-    files = sorted({dep for stage in stages(project) for dep in pipeline[stage].get("deps", []) if dep.startswith("franca/")})
+    files = sorted(
+        {dep for stage in stages(project) for dep in pipeline[stage].get("deps", []) if dep.startswith("franca/")}
+    )
     described = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--exclude", "*"],
         cwd=project,
