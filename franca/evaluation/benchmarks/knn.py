@@ -7,13 +7,13 @@ has gained something only if a level beats them.
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from franca.benchmarks import OURS
 from franca.data.store.prepared import SplitName
 from franca.drawing import save_figure
 from franca.evaluation import report
+from franca.evaluation.dimensions import controls
 from franca.evaluation.features import FeatureExtractor, FeatureSet
 from franca.evaluation.intervals import Measurement, Resampling, measure
 from franca.evaluation.outcomes import Outcome
@@ -22,9 +22,6 @@ from franca.evaluation.pictures.inputs import PictureInputs
 from franca.evaluation.result import Result
 from franca.params import Params
 from franca.probes.knn import knn_predict
-
-OVERSAMPLING = 16
-"""Components computed beyond those used, for the accuracy of the randomized decomposition."""
 
 
 def run(extractor: FeatureExtractor, features: FeatureSet, params: Params) -> Result:
@@ -78,28 +75,14 @@ def _controls(features: FeatureSet, splits: list[SplitName], params: Params) -> 
     The widths are the evaluated model's levels for every model, the baselines included.
     """
     train = features.labeled("train")[0].float()
-    widths = tuple(width for width in features.control_widths if width <= train.shape[1])
-    if not widths:
-        return []
-    # The draws must not depend on what ran before, so that a model measured alone gets the same dimensions.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(params.base.seed)
-        order = torch.randperm(train.shape[1]).to(train.device)
-        mean = train.mean(dim=0)
-        rank = min(max(widths) + OVERSAMPLING, *train.shape)
-        # On the CPU, since svd_lowrank draws its random projection on the device: a GPU's would be another one.
-        axes = torch.svd_lowrank((train - mean).cpu(), q=rank, niter=4)[2].to(train.device)
     found = []
+    parts = controls(train, features.control_widths, params.base.seed)
     for split in splits:
         queries, labels = features.labeled(split)
-        for width in widths:
-            dims, components = order[:width], axes[:, :width]
-            for benchmark, known, asked in (
-                ("knn_random_dims", train[:, dims], queries[:, dims]),
-                ("knn_components", (train - mean) @ components, (queries - mean) @ components),
-            ):
-                predicted = _classify(known, asked, features, params)
-                found.append(accuracy(benchmark, split, f"top1_{width}", predicted == labels, features, params))
+        for part in parts:
+            predicted = _classify(part.take(train), part.take(queries), features, params)
+            name, metric = f"knn_{part.kind}", f"top1_{part.width}"
+            found.append(accuracy(name, split, metric, predicted == labels, features, params))
     return found
 
 
