@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from franca.data.ingest.sources import Source
+from franca.data.ingest.sources.source import Source
 from franca.data.store.images.decode import decode, strict_decoding
 from franca.data.store.index import SplitName
 from franca.errors import FrancaError
@@ -49,7 +49,7 @@ def look_at(source: Source) -> FolderFacts:
     sums, pixels, size = np.zeros((2, 3)), 0, 0  # size: bytes in a tar, each file has a header and fills whole blocks
     start = time.perf_counter()
     with strict_decoding():
-        for sample in source.spread(SAMPLES):
+        for sample in source.subset(SAMPLES):
             size += BLOCKSIZE + -(-len(sample.content) // BLOCKSIZE) * BLOCKSIZE
             if sample.problem:
                 continue
@@ -61,7 +61,7 @@ def look_at(source: Source) -> FolderFacts:
     seconds = time.perf_counter() - start
     if not images:
         raise FrancaError(
-            f"{source.folder}: no image of a sample of {SAMPLES} can be read; run `franca prepare` to see why"
+            f"{source.title}: no image of a sample of {SAMPLES} can be read; run `franca prepare` to see why"
         )
     for image in images:
         values = np.asarray(image, dtype=np.float64).reshape(-1, 3) / 255

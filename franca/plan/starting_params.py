@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from franca import presets
-from franca.data.ingest.sources import Source
+from franca.data.ingest.sources.open_source import open_source
 from franca.errors import FrancaError
 from franca.params import Params, parse_params
 from franca.plan.estimate import make_plan
@@ -38,7 +38,7 @@ def run(folder: str, kind: str, masks: str | None, minutes: float, path: Path) -
     """
     if not 0 < minutes < float("inf"):
         raise FrancaError(f"--minutes {minutes:g}: not a length of time; give a number above 0")
-    facts = look_at(Source(folder, "FOLDER"))
+    facts = look_at(open_source(folder, "FOLDER"))
     preset = f"{kind}-{'1gpu' if torch.cuda.is_available() else 'cpu'}"
     params = adapt(presets.values(preset), folder, masks, facts)
     if card := card_at_hand():

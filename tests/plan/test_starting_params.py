@@ -8,7 +8,7 @@ from PIL import Image
 
 from franca import presets
 from franca.cli import main
-from franca.data.ingest.sources import Source
+from franca.data.ingest.sources.open_source import open_source
 from franca.data.store.index import SplitName
 from franca.errors import FrancaError
 from franca.params import Params, load_params
@@ -115,7 +115,7 @@ def test_what_cannot_work_is_one_line_and_writes_nothing(
 
 
 def test_images_in_tars_are_estimated(make_tar_source: Path) -> None:
-    found = look_at(Source(make_tar_source, "FOLDER"))
+    found = look_at(open_source(make_tar_source, "FOLDER"))
     assert 150 <= found.image_count <= 250, "200"
     assert not found.splits and found.train_share == 1
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from franca.data.store.in_place import InPlaceReader
 from franca.data.store.index import Index, IndexWriter, Lost, Shard
-from franca.data.store.shards import InPlaceReader
 from franca.errors import FrancaError
 
 SHARD_BYTES = 1 << 30

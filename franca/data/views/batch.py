@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from franca.data.views.batched_crop import Plan, cut_batch, cut_flat
 from franca.data.views.color import Color, apply_color
-from franca.data.views.resample import Plan, cut_batch, cut_flat
 from franca.losses.ibot import mask_weights
 
 T = TypeVar("T")

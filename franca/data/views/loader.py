@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from franca.data.store.index import Lost
 from franca.data.store.prepared import DenseSet, ImageSet
 from franca.data.views.batch import Batch, RawBatch, part_masks
+from franca.data.views.lost_images import MissingImages, fetch_or_replace
 from franca.data.views.masks import batch_masks
-from franca.data.views.missing import MissingImages, fetch_or_replace
 from franca.data.views.multi_crop import Draws, Frame, MultiCrop, stack
 from franca.data.views.shuffle import Order
 from franca.errors import FrancaError

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor
 
 from franca.data.views.batch import Cuts, FlatCuts, Views
+from franca.data.views.batched_crop import plan_cuts
 from franca.data.views.color import COLOR_DRAWS, Color, random_color
-from franca.data.views.crops import BOX_DRAWS, ORIENTATION_DRAWS, Floats, cut, orient, random_boxes
-from franca.data.views.resample import plan_cuts
+from franca.data.views.crop_boxes import BOX_DRAWS, ORIENTATION_DRAWS, Floats, cut, orient, random_boxes
 from franca.params import Augment, Crops
 
 Frame = tuple[float, float, float, float]

@@ -3,7 +3,7 @@
 import imagecodecs
 from PIL import Image
 
-from franca.data.store.images.bit_depth import to_bytes, to_rgb
+from franca.data.store.images.rgb import to_bytes, to_rgb
 
 _START = b"\xff\x4f\xff\x51"
 _GRAY_OR_RGB = (16, 17)

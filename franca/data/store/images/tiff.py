@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage
 
-from franca.data.store.images.bit_depth import to_bytes, to_rgb, turn_upright
+from franca.data.store.images.rgb import to_bytes, to_rgb, turn_upright
 
 # tifffile logs what it finds wrong with a file; the checks below refuse it instead.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from franca.data.views import resample
-from franca.data.views.crops import BOX_DRAWS, Floats, cut, orient, random_boxes
-from franca.data.views.resample import bicubic_weights, cut_batch, cut_flat, plan_cuts
+from franca.data.views import batched_crop
+from franca.data.views.batched_crop import bicubic_weights, cut_batch, cut_flat, plan_cuts
+from franca.data.views.crop_boxes import BOX_DRAWS, Floats, cut, orient, random_boxes
 
 SIZES = [
     (64, 32, (0.4, 1.0)),
@@ -113,7 +113,7 @@ def test_it_makes_no_difference_what_is_cut_at_once(photo: Image.Image, monkeypa
     boxes, transposed = [box[0] for box, _ in cuts], np.concatenate([turned for _, turned in cuts])
     together = flat(images, boxes, transposed, 16)
     for chunk in (1, 16 * 100):
-        monkeypatch.setattr(resample, "CHUNK", chunk)
+        monkeypatch.setattr(batched_crop, "CHUNK", chunk)
         assert (flat(images, boxes, transposed, 16) == together).all()
 
 

@@ -15,7 +15,7 @@ from franca.data.store.pack import PackWriter
 from franca.data.store.prepared import ImageSet, Store
 from franca.data.views.batch import Batch, RawBatch
 from franca.data.views.loader import StepDataset, StepLoader
-from franca.data.views.missing import MissingImages, fetch_or_replace
+from franca.data.views.lost_images import MissingImages, fetch_or_replace
 from franca.errors import FrancaError
 from franca.files import write_json
 from tests.conftest import MakeParams
