@@ -17,7 +17,7 @@ from franca.runtime import configure_torch
 
 
 def franca_crops(setting: Setting) -> Part:
-    cuts = setting.multi_crop.cuts(setting.draws(), setting.side)
+    cuts = setting.multi_crop.specs(setting.draws(), setting.side)
     batch = RawBatch(stack(setting.images(), setting.side), *cuts, setting.masks())
     return setting.split(batch)[0]
 

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from franca.advice import causes
 from franca.data.store.prepared import Store
-from franca.data.views.loader import StepDataset, StepLoader
+from franca.data.views.loader import StepDataset, StepLoader, worker_deaths_as_errors
 from franca.errors import FrancaError, Stopped
 from franca.models import FrancaModel, random_model
 from franca.params import Params
@@ -88,6 +88,7 @@ def train(
     progress = Progress(start, schedules.total, params.pretrain.batch_size, quiet=not ranks.first)
     split = Splitter(params.base, device)
     with (
+        worker_deaths_as_errors(),
         closing(batches),
         checkpoints,
         traced(runtime.profile_steps if ranks.first else 0, folder.path / "trace.json") as profiler,

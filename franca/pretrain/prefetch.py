@@ -13,7 +13,7 @@ class Ahead(Iterator[Batch | RawBatch]):
 
     def __init__(self, loader: StepLoader) -> None:
         self.fault: FrancaError | None = None
-        self._missing, self._batches = loader.missing, loader.batches()
+        self._lost, self._batches = loader.lost, iter(loader)
         self._counted = 0
         self._next = self._take()
 
@@ -41,13 +41,13 @@ class Ahead(Iterator[Batch | RawBatch]):
 
     def count_lost(self, ranks: Ranks) -> None:
         """Count also what other processes could not read: together it may be too much."""
-        new = dict(list(self._missing.lost.items())[self._counted :])
+        new = dict(list(self._lost.reasons.items())[self._counted :])
         try:
             for lost in ranks.gather(new):
-                self._missing.add(lost, tell=False)
+                self._lost.add(lost, warn=False)
         except FrancaError as error:
             self.fault = error
-        self._counted = len(self._missing.lost)
+        self._counted = len(self._lost.reasons)
 
     def raise_fault(self, ranks: Ranks) -> None:
         """In every process, if any of them has a fault."""

@@ -13,7 +13,7 @@ from moto.server import ThreadedMotoServer
 from franca.data.ingest.prepare import prepare
 from franca.data.store import in_place
 from franca.data.store.in_place import BLOCK, GAP
-from franca.data.store.index import SPLITS, Lost
+from franca.data.store.index import SPLITS, LostRecord
 from franca.data.store.prepared import ImageSet, Store
 from franca.errors import FrancaError
 from franca.params import Prepare
@@ -38,7 +38,7 @@ def source(tmp_path: Path, make_shards: Build, place: Place) -> str:
     return place(make_shards(tmp_path / "source"))
 
 
-def read_all(images: ImageSet) -> list[bytes | Lost]:
+def read_all(images: ImageSet) -> list[bytes | LostRecord]:
     return images.read(range(len(images)))
 
 
@@ -82,7 +82,7 @@ def test_what_is_lost_is_told_and_nothing_else_is(
     put(f"{source}/{SHARD}", damaged)
 
     after = read_all(images)
-    lost = {i for i, content in enumerate(after) if isinstance(content, Lost)}
+    lost = {i for i, content in enumerate(after) if isinstance(content, LostRecord)}
     kept = {"gone": 0, "cut": len(within) // 2, "other": len(within) // 2, "longer": len(within)}[damage]
     assert lost == set(within[kept:])
     assert [content for i, content in enumerate(after) if i not in lost] == [
@@ -93,9 +93,9 @@ def test_what_is_lost_is_told_and_nothing_else_is(
         "cut": f"it has {middle + 10} bytes where the index has {len(whole)}",
         "other": "its bytes are not those that were prepared",
     }
-    assert {after[i] for i in lost} == ({Lost(f"{source}/{SHARD}", said[damage])} if damage in said else set())
+    assert {after[i] for i in lost} == ({LostRecord(f"{source}/{SHARD}", said[damage])} if damage in said else set())
     if lost:
-        with pytest.raises(FrancaError, match=rf"^{source}/{SHARD}: {said[damage]}; bring it back, or run `dvc repro"):
+        with pytest.raises(FrancaError, match=rf"^{source}/{SHARD}: {said[damage]}; restore it, or run `dvc repro"):
             list(images)
     put(f"{source}/{SHARD}", whole)
     assert read_all(images) == before
@@ -106,7 +106,7 @@ def test_a_record_that_was_never_where_the_shard_now_ends(source: str, make_stor
     images = make_store(source).images("train")
     put(f"{source}/{SHARD}", bytes(100))
     (lost,) = images.read([int(images.firsts[2]) - 1])
-    assert isinstance(lost, Lost) and lost.reason.startswith("it has 100 bytes where")
+    assert isinstance(lost, LostRecord) and lost.reason.startswith("it has 100 bytes where")
 
 
 def test_a_storage_that_comes_back_is_waited_for(

@@ -1,24 +1,34 @@
-"""Where random crops lie in an image, and cutting them out of one image by Pillow; `resample.py` cuts out of many."""
+"""Draw the boxes of random crops, and crop one image with Pillow; `batched_crop.py` crops a whole batch."""
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 ASPECT = (3 / 4, 4 / 3)
+"""Smallest and largest aspect ratio of a box."""
 TRIES = 10
 BOX_DRAWS = 2 * TRIES + 2
+"""Uniform numbers for each box: areas and aspect ratios of all tries, and the position along x and y."""
 ORIENTATION_DRAWS = 3
+"""Uniform numbers for each orientation."""
 
 Floats = NDArray[np.float64]
 
 
 def random_boxes(uniform: Floats, size: tuple[float, float], scale: Floats) -> Floats:
-    """Boxes (…, 4), left, upper, right, lower in pixels, in an image of `size` (width, height).
+    """Compute boxes of random crops in an image.
 
-    A box's area is a share of the image's, uniform between the two columns of `scale` (…, 2), its aspect ratio is
-    log-uniform. Of ten tries the first that fits is taken, as in Inception's crop; else the largest central box within
-    the aspect limits. `uniform` (22, …) holds the numbers in 0..1 that decide: areas of the tries, their aspects, and
-    place along x and y.
+    The area of a box is a uniform share of the image's area, its aspect ratio is log-uniform. As in Inception's crop
+    (torchvision's RandomResizedCrop), the first of ten tries that fits into the image is used; if none fits, the
+    largest central box within the limits of the aspect ratio.
+
+    Args:
+        uniform: Random numbers in 0..1, (22, …): areas of the tries, their aspect ratios, position along x and y.
+        size: Width and height of the image, in pixels.
+        scale: Smallest and largest area of each box as a share of the image's area, (…, 2).
+
+    Returns:
+        Left, upper, right and lower edge in pixels, float64 (…, 4).
     """
     width, height = size
     areas, aspects, place = np.split(uniform, (TRIES, 2 * TRIES))
@@ -35,10 +45,19 @@ def random_boxes(uniform: Floats, size: tuple[float, float], scale: Floats) -> F
 
 
 def orient(boxes: Floats, uniform: Floats, orientation: str) -> tuple[Floats, NDArray[np.bool_]]:
-    """Boxes (…, 4) with their ends exchanged along the axes on which they are mirrored, and crops (…) to transpose.
+    """Draw the orientation of crops.
 
-    "flip" mirrors along x half of the time; "dihedral" also along y and about the diagonal, so that all eight flips
-    and right-angle turns are equally likely. `uniform` (3, …) holds the numbers in 0..1 that decide.
+    "flip" mirrors half of them along x. "dihedral" also mirrors along y and about the diagonal, so all eight
+    combinations of flips and right-angle turns are equally likely.
+
+    Args:
+        boxes: Edges in pixels, (…, 4).
+        uniform: Random numbers in 0..1, (3, …).
+        orientation: "flip" or "dihedral".
+
+    Returns:
+        boxes: The boxes (…, 4); a mirrored one has its edges along that axis exchanged.
+        transposed: Whether to exchange x and y of each crop, bool (…).
     """
     along_x, along_y, transposed = uniform < 0.5
     if orientation == "flip":
@@ -47,8 +66,18 @@ def orient(boxes: Floats, uniform: Floats, orientation: str) -> tuple[Floats, ND
     return np.where(mirrored, np.roll(boxes, 2, axis=-1), boxes), transposed
 
 
-def cut(image: Image.Image, boxes: Floats, transposed: NDArray[np.bool_], side: int) -> NDArray[np.uint8]:
-    """uint8 crops (crops, 3, side, side), bicubic with antialias; boxes (crops, 4) and `transposed` as of `orient`."""
+def crop_with_pillow(image: Image.Image, boxes: Floats, transposed: NDArray[np.bool_], side: int) -> NDArray[np.uint8]:
+    """Crop and resize an image with Pillow, bicubic with antialiasing.
+
+    Args:
+        image: An RGB image.
+        boxes: Edges in pixels as `orient` returns them, (crops, 4).
+        transposed: Whether to exchange x and y of each crop, bool (crops,).
+        side: Side of the crops, in pixels.
+
+    Returns:
+        uint8 (crops, 3, side, side).
+    """
     crops = np.empty((len(boxes), 3, side, side), dtype=np.uint8)
     for index, (left, upper, right, lower) in enumerate(boxes.tolist()):
         box = (min(left, right), min(upper, lower), max(left, right), max(upper, lower))
