@@ -211,8 +211,7 @@ def test_a_killed_worker_is_reported_with_a_fix(photos: Any, during: str) -> Non
     line = r"^data loading: DataLoader worker \(pid.*(Killed|exited).*runtime.workers"
     with pytest.raises(FrancaError, match=line) as caught, worker_deaths_as_errors():
         os.kill(worker.pid or 0, signal.SIGKILL)
-        if during == "training":
-            time.sleep(10)
+        worker.join() if during == "loading" else time.sleep(10)
         for _ in batches:
             pass
     batches.close()

@@ -209,12 +209,28 @@ class StepLoader:
             FrancaError: More training images are lost than `prepare.max_refused` allows, or a loading process died.
         """
         with worker_deaths_as_errors():
-            for result in self._loader:
+            for result in self._results():
                 if isinstance(result, FrancaError):
                     raise result
                 batch, lost = result
                 self.lost.add(lost)
                 yield batch
+
+    def _results(self) -> Iterator[Any]:
+        """Yield what the loading processes send."""
+        results = iter(self._loader)
+        while True:
+            try:
+                result = next(results)
+            except StopIteration:
+                return
+            except (ConnectionError, EOFError) as error:
+                # Tensors are received over a socket of the worker. If it dies just then, this error comes before torch
+                # notices the death. Errors that a worker itself has sent start with "Caught".
+                if str(error).startswith("Caught"):
+                    raise
+                raise _worker_death("a DataLoader worker closed its connection") from error
+            yield result
 
 
 @contextmanager
@@ -230,10 +246,15 @@ def worker_deaths_as_errors() -> Iterator[None]:
         reason = " ".join(str(error).split())
         if not reason.startswith("DataLoader worker (pid"):
             raise
-        raise FrancaError(
-            f"data loading: {reason}; if the machine ran out of memory, lower runtime.workers, and if a container ran "
-            "out of shared memory, raise its limit (docker run --shm-size); then run again"
-        ) from error
+        raise _worker_death(reason) from error
+
+
+def _worker_death(reason: str) -> FrancaError:
+    """Return the error for a loading process that has died."""
+    return FrancaError(
+        f"data loading: {reason}; if the machine ran out of memory, lower runtime.workers, and if a container ran "
+        "out of shared memory, raise its limit (docker run --shm-size); then run again"
+    )
 
 
 def _make_crops(result: Any) -> Any:
