@@ -48,8 +48,8 @@ def _row(preset: str, side: int, batch_size: int, device: torch.device) -> dict[
     def at_once() -> tuple[Tensor, ...]:
         draws = multi_crop.draw(rng, batch_size, slice(batch_size))
         if side > LARGEST_RAW:
-            return RawBatch(*multi_crop.flat_cuts(images, draws), []).crops(device)[:2]
-        return RawBatch(stack(images, side), *multi_crop.cuts(draws, side), []).crops(device)[:2]
+            return RawBatch(*multi_crop.flat_specs(images, draws), []).crops(device)[:2]
+        return RawBatch(stack(images, side), *multi_crop.specs(draws, side), []).crops(device)[:2]
 
     # The two ways alternate, and the best round of each counts, so that other load slows both equally.
     clock = time.process_time if device.type == "cpu" else time.perf_counter

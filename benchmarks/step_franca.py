@@ -18,7 +18,7 @@ from franca.runtime import configure_torch
 
 def franca_crops(setting: Setting) -> Microbatch:
     """Cut the crops of a batch as the product does."""
-    cuts = setting.multi_crop.cuts(setting.draws(), setting.side)
+    cuts = setting.multi_crop.specs(setting.draws(), setting.side)
     batch = RawBatch(stack(setting.images(), setting.side), *cuts, setting.masks())
     return setting.split(batch)[0]
 

@@ -18,8 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from franca import hub
-from franca.data.ingest.sources import list_ignored
-from franca.data.store.files.names import as_text, printable
+from franca.data.store.files.names import as_text, list_ignored, printable
 from franca.data.store.images.decode import strict_decoding
 from franca.errors import FrancaError, Stopped
 from franca.files import atomic_path, write_bytes

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from franca.data.ingest.members import all_images
+from franca.data.ingest.tar_images import all_images
 from franca.data.ingest.tars import member_name, open_tar
 from franca.data.store.files.folders import (
     FAULTS_OF_FILES,

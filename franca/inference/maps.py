@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from franca import hub
-from franca.data.ingest.sources import printable
+from franca.data.store.files.names import printable
 from franca.data.store.images.decode import strict_decoding
 from franca.drawing import PrincipalColors, save_figure
 from franca.errors import FrancaError

@@ -1,8 +1,8 @@
-"""What the networks save for the backward pass and how many FLOPs they take, counted and not derived.
+"""Count the FLOPs of the networks and the memory that they save for the backward pass.
 
-The networks' own forward pass runs on fake CUDA tensors: shapes, dtypes and storages, but no memory and no GPU. So the
-numbers follow every change of the networks. A network of two blocks says what one of any depth takes, since all
-blocks but the last take the same: half a second for a ViT-g.
+The forward pass of the real networks runs on fake CUDA tensors, which have shapes, dtypes and storages but no memory,
+so no GPU is needed. The counts therefore follow every change of the networks. All blocks except the last take the
+same, so a network of two blocks is enough to count one of any depth; a ViT-g takes half a second.
 """
 
 from collections import Counter
@@ -38,15 +38,15 @@ class Forward(NamedTuple):
     saved: int
     """saved for the backward pass, parameters and low-precision copies of parameters left out"""
     block_saved: int
-    """of these, what blocks save"""
+    """of these, those that blocks save"""
     copies: int
     """copies of parameters that autocast makes and matrix products save"""
     block_copies: int
     """of these, those of blocks' parameters"""
     inputs: int
-    """inputs of all blocks: what activation checkpointing saves in place of `block_saved`"""
+    """inputs of all blocks, which activation checkpointing saves instead of `block_saved`"""
     largest_block: int
-    """most that one block saves in one call"""
+    """largest number of bytes that one block saves in one call"""
 
 
 class Rows(NamedTuple):
@@ -55,10 +55,11 @@ class Rows(NamedTuple):
     classes: int
     """class tokens of global and local crops"""
     patches: int
-    """masked patches: the most that stratified masks can have"""
+    """masked patches: the largest number that stratified masks can have"""
 
 
 def head_rows(params: Params, images: int) -> Rows:
+    """Return the rows of the heads' inputs for `images` images."""
     grid = params.base.image_size // params.base.backbone.patch_size
     masks, crops = params.pretrain.masks, params.pretrain.crops
     group = min(images, params.pretrain.losses.koleo_images)
@@ -67,7 +68,7 @@ def head_rows(params: Params, images: int) -> Rows:
 
 def count_student(params: Params, images: int, bf16: bool) -> Forward:
     """Count the student's forward pass over the global and local crops of `images` images."""
-    # Fake tensors have a real device, which meta tensors have not: autocast acts by it.
+    # Fake tensors have a CUDA device, unlike meta tensors. Autocast depends on the device.
     with FakeTensorMode(allow_non_fake_inputs=True), autocast(bf16):
         return _count(params, images, DEVICE, teacher=False)
 
@@ -84,12 +85,13 @@ def undropped_flops(params: Params, images: int) -> int:
 
 
 def _count(params: Params, images: int, device: str, teacher: bool) -> Forward:
+    """Count a forward pass of the student or the teacher over the crops of `images` images."""
     depth = params.base.backbone.depth
     backbone = params.base.backbone.model_copy(update={"depth": min(depth, 2)})
     base = params.base.model_copy(update={"backbone": backbone})
     side, crops = base.image_size, params.pretrain.crops
     with unset_fake_temporarily(), torch.device("meta"):
-        network = Network(base, params.pretrain)  # its constructor reads values, which fake tensors have not
+        network = Network(base, params.pretrain)  # its constructor reads values, which fake tensors lack
     network.requires_grad_(not teacher).train(not teacher).to_empty(device=device)
     global_crops = torch.empty(2 * images, 3, side, side, device=device)
     masked = torch.empty(head_rows(params, images).patches, dtype=torch.int64, device=device)
@@ -104,14 +106,14 @@ def _count(params: Params, images: int, device: str, teacher: bool) -> Forward:
 
 
 class _Counter:
-    """Counts FLOPs and unique storages that autograd saves, in all and by each block."""
+    """Counts FLOPs and the distinct storages that autograd saves, in total and for each block."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
         self._flops = FlopCounterMode(display=False)
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda x: x)
         self._owned = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
-        # Storages are kept, so that no other one gets the address of one that was counted.
+        # Keep counted storages alive. Otherwise, a later one could get the same address and would not be counted.
         self._seen: dict[int, Any] = {}
         self._whole = Counter[str]()
         self._blocks = {block: Counter[str]() for block in network.backbone.blocks}
@@ -131,6 +133,7 @@ class _Counter:
         self._flops.__exit__(*error)
 
     def _pack(self, x: Tensor) -> Tensor:
+        """Count a tensor that autograd saves, unless its storage was counted or belongs to a parameter."""
         storage = x.untyped_storage()
         if storage._cdata not in self._owned and storage._cdata not in self._seen:
             self._seen[storage._cdata] = storage
@@ -138,6 +141,7 @@ class _Counter:
         return x
 
     def _now(self) -> Counter[str]:
+        """Return the counts so far."""
         return self._whole + Counter(flops=self._flops.get_total_flops())
 
     def _before(self, block: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -150,7 +154,7 @@ class _Counter:
         self._largest_block = max(self._largest_block, took["saved"])
 
     def result(self, depth: int) -> Forward:
-        """Return the counts for a network of `depth` blocks: all but the last take what the first one took."""
+        """Return the counts for a network of `depth` blocks, of which all but the last take the same as the first."""
         first, *others = self._blocks
         added = Counter({name: count * (depth - 1 - len(others)) for name, count in self._blocks[first].items()})
         blocks = sum(self._blocks.values(), added)
@@ -171,7 +175,7 @@ class _Counter:
 
 
 def _is_copied_parameter(x: Tensor) -> bool:
-    """Whether `x` is a parameter in another dtype: views and a cast are all that lies between them."""
+    """Return whether `x` was made from a parameter by views and a cast only."""
     node = x.grad_fn
     while node is not None and node.name() in ("TBackward0", "ViewBackward0", "ToCopyBackward0"):
         node = node.next_functions[0][0]
@@ -179,6 +183,8 @@ def _is_copied_parameter(x: Tensor) -> bool:
 
 
 class _FlashAttention(TorchFunctionMode):
+    """Replaces `scaled_dot_product_attention` by the flash attention kernel."""
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not F.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
@@ -187,16 +193,16 @@ class _FlashAttention(TorchFunctionMode):
 
 
 def fused_attention() -> TorchFunctionMode:
-    """Have attention on fake tensors run as flash attention, which torch chooses by the real GPU.
+    """Make attention on fake tensors use flash attention; torch would choose the kernel by the GPU of this machine.
 
-    The memory-efficient kernel, which a GPU takes for float32, saves the same tensors.
+    The memory-efficient kernel, which a GPU uses for float32, saves the same tensors.
     """
     return _FlashAttention()
 
 
 @contextmanager
 def autocast(bf16: bool) -> Iterator[None]:
-    """As `torch.autocast("cuda", torch.bfloat16)`, which switches itself off if there is no GPU."""
+    """Act as `torch.autocast("cuda", torch.bfloat16)`, which disables itself if there is no GPU."""
     before = torch.is_autocast_enabled(DEVICE), torch.get_autocast_dtype(DEVICE)
     torch.set_autocast_enabled(DEVICE, bf16)
     torch.set_autocast_dtype(DEVICE, torch.bfloat16)

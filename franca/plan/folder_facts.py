@@ -1,4 +1,4 @@
-"""What a folder of images holds, judged by a sample: number, sizes, channel statistics."""
+"""Estimate number, sizes and channel statistics of the images of a source from a sample."""
 
 import time
 from collections import Counter
@@ -9,59 +9,61 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from franca.data.ingest.sources import Source
+from franca.data.ingest.sources.source import Source
 from franca.data.store.images.decode import decode, strict_decoding
 from franca.data.store.index import SplitName
 from franca.errors import FrancaError
 
 SAMPLES = 256
+"""Number of images in the sample."""
 
 
 class FolderFacts(NamedTuple):
-    """Facts of a source of images; everything but `image_count` is measured on a sample."""
+    """Facts about a source of images; all except `image_count` are measured on a sample."""
 
     image_count: int
-    """images; estimated from the number of bytes if they are in tars"""
+    """number of images; estimated from the number of bytes if they are in tars"""
     splits: frozenset[SplitName]
-    """splits that have a folder of their own"""
+    """splits that have their own folder"""
     train_share: float
-    """share of the images that are in no folder for val or test"""
+    """share of the images that are not in a folder for val or test"""
     short_side: int
     """median of the shorter side, in pixels"""
     mean: list[float]
-    """of each channel, of values in 0..1"""
+    """mean of R, G and B, scaled to 0..1"""
     std: list[float]
-    """of each channel, of values in 0..1"""
+    """standard deviation of R, G and B, scaled to 0..1"""
     decode_seconds: float
-    """time to decode one image"""
+    """time to read and decode one image, in seconds"""
     samples: list[Image.Image]
     """8-bit RGB images, spread over the source"""
 
 
-def look_at(source: Source) -> FolderFacts:
+def measure_folder(source: Source) -> FolderFacts:
     """Decode a sample of a source's images and measure it.
 
     Raises:
-        FrancaError: no image of the sample can be decoded.
+        FrancaError: No image of the sample can be decoded.
     """
     images: list[Image.Image] = []
     splits: Counter[SplitName | None] = Counter()
-    sums, pixels, size = np.zeros((2, 3)), 0, 0  # size: bytes in a tar, each file has a header and fills whole blocks
+    sums, pixels, size = np.zeros((2, 3)), 0, 0
     start = time.perf_counter()
     with strict_decoding():
-        for sample in source.spread(SAMPLES):
+        for sample in source.subset(SAMPLES):
+            # Length in a tar, where each file has a header and is padded to whole blocks.
             size += BLOCKSIZE + -(-len(sample.content) // BLOCKSIZE) * BLOCKSIZE
             if sample.problem:
                 continue
             try:
                 images.append(decode(sample.content))
-            except Exception:  # whatever Pillow raises on bad bytes: prepare reports unreadable images one by one
+            except Exception:  # Pillow raises many types on bad bytes; `prepare` will report unreadable images
                 continue
             splits[sample.split] += 1
     seconds = time.perf_counter() - start
     if not images:
         raise FrancaError(
-            f"{source.folder}: no image of a sample of {SAMPLES} can be read; run `franca prepare` to see why"
+            f"{source.title}: no image of a sample of {SAMPLES} can be read; run `franca prepare` to see why"
         )
     for image in images:
         values = np.asarray(image, dtype=np.float64).reshape(-1, 3) / 255
@@ -75,7 +77,7 @@ def look_at(source: Source) -> FolderFacts:
         train_share=(splits[None] + splits["train"]) / len(images),
         short_side=round(median(min(image.size) for image in images)),
         mean=[round(float(x), 3) for x in mean],
-        # A constant channel has no spread to divide by.
+        # Not 0 for a constant channel: the model divides by it.
         std=[max(round(float(x), 3), 0.01) for x in std],
         decode_seconds=seconds / len(images),
         samples=images,

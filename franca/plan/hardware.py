@@ -1,4 +1,4 @@
-"""GPUs: memory and peak rate of the one at hand, or of the one that a plan assumes."""
+"""Memory and peak rate of the GPU of this machine, or of the one that a plan assumes."""
 
 import re
 from typing import NamedTuple
@@ -18,11 +18,11 @@ PEAKS = {
 }
 """Dense bfloat16 TFLOPS of NVIDIA's data sheets, float32 accumulation, by a pattern of `torch.cuda.get_device_name`.
 
-The first match wins. Where a data sheet states the rate with sparsity, this is half of it.
+The first match is used. If a data sheet states the rate with sparsity, this is half of it.
 """
 
 
-class Card(NamedTuple):
+class Gpu(NamedTuple):
     """A GPU: its name, memory in bytes and dense bfloat16 peak in TFLOPS (None if unknown)."""
 
     name: str
@@ -30,18 +30,18 @@ class Card(NamedTuple):
     tflops: float | None
 
 
-ASSUMED = Card("an H100 of 80 GB, assumed", int(79.1 * GIB), PEAKS["H100"])
-"""`total_memory` of an H100 is less than the 80 GB of its name."""
+ASSUMED = Gpu("an H100 of 80 GB, assumed", int(79.1 * GIB), PEAKS["H100"])
+"""The memory is what `total_memory` reports, which is less than 80 GB."""
 
 
 def peak_tflops(name: str) -> float | None:
-    """Return the dense bfloat16 peak of a GPU by the name that torch gives it, or None if it is not in the table."""
+    """Return the dense bfloat16 peak in TFLOPS by the name that torch reports for a GPU, or None if it is unknown."""
     return next((peak for pattern, peak in PEAKS.items() if re.search(pattern, name)), None)
 
 
-def card_at_hand() -> Card | None:
+def current_gpu() -> Gpu | None:
     """Return the current GPU, or None if there is none."""
     if not torch.cuda.is_available():
         return None
     about = torch.cuda.get_device_properties(torch.cuda.current_device())
-    return Card(about.name, about.total_memory, peak_tflops(about.name))
+    return Gpu(about.name, about.total_memory, peak_tflops(about.name))

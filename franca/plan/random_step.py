@@ -1,4 +1,4 @@
-"""A training step on networks and crops that are random: what is timed or checked without prepared images."""
+"""A training step on random weights and random crops, for timing and checks that need no prepared images."""
 
 import numpy as np
 import torch
@@ -27,10 +27,10 @@ def random_microbatch(params: Params, step: int, device: torch.device, images: i
     """Return random normalized crops with the masks of `step`; the number of masked patches varies.
 
     Args:
-        params: sizes of the crops and the kind of masks.
-        step: seed of crops and masks.
-        device: where the crops go; they are drawn on the CPU, so they are the same on every device.
-        images: number of images, whole KoLeo groups; None for a whole batch.
+        params: Sizes of the crops and kind of masks.
+        step: Seed of crops and masks.
+        device: Device of the result. Crops are drawn on the CPU, so they are the same for every device.
+        images: Number of images, a multiple of `losses.koleo_images`; None for a whole batch.
     """
     base, pretrain = params.base, params.pretrain
     images, grid = images or pretrain.batch_size, base.image_size // base.backbone.patch_size

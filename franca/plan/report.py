@@ -1,4 +1,4 @@
-"""The `franca plan` command, and the same estimate at the start of a run on GPUs."""
+"""The `franca plan` command, and the same check at the start of a run on GPUs."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from franca.errors import FrancaError
 from franca.params import Params
 from franca.paths import PREPARED
 from franca.plan.estimate import ASSIGNMENT, EFFICIENCY, Plan, make_plan
-from franca.plan.hardware import ASSUMED, GIB, Card, card_at_hand
+from franca.plan.hardware import ASSUMED, GIB, Gpu, current_gpu
 from franca.pretrain.parallel import Ranks
 
 
@@ -16,42 +16,49 @@ def run(params: Params, *, gpus: int | None, memory: float | None, tflops: float
     """Print the plan of the run that `params` describe.
 
     Args:
-        params: the run.
-        gpus: GPUs of all nodes, None for `runtime.processes`.
-        memory: of each GPU in GiB, None for that of the GPU at hand or the assumed one.
-        tflops: dense bfloat16 peak of each GPU, None for that of the GPU at hand or the assumed one. Without it, the
-            speed is unknown for a GPU of other memory.
+        params: The run.
+        gpus: Number of GPUs of all nodes; None for `runtime.processes`.
+        memory: Memory of each GPU in GiB; None for that of this machine's GPU, or of the assumed one.
+        tflops: Dense bfloat16 peak of each GPU; None for that of this machine's GPU, or of the assumed one. If only
+            `memory` is given, the speed is unknown.
 
     Raises:
-        FrancaError: nothing is trained, an argument is out of range, the batch cannot be shared by so many processes,
-            or the run does not fit.
+        FrancaError: Nothing is trained, an argument is out of range, the batch cannot be divided among so many
+            processes, or the run does not fit.
     """
     if not params.pretrain.epochs:
         raise FrancaError("pretrain.epochs: 0 trains nothing; set the epochs of the run to plan it")
     for name, value in (("number of GPUs", gpus), ("GPU memory", memory), ("TFLOPS", tflops)):
         if value is not None and not 0 < value < float("inf"):
             raise FrancaError(f"{name}: {value:g} is not above 0 and finite; give another number")
-    card = card_at_hand() or ASSUMED
+    gpu = current_gpu() or ASSUMED
     if memory is not None:
-        card = Card(f"a GPU of {memory:g} GiB", int(memory * GIB), None)
+        gpu = Gpu(f"a GPU of {memory:g} GiB", int(memory * GIB), None)
     if tflops is not None:
-        card = card._replace(tflops=tflops)
+        gpu = gpu._replace(tflops=tflops)
     images = len(Store(PREPARED).images("train")) if (PREPARED / "manifest.json").is_file() else None
     bf16 = params.pretrain.precision != "fp32"
-    plan = make_plan(params, gpus or params.runtime.processes, params.runtime.processes, card, bf16, images)
+    plan = make_plan(params, gpus or params.runtime.processes, params.runtime.processes, gpu, bf16, images)
     print("\n".join(lines(params, plan)))
     refuse_too_large(params, plan)
 
 
 def check_memory(params: Params, ranks: Ranks, precision: str, images: int, say: Callable[[str], object]) -> None:
-    """Say the plan of a run that starts on this machine's GPU; every rank computes it, the first one says it.
+    """Check that a run that starts on this machine's GPU fits into memory; every rank does so, the first one reports.
+
+    Args:
+        params: The run.
+        ranks: The processes.
+        precision: "bf16" or "fp32".
+        images: Number of training images.
+        say: Called with the text of the plan on the first rank.
 
     Raises:
-        FrancaError: the run does not fit.
+        FrancaError: The run does not fit.
     """
     per_node = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.count))
-    card = card_at_hand() or ASSUMED
-    plan = make_plan(params, ranks.count, per_node, card, precision == "bf16", images)
+    gpu = current_gpu() or ASSUMED
+    plan = make_plan(params, ranks.count, per_node, gpu, precision == "bf16", images)
     if ranks.first:
         say("\n".join(lines(params, plan)))
     refuse_too_large(params, plan)
@@ -65,13 +72,15 @@ def lines(params: Params, plan: Plan) -> Iterator[str]:
         f" {params.base.image_size} px, {plan.parameters / 1e6:,.0f} M weights with heads"
     )
     gpus = "1 GPU" if plan.gpus == 1 else f"{plan.gpus} GPUs, {params.runtime.parallel}"
-    yield f"{gpus} ({plan.card.name}); batch {pretrain.batch_size:,}"
-    cut = "at once" if plan.parts == 1 else f"in {plan.parts} parts of {plan.images // plan.parts}"
-    yield f"Images a GPU a step: {plan.images}, {cut}"
+    yield f"{gpus} ({plan.gpu.name}); batch {pretrain.batch_size:,}"
+    split = (
+        "at once" if plan.microbatches == 1 else f"in {plan.microbatches} parts of {plan.images // plan.microbatches}"
+    )
+    yield f"Images a GPU a step: {plan.images}, {split}"
     yield "Memory of a GPU, GiB:"
     for name, part in plan.memory.items():
         yield f"  {name:38}{part / GIB:7.1f}"
-    yield f"  {'total':38}{plan.needed / GIB:7.1f} of {plan.card.memory / GIB:.1f}"
+    yield f"  {'total':38}{plan.needed / GIB:7.1f} of {plan.gpu.memory / GIB:.1f}"
     yield from _speed(params, plan)
     copies = params.runtime.keep_checkpoints + 1
     size = plan.checkpoint / GIB
@@ -79,6 +88,7 @@ def lines(params: Params, plan: Plan) -> Iterator[str]:
 
 
 def _speed(params: Params, plan: Plan) -> Iterator[str]:
+    """Yield the lines about FLOPs, speed and length."""
     executed, paper = (flops / plan.images / 1e12 for flops in (plan.flops, plan.paper_flops))
     yield (
         f"TFLOPs an image: {executed:.2f} executed,"
@@ -92,7 +102,7 @@ def _speed(params: Params, plan: Plan) -> Iterator[str]:
         yield (
             f"Speed: {plan.images / seconds:,.0f} images/s a GPU, {plan.gpus * plan.images / seconds:,.0f} in all,"
             f" {seconds:.3g} s a step, assuming an MFU of {EFFICIENCY:.0%} executed"
-            f" ({EFFICIENCY * plan.paper_flops / plan.flops:.0%} as papers count) of {plan.card.tflops:g} TFLOPS"
+            f" ({EFFICIENCY * plan.paper_flops / plan.flops:.0%} as papers count) of {plan.gpu.tflops:g} TFLOPS"
         )
     epochs = params.pretrain.epochs
     if plan.steps is None:
@@ -105,13 +115,13 @@ def _speed(params: Params, plan: Plan) -> Iterator[str]:
 
 
 def refuse_too_large(params: Params, plan: Plan) -> None:
-    """Raise FrancaError if a plan needs more memory than the card has; names the settings that would help."""
-    if plan.needed <= plan.card.memory:
+    """Raise FrancaError, with the settings that would help, if a plan needs more memory than the GPU has."""
+    if plan.needed <= plan.gpu.memory:
         return
     koleo_images, runtime = params.pretrain.losses.koleo_images, params.runtime
     helps = []
-    if ASSIGNMENT not in plan.memory:  # else the peak is before there are activations
-        if plan.images // plan.parts > koleo_images:
+    if ASSIGNMENT not in plan.memory:  # otherwise the peak is before there are activations
+        if plan.images // plan.microbatches > koleo_images:
             helps.append(f"a smaller runtime.microbatch (at least {koleo_images})")
         if not runtime.activation_checkpointing:
             helps.append("runtime.activation_checkpointing: true")
@@ -122,6 +132,6 @@ def refuse_too_large(params: Params, plan: Plan) -> None:
     if not helps:
         helps.append("a smaller model, fewer pretrain.heads.prototypes or a GPU with more memory")
     raise FrancaError(
-        f"runtime: a step needs {plan.needed / GIB:.1f} GiB of memory on each GPU (computed), {plan.card.name} has"
-        f" {plan.card.memory / GIB:.1f}; use {', '.join(helps[:-1])}{' or ' if helps[1:] else ''}{helps[-1]}"
+        f"runtime: a step needs {plan.needed / GIB:.1f} GiB of memory on each GPU (computed), {plan.gpu.name} has"
+        f" {plan.gpu.memory / GIB:.1f}; use {', '.join(helps[:-1])}{' or ' if helps[1:] else ''}{helps[-1]}"
     )

@@ -7,17 +7,17 @@ from typing import Any
 import torch
 
 from franca import presets
-from franca.data.ingest.sources import Source
+from franca.data.ingest.sources.open_source import open_source
 from franca.errors import FrancaError
 from franca.params import Params, parse_params
 from franca.plan.estimate import make_plan
-from franca.plan.folder_facts import FolderFacts, look_at
-from franca.plan.hardware import card_at_hand
+from franca.plan.folder_facts import FolderFacts, measure_folder
+from franca.plan.hardware import current_gpu
 from franca.plan.report import refuse_too_large
 from franca.plan.timing import images_per_second
 
 MIN_STEPS = 100
-"""A shorter run hardly leaves the warm-up."""
+"""Fewest steps of a run. A shorter one would consist mostly of the warm-up."""
 MIN_GRID = 4
 """Fewest patches along a side of a global crop."""
 
@@ -28,22 +28,24 @@ def run(folder: str, kind: str, masks: str | None, minutes: float, path: Path) -
     Args:
         folder: Folder or URL of images: the new `prepare.source`.
         kind: A key of `presets.KINDS`.
-        masks: The new `prepare.dense_source`.
+        masks: Folder of images with masks, or None: the new `prepare.dense_source`.
         minutes: Time for pretraining on this machine, in minutes.
         path: The params.yaml to write; an existing file is replaced.
 
     Raises:
-        FrancaError: The folder holds no readable images or too few of them, the time is too short, or the preset
-            does not fit into the memory of the GPU.
+        FrancaError: The folder has no readable images or too few of them, the time is too short, or the preset does
+            not fit into the memory of the GPU.
     """
     if not 0 < minutes < float("inf"):
-        raise FrancaError(f"--minutes {minutes:g}: not a length of time; give a number above 0")
-    facts = look_at(Source(folder, "FOLDER"))
+        raise FrancaError(
+            f"--minutes {minutes:g}: must be a finite number above 0; give the time for pretraining in minutes"
+        )
+    facts = measure_folder(open_source(folder, "FOLDER"))
     preset = f"{kind}-{'1gpu' if torch.cuda.is_available() else 'cpu'}"
     params = adapt(presets.values(preset), folder, masks, facts)
-    if card := card_at_hand():
+    if gpu := current_gpu():
         bf16 = params.pretrain.precision != "fp32"
-        refuse_too_large(params, make_plan(params, 1, 1, card, bf16, training_images(params, facts)))
+        refuse_too_large(params, make_plan(params, 1, 1, gpu, bf16, training_images(params, facts)))
     rate = images_per_second(params, facts.samples, facts.decode_seconds)
     params = set_length(params, facts, rate, minutes)
     found = f"about {facts.image_count:,} images, short side {facts.short_side} px"
@@ -54,14 +56,20 @@ def run(folder: str, kind: str, masks: str | None, minutes: float, path: Path) -
 
 
 def adapt(values: dict[str, Any], folder: str, masks: str | None, facts: FolderFacts) -> Params:
-    """Return a preset's values with sources, channel statistics and image size of a folder.
+    """Adapt a preset to a folder: sources, channel statistics and image size.
+
+    Args:
+        values: Values of the preset; changed in place.
+        folder: The new `prepare.source`.
+        masks: The new `prepare.dense_source`.
+        facts: The facts of the folder.
 
     Raises:
-        FrancaError: The folder holds fewer images than a batch.
+        FrancaError: The folder has fewer images than a batch.
     """
     values["prepare"] |= {"source": folder, "dense_source": masks}
     values["base"] |= {"mean": facts.mean, "std": facts.std}
-    values["pretrain"] |= {"epoch_length": None}  # an epoch of the paper's length says nothing about this folder
+    values["pretrain"] |= {"epoch_length": None}  # the preset's length is that of the paper's data set
     if masks is None:
         values["pretrain"] |= {"dense_share": 0.0}
     patch, size = values["base"]["backbone"]["patch_size"], values["base"]["image_size"]
@@ -80,9 +88,15 @@ def adapt(values: dict[str, Any], folder: str, masks: str | None, facts: FolderF
 
 
 def set_length(params: Params, facts: FolderFacts, rate: float, minutes: float) -> Params:
-    """Return the parameters with the epochs that fit into `minutes` at `rate` images a second.
+    """Return the parameters with the number of epochs that fit into the time.
 
     Warm-ups and the interval of the online k-NN keep their share of the run.
+
+    Args:
+        params: The run.
+        facts: The facts of the folder.
+        rate: Training speed, in images a second.
+        minutes: Time for pretraining, in minutes.
 
     Raises:
         FrancaError: The time is too short.
@@ -110,7 +124,7 @@ def set_length(params: Params, facts: FolderFacts, rate: float, minutes: float) 
 
 
 def training_images(params: Params, facts: FolderFacts) -> int:
-    """Return about how many images are left to train on after val and test are drawn."""
+    """Return the approximate number of training images, after val and test are drawn."""
     drawn = {"val": params.prepare.val_fraction, "test": params.prepare.test_fraction}
     held_out = sum(share for split, share in drawn.items() if split not in facts.splits)
     return round(facts.image_count * facts.train_share * (1 - held_out))

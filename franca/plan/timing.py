@@ -1,4 +1,4 @@
-"""Measured training speed on this machine, without prepared images."""
+"""Measure the training speed of this machine, without prepared images."""
 
 import os
 import time
@@ -19,10 +19,10 @@ WARM_UP_STEPS, TIMED_STEPS = 2, 5
 
 
 def images_per_second(params: Params, samples: list[Image.Image], decode_seconds: float) -> float:
-    """Measure how many images a second this machine trains on, in one process.
+    """Measure the training speed of one process, in images a second.
 
-    A few steps are timed on random crops, and the cropping of `samples` by Pillow. Loading runs beside the training in
-    `runtime.workers` processes, or in as many as there are cores left, so the slower of the two sets the speed.
+    A few steps on random crops are timed, and so is cropping `samples` with Pillow. Images are loaded in parallel to
+    training by `runtime.workers` processes, or by as many as there are free cores, so the slower of the two counts.
 
     Args:
         params: The run.

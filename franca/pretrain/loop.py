@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from franca.advice import causes
 from franca.data.store.prepared import Store
-from franca.data.views.loader import StepDataset, StepLoader
+from franca.data.views.loader import StepDataset, StepLoader, worker_deaths_as_errors
 from franca.errors import FrancaError, Stopped
 from franca.models import FrancaModel, random_model
 from franca.params import Params
@@ -127,6 +127,7 @@ class Trainer:
         self.progress = TrainingProgress(start, total, self.params.pretrain.batch_size, quiet=not ranks.first)
         profile_steps = runtime.profile_steps if ranks.first else 0
         with (
+            worker_deaths_as_errors(),
             closing(batches),
             self.checkpoints,
             traced(profile_steps, self.folder.path / "trace.json") as profiler,

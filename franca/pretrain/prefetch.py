@@ -14,7 +14,7 @@ class Prefetch(Iterator[Batch | RawBatch]):
     def __init__(self, loader: StepLoader) -> None:
         self.fault: FrancaError | None = None
         """The error that prevents this process from continuing after the current batch, if there is one."""
-        self._missing, self._batches = loader.missing, loader.batches()
+        self._lost, self._batches = loader.lost, iter(loader)
         self._counted = 0
         self._next = self._fetch()
 
@@ -42,13 +42,13 @@ class Prefetch(Iterator[Batch | RawBatch]):
 
     def count_lost(self, ranks: Ranks) -> None:
         """Exchange which images could not be read; sets `fault` if they are too many in all processes together."""
-        new = dict(list(self._missing.lost.items())[self._counted :])
+        new = dict(list(self._lost.reasons.items())[self._counted :])
         try:
             for lost in ranks.gather(new):
-                self._missing.add(lost, tell=False)
+                self._lost.add(lost, warn=False)
         except FrancaError as error:
             self.fault = error
-        self._counted = len(self._missing.lost)
+        self._counted = len(self._lost.reasons)
 
     def raise_fault(self, ranks: Ranks) -> None:
         """Raise FrancaError in all processes if any of them has a fault."""

@@ -1,4 +1,4 @@
-"""The prepare stage: the images that `params.prepare` names in, `prepared/` out."""
+"""The prepare stage: read the sources that `params.prepare` names and write `prepared/`."""
 
 import errno
 import os
@@ -6,8 +6,7 @@ import shutil
 
 from franca.data.ingest.manifest import headline
 from franca.data.ingest.prepare import prepare
-from franca.data.ingest.sources import list_ignored
-from franca.data.store.files.names import printable
+from franca.data.store.files.names import list_ignored, printable
 from franca.errors import FrancaError
 from franca.files import recover_folder, replace_folder, write_json
 from franca.params import Params
@@ -16,9 +15,13 @@ from franca.process import listen_for_stop
 
 
 def run(params: Params) -> None:
-    """Fill `prepared/` from the sources that `params.prepare` names; on any fault it stays as it was."""
+    """Replace `prepared/` by a store of the sources that `params.prepare` names; on any error it stays unchanged.
+
+    Raises:
+        FrancaError: A source is invalid, the stage was stopped (`Stopped`), or a disk failed.
+    """
     stop = listen_for_stop()
-    # It may be a link to a larger disk, and only a folder on the same disk can take the place of another.
+    # `prepared` may be a link to a larger disk. A folder can only be replaced by another one on the same disk.
     prepared = PREPARED.resolve() if PREPARED.is_symlink() else PREPARED
     partial = prepared.with_name(f"{prepared.name}.partial")
     try:
@@ -29,23 +32,23 @@ def run(params: Params) -> None:
         metrics = {name: headline(part) for name, part in (("images", manifest), ("dense", manifest["dense"])) if part}
         write_json(RESULTS / "prepare/metrics.json", metrics)
     except OSError as error:
-        raise FrancaError(_fault(error)) from None
+        raise FrancaError(_describe(error)) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     for part in (manifest, manifest["dense"]):
         if part and part["source"]["ignored"]:
-            print(f"{printable(part['source']['path'])}: left alone {list_ignored(part['source']['ignored'])}")
+            print(f"{printable(part['source']['path'])}: ignored {list_ignored(part['source']['ignored'])}")
     for name, numbers in metrics.items():
         print(f"{name}: " + ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in numbers.items()))
 
 
-def _fault(error: OSError) -> str:
-    """One line for a fault of the file system."""
+def _describe(error: OSError) -> str:
+    """Return an error of the file system in one line, with the fix."""
     where = printable(os.fsdecode(error.filename or PREPARED))
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-            return f"{where}: {error.strerror}; make room and run the stage again"
+            return f"{where}: {error.strerror}; free disk space and run the stage again"
         case errno.EACCES | errno.EPERM:
             return f"{where}: permission denied; make it readable (chmod u+r), its folder too (chmod u+rx)"
         case _:
-            return f"{where}: {error.strerror or error}"
+            return f"{where}: {error.strerror or error}; check the disk and run the stage again"

@@ -26,7 +26,7 @@ CROPS = Crops(global_scale=(0.4, 1.0), local_count=4, local_size=16, local_scale
 def make_raw(batch_size: int = 6) -> RawBatch:
     multi_crop, rng = MultiCrop(32, CROPS, AUGMENT), np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (batch_size, 48, 48, 3), dtype=np.uint8))
-    cuts = multi_crop.cuts(multi_crop.draw(rng, batch_size, slice(batch_size)), 48)
+    cuts = multi_crop.specs(multi_crop.draw(rng, batch_size, slice(batch_size)), 48)
     masks = torch.from_numpy(rng.random((2 * batch_size, 16)) < 0.3)
     return RawBatch(images, *cuts, part_masks(masks, 2))
 
@@ -37,14 +37,14 @@ def make_flat(batch_size: int = 6) -> RawBatch:
     for width in range(40, 40 + batch_size):
         pixels = Image.fromarray(rng.integers(0, 256, (48, width, 3), dtype=np.uint8))
         images.append((pixels, (0.0, 0.0, float(width), 48.0)))
-    cuts = multi_crop.flat_cuts(images, multi_crop.draw(rng, batch_size, slice(batch_size)))
+    cuts = multi_crop.flat_specs(images, multi_crop.draw(rng, batch_size, slice(batch_size)))
     return RawBatch(*cuts, part_masks(torch.from_numpy(rng.random((2 * batch_size, 16)) < 0.3), 2))
 
 
 @pytest.fixture(params=["raw", "flat", "cut"])
 def batch(request: pytest.FixtureRequest) -> Batch | RawBatch:
     if request.param == "cut":
-        return make_raw().cut()
+        return make_raw().make_crops()
     return make_flat() if request.param == "flat" else make_raw()
 
 
@@ -59,7 +59,7 @@ def test_crops(batch: Batch | RawBatch) -> None:
 @pytest.mark.parametrize("make", [make_raw, make_flat])
 def test_cut_here_or_on_the_device_is_the_same(make: Callable[[], RawBatch]) -> None:
     device = torch.device("cpu")
-    now, later = tree_leaves(make().cut().crops(device)), tree_leaves(make().crops(device))
+    now, later = tree_leaves(make().make_crops().crops(device)), tree_leaves(make().crops(device))
     assert len(now) == len(later) == 8 and all(map(torch.equal, now, later))
 
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from benchmarks.decoding.writers import png
-from franca.data.ingest.dense import DenseSource
 from franca.data.ingest.prepare import prepare
+from franca.data.ingest.sources.dense import DenseSource
 from franca.data.store.prepared import SPLITS, Store
 from franca.errors import FrancaError
 from franca.files import read_json
@@ -215,6 +215,11 @@ def test_a_dense_set_must_be_local(tmp_path: Path, source: Path, make_params: Ma
     params = make_params(source).model_copy(update={"dense_source": "s3://bucket/dense"})
     with pytest.raises(FrancaError, match=r"prepare.dense_source: s3://bucket/dense is a URL; copy it into a local"):
         prepare(params, tmp_path / "prepared")
+
+
+def test_classes_with_a_byte_order_mark(tmp_path: Path, make_tree: Callable[..., Path]) -> None:
+    make_tree(tmp_path, {"classes.json": b"\xef\xbb\xbf" + CLASSES})
+    assert DenseSource(tmp_path, "").classes.classes == ["land", "sea"]
 
 
 def test_a_part_without_images(tmp_path: Path, make_tree: Callable[..., Path]) -> None:

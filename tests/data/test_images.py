@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from franca.data.store.images.decode import decode, examine
+from franca.data.ingest.image_facts import measure
+from franca.data.store.images.decode import decode
 
 
 def encode(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:
@@ -64,7 +65,7 @@ def test_exif_orientation_is_applied() -> None:
     exif[0x0112] = 6
     content = encode(image, "JPEG", exif=exif)
     assert decode(content).size == (20, 40)
-    facts = examine(content)
+    facts = measure(content)
     assert (facts.height, facts.width) == (40, 20)
 
 
@@ -95,11 +96,11 @@ def test_formats_that_start_other_programs_are_no_images() -> None:
 
 def test_sums_of_an_image() -> None:
     content = encode(Image.new("RGB", (6, 5), (3, 100, 255)))
-    assert examine(content).sums.tolist() == [[90, 3000, 7650], [270, 300_000, 1_950_750]]
+    assert measure(content).sums.tolist() == [[90, 3000, 7650], [270, 300_000, 1_950_750]]
 
 
 def bits_apart(one: bytes, other: bytes) -> int:
-    return (examine(one).perceptual_hash ^ examine(other).perceptual_hash).bit_count()
+    return (measure(one).perceptual_hash ^ measure(other).perceptual_hash).bit_count()
 
 
 def test_hash_of_a_copy_is_near_and_of_another_picture_far(picture: Callable[..., bytes]) -> None:
@@ -113,14 +114,14 @@ def test_hash_tells_flat_pictures_apart() -> None:
     """Water: all of one color but for a noise of less than a gray level after averaging."""
     rng = np.random.default_rng(0)
     noise = rng.integers(-2, 3, (50, 64, 64, 3))
-    hashes = [examine(encode(Image.fromarray((n + 90).astype(np.uint8)))).perceptual_hash for n in noise]
+    hashes = [measure(encode(Image.fromarray((n + 90).astype(np.uint8)))).perceptual_hash for n in noise]
     apart = [(one ^ other).bit_count() for i, one in enumerate(hashes) for other in hashes[:i]]
     assert min(apart) > 2
 
 
 def test_hash_of_constant_pictures_tells_colors_and_sizes_do_not_matter() -> None:
     colors = ("black", "white", "gray", "red", "blue", "green", "yellow")
-    hashes = {color: examine(encode(Image.new("RGB", (64, 64), color))).perceptual_hash for color in colors}
+    hashes = {color: measure(encode(Image.new("RGB", (64, 64), color))).perceptual_hash for color in colors}
     assert len(set(hashes.values())) == len(colors)
     for size in ((1, 1), (3, 500), (333, 217)):
-        assert examine(encode(Image.new("RGB", size, "red"))).perceptual_hash == hashes["red"]
+        assert measure(encode(Image.new("RGB", size, "red"))).perceptual_hash == hashes["red"]

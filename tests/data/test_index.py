@@ -98,7 +98,7 @@ OPEN = """
 import sys
 from pathlib import Path
 import numpy as np
-from franca.data.views.shuffle import Order
+from franca.data.views.shuffle import ShuffledOrder
 from franca.data.store.prepared import Store
 
 def held():
@@ -107,7 +107,7 @@ def held():
 for folder in sys.argv[1:]:
     before = held()
     images = Store(Path(folder)).images("train")
-    order = Order(0, images.firsts, 16384)
+    order = ShuffledOrder(0, images.firsts, 16384)
     indices = [order[np.arange(step, step + 32)] for step in range(0, 10**7, 10**6)]
     assert images.labels[:900].max() > 900
     print(len(images), held() - before)

@@ -1,8 +1,11 @@
 import io
+import multiprocessing
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,8 @@ from franca.data.store.pack import PackWriter
 from franca.data.store.prepared import ImageSet, Store
 from franca.data.views import loader
 from franca.data.views.batch import Batch, PartMasks, RawBatch, Views
-from franca.data.views.loader import LARGEST_RAW, StepDataset, StepLoader
+from franca.data.views.loader import LARGEST_RAW, StepDataset, StepLoader, worker_deaths_as_errors
+from franca.errors import FrancaError
 from franca.files import write_json
 from tests.conftest import MakeParams, MakeStore
 
@@ -92,7 +96,7 @@ def test_no_local_crops(dataset: Any) -> None:
 
 
 def test_crops_of_an_image_lie_a_batch_apart(dataset: Any) -> None:
-    batch = dataset(**{"pretrain.crops.local_count": 3})[0].cut()
+    batch = dataset(**{"pretrain.crops.local_count": 3})[0].make_crops()
     first, second = np.array(levels(batch.global_views)).reshape(2, 4)
     assert (first == second).all() and len(set(first)) == 4
     assert (np.array(levels(batch.local_views)).reshape(3, 4) == first).all()
@@ -101,7 +105,9 @@ def test_crops_of_an_image_lie_a_batch_apart(dataset: Any) -> None:
 @pytest.mark.parametrize("batch_size", [4, 5])
 def test_every_image_comes_once_an_epoch(dataset: Any, batch_size: int) -> None:
     data = dataset(**{"pretrain.batch_size": batch_size})
-    order = [level for step in range(batch_size * 3) for level in levels(data[step].cut().global_views)[:batch_size]]
+    order = [
+        level for step in range(batch_size * 3) for level in levels(data[step].make_crops().global_views)[:batch_size]
+    ]
     epochs = np.array(order[: len(order) // IMAGES * IMAGES]).reshape(-1, IMAGES)
     assert (np.sort(epochs, axis=1) == np.arange(IMAGES)).all()
     assert len({tuple(epoch) for epoch in epochs.tolist()}) == len(epochs)
@@ -196,6 +202,22 @@ for step, batch in enumerate(StepLoader(dataset, 0, 50, workers=2, pin=False)):
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr.rstrip().splitlines()[-1]
 
 
+@pytest.mark.parametrize("during", ["loading", "training"])
+def test_a_killed_worker_is_reported_with_a_fix(photos: Any, during: str) -> None:
+    others = set(multiprocessing.active_children())
+    batches = iter(StepLoader(photos(), 0, 50, workers=1, pin=False))
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - others
+    line = r"^data loading: DataLoader worker \(pid.*(Killed|exited).*runtime.workers"
+    with pytest.raises(FrancaError, match=line) as caught, worker_deaths_as_errors():
+        os.kill(worker.pid or 0, signal.SIGKILL)
+        worker.join() if during == "loading" else time.sleep(10)
+        for _ in batches:
+            pass
+    batches.close()
+    assert "\n" not in str(caught.value)
+
+
 def test_threads_of_the_trainer_change_nothing(photos: Any) -> None:
     before = torch.get_num_threads()
     (alone,) = StepLoader(photos(), 0, 1, workers=1, pin=False)
@@ -209,10 +231,10 @@ def test_threads_of_the_trainer_change_nothing(photos: Any) -> None:
 
 
 def test_windows_of_dense_images_take_the_asked_share(dataset: Any) -> None:
-    windows = dataset(**{"pretrain.dense_share": 1.0})[0].cut()
+    windows = dataset(**{"pretrain.dense_share": 1.0})[0].make_crops()
     assert (windows.global_views.pixels == 255).all() and (windows.local_views.pixels == 255).all()
     half = dataset(**{"pretrain.dense_share": 0.5})
-    crops = torch.stack([half[step].cut().global_views.pixels for step in range(50)])
+    crops = torch.stack([half[step].make_crops().global_views.pixels for step in range(50)])
     white = float((crops == 255).flatten(2).all(dim=2).float().mean())
     assert abs(white - 0.5) < 5 * 0.5 / np.sqrt(200)
 
@@ -265,7 +287,7 @@ def test_a_batch_for_a_gpu_holds_the_images(photos: Any, monkeypatch: pytest.Mon
     here, there = data.load(0, {}), data.load(0, {}, for_gpu=True)
     assert isinstance(here, Batch) and isinstance(there, RawBatch) and there.images.shape[1:] == (3,)
     assert same(here.masks, there.masks)
-    for one, other in zip(here[:2], there.cut()[:2], strict=True):
+    for one, other in zip(here[:2], there.make_crops()[:2], strict=True):
         assert same(one.color, other.color)
         assert (one.pixels.int() - other.pixels.int()).abs().max() <= 1
 
@@ -287,6 +309,6 @@ def test_both_ways_to_cut_agree(photos: Any, monkeypatch: pytest.MonkeyPatch) ->
     one_by_one = photos()[0]
     assert isinstance(at_once, RawBatch) and isinstance(one_by_one, Batch)
     assert same(at_once.masks, one_by_one.masks)
-    for one, other in zip(at_once.cut()[:2], one_by_one[:2], strict=True):
+    for one, other in zip(at_once.make_crops()[:2], one_by_one[:2], strict=True):
         assert same(one.color, other.color)
         assert (one.pixels.int() - other.pixels.int()).abs().max() <= 1

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from franca.data.views.crops import Floats, random_boxes
+from franca.data.views.crop_boxes import Floats, random_boxes
 from franca.data.views.multi_crop import Draws, Frame, MultiCrop
 from franca.params import Augment, Crops
 
@@ -70,10 +70,10 @@ def test_images_of_any_size_are_cut_later_to_the_same_crops(photo: Image.Image, 
     draws = make_draws(multi_crop)
     frames: list[Frame] = [(0, 0, 512, 600), (200.5, 90.25, 300, 160.75), (0, 500, 30, 600), (7, 7, 9, 8)]
     images = [(photo, frame) for frame in frames]
-    pixels, *cuts = multi_crop.flat_cuts(images, draws)
+    pixels, *cuts = multi_crop.flat_specs(images, draws)
     assert len(pixels) < 1.2 * 512 * 600
     for one, later in zip(multi_crop.views(images, draws), cuts, strict=True):
-        other = later.cut(pixels)
+        other = later.crop(pixels)
         assert same(one.color, other.color) and one.pixels.shape == other.pixels.shape
         assert not len(one.pixels) or (one.pixels.int() - other.pixels.int()).abs().max() <= 1
 
@@ -82,8 +82,8 @@ def test_images_of_any_size_are_cut_later_to_the_same_crops(photo: Image.Image, 
 def test_both_ways_cut_the_same_crops(images: list[tuple[Image.Image, Frame]], orientation: str) -> None:
     multi_crop = make_multi_crop(orientation=orientation)
     draws = make_draws(multi_crop)
-    for one, cuts in zip(multi_crop.views(images, draws), multi_crop.cuts(draws, 64), strict=True):
-        other = cuts.cut(as_tensor(images))
+    for one, cuts in zip(multi_crop.views(images, draws), multi_crop.specs(draws, 64), strict=True):
+        other = cuts.crop(as_tensor(images))
         assert same(one.color, other.color)
         assert (one.pixels.int() - other.pixels.int()).abs().max() <= 1
         assert one.pixels.float().std() > 30
@@ -147,5 +147,5 @@ def test_each_part_of_a_batch_gets_its_own_draws(parts: tuple[int, int]) -> None
 
 def test_draws_are_the_seeds() -> None:
     multi_crop = make_multi_crop()
-    assert same(multi_crop.cuts(make_draws(multi_crop), 64), multi_crop.cuts(make_draws(multi_crop), 64))
-    assert not same(multi_crop.cuts(make_draws(multi_crop), 64), multi_crop.cuts(make_draws(multi_crop, seed=1), 64))
+    assert same(multi_crop.specs(make_draws(multi_crop), 64), multi_crop.specs(make_draws(multi_crop), 64))
+    assert not same(multi_crop.specs(make_draws(multi_crop), 64), multi_crop.specs(make_draws(multi_crop, seed=1), 64))

@@ -107,7 +107,7 @@ def test_bytes_do_not_depend_on_threads_or_batches(
     files = two_classes(picture) | {"sea/bad.png": b"no picture"}
     params = make_params(make_tree(tmp_path / "source", files), max_refused=0.1)
     prepare(params, tmp_path / "one", threads=1)
-    monkeypatch.setattr("franca.data.ingest.table._BATCH", 7)
+    monkeypatch.setattr("franca.data.ingest.scan._BATCH", 7)
     prepare(params, tmp_path / "two", threads=3)
     names = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
     assert len(names) == 11
@@ -304,7 +304,7 @@ def test_run_writes_the_store_and_its_metrics(project: Params, capsys: pytest.Ca
     assert metrics["images"]["classes"] == 2
     assert sorted(path.name for path in Path().iterdir()) == ["prepared", "results", "source"]
     told = capsys.readouterr().out
-    assert "2 classes, 0 refused" in told and "left alone" not in told
+    assert "2 classes, 0 refused" in told and "ignored" not in told
     digest = Store(Path("prepared")).digest
     stage.run(project)
     assert Store(Path("prepared")).digest == digest
@@ -315,7 +315,7 @@ def test_files_left_alone_are_counted_on_the_screen(
 ) -> None:
     make_tree(Path("source"), {"sea/1.xcf": b"", "sea/2.xcf": b"", "notes": b"", "a.tar.gz": b""})
     stage.run(project)
-    assert "source: left alone 2 .xcf, 1 .gz, 1 without suffix\n" in capsys.readouterr().out
+    assert "source: ignored 2 .xcf, 1 .gz, 1 without suffix\n" in capsys.readouterr().out
 
 
 def test_a_store_elsewhere_behind_a_link(project: Params) -> None:
@@ -409,7 +409,7 @@ def test_disk_full(project: Params) -> None:
     digest = Store(Path("prepared")).digest
     done = run_child("full", lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)))
     assert (done.returncode, done.stderr) == (2, "")
-    assert done.stdout == "prepared: File too large; make room and run the stage again\n"
+    assert done.stdout == "prepared: File too large; free disk space and run the stage again\n"
     assert Store(Path("prepared")).digest == digest
     assert not Path("prepared.partial").exists()
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from franca.data.views.shuffle import Order, permute
+from franca.data.views.shuffle import ShuffledOrder, permute
 
 KEY = (0, 0, 3, 1)
 
@@ -39,19 +39,19 @@ def test_it_looks_shuffled(size: int) -> None:
 
 def test_an_epoch_meets_every_image_once_and_the_next_in_another_order() -> None:
     firsts = np.array([0, 40, 40, 75, 103])
-    order = Order(7, firsts, window=32)
+    order = ShuffledOrder(7, firsts, window=32)
     sequence = order[np.arange(5 * 103)].reshape(5, 103)
     assert (np.sort(sequence, axis=1) == np.arange(103)).all()
     assert len({tuple(epoch) for epoch in sequence.tolist()}) == 5
-    again = Order(7, firsts, window=32)
+    again = ShuffledOrder(7, firsts, window=32)
     assert (np.concatenate([again[np.arange(i, i + 5)] for i in range(0, 515, 5)]) == sequence.ravel()).all()
-    assert (Order(8, firsts, window=32)[np.arange(103)] != sequence[0]).any()
+    assert (ShuffledOrder(8, firsts, window=32)[np.arange(103)] != sequence[0]).any()
 
 
 def test_a_window_stays_in_few_shards_and_mixes_them() -> None:
     """100 shards of 100 images: a window of 250 touches four of them at most, and not in their order."""
     firsts = np.arange(101) * 100
-    order = Order(0, firsts, window=250)
+    order = ShuffledOrder(0, firsts, window=250)
     first_epoch = order[np.arange(10_000)]
     windows = [first_epoch[start : start + 250] for start in range(0, 10_000, 250)]
     shards = [np.unique(window // 100) for window in windows]
@@ -63,7 +63,7 @@ def test_a_window_stays_in_few_shards_and_mixes_them() -> None:
 
 
 def test_one_window_as_large_as_the_set_shuffles_all_of_it() -> None:
-    order = Order(0, np.array([0, 5000]), window=5000)
+    order = ShuffledOrder(0, np.array([0, 5000]), window=5000)
     images = order[np.arange(5000)]
     assert abs(np.corrcoef(np.arange(5000), images)[0, 1]) < 0.06
     assert abs(images[:500].mean() - 2500) < 5 * 5000 / np.sqrt(12 * 500)

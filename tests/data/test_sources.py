@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from franca.data.ingest.sources import Sample, Source
+from franca.data.ingest.sources.class_tars import ClassTarsSource
+from franca.data.ingest.sources.location import Location
+from franca.data.ingest.sources.open_source import open_source
+from franca.data.ingest.sources.source import Sample
 from franca.errors import FrancaError
 from tests.conftest import write_tar
 from tests.data.conftest import Picture, Place, put
@@ -17,7 +20,7 @@ Build = Callable[..., Path]
 
 
 def read(folder: Path) -> list[Sample]:
-    return list(Source(folder, "prepare.source"))
+    return list(open_source(folder, "prepare.source"))
 
 
 def brief(samples: list[Sample]) -> list[tuple[str, str | None, str | None]]:
@@ -40,7 +43,7 @@ def test_class_is_the_first_folder_below_the_split(tmp_path: Path, make_tree: Bu
         ("train/sea/x/1.jpg", "sea", "train"),
         ("val/sea/3.jpg", "sea", "val"),
     ]
-    assert Source(tmp_path, "").layout == "images"
+    assert open_source(tmp_path, "").layout == "images"
 
 
 def test_hidden_files_are_passed_over_and_others_counted(tmp_path: Path, make_tree: Build) -> None:
@@ -52,7 +55,7 @@ def test_hidden_files_are_passed_over_and_others_counted(tmp_path: Path, make_tr
         "a/1.txt": b"",
         "R": b"",
     }
-    source = Source(make_tree(tmp_path, files), "")
+    source = open_source(make_tree(tmp_path, files), "")
     assert [sample.name for sample in source] == ["a/1.jpg"]
     assert source.ignored == {".txt": 1, "without suffix": 1}
 
@@ -68,7 +71,7 @@ def test_linked_folders_are_read_once(tmp_path: Path, make_tree: Build) -> None:
 def test_one_tar_a_class(tmp_path: Path, make_tar: Build) -> None:
     make_tar(tmp_path / "train/n01440764.tar", {"n01440764_2.JPEG": b"2", "n01440764_1.JPEG": b"1"})
     make_tar(tmp_path / "test/n01440764.tar", {"./deep/n01440764_3.JPEG": b"3", "notes.xml": b""})
-    source = Source(tmp_path, "")
+    source = open_source(tmp_path, "")
     assert brief(list(source)) == [
         ("test/n01440764.tar/deep/n01440764_3.JPEG", "n01440764", "test"),
         ("train/n01440764.tar/n01440764_2.JPEG", "n01440764", "train"),
@@ -83,7 +86,7 @@ def test_webdataset_tars_by_number(tmp_path: Path, make_tar: Build) -> None:
     sample = {"000.jpg": b"1", "000.json": b"{}", "000.txt": b"a sea", "001.webp": b"2"}
     make_tar(tmp_path / "00000.tar", sample)
     make_tar(tmp_path / "00001.tar", {"000.jpg": b"3"})
-    source = Source(tmp_path, "")
+    source = open_source(tmp_path, "")
     assert brief(list(source)) == [
         ("00000.tar/000.jpg", None, None),
         ("00000.tar/001.webp", None, None),
@@ -98,7 +101,7 @@ def test_a_folder_as_img2dataset_writes_it(tmp_path: Path, make_tree: Build, mak
         make_tree(tmp_path, {f"{shard}.parquet": b"PAR1", f"{shard}_stats.json": b"{}"})
         members = {f"{shard}{i:04d}.{end}": b"x" for i in range(3) for end in ("jpg", "json", "txt")}
         make_tar(tmp_path / f"{shard}.tar", members | {f"{shard}0003.json": b"{}", f"{shard}0003.txt": b"gone"})
-    source = Source(tmp_path, "prepare.source")
+    source = open_source(tmp_path, "prepare.source")
     samples = list(source)
     assert brief(samples) == [(f"{s}.tar/{s}{i:04d}.jpg", None, None) for s in ("00000", "00001") for i in range(3)]
     assert source.layout == "webdataset tars"
@@ -187,7 +190,7 @@ def test_a_file_without_suffix_is_an_image_if_its_bytes_are_one(
     (source / "README").write_text("no image")
     (source / "empty").touch()
     (source / "z.jpg").write_bytes(b"")
-    found = Source(place(source), "")
+    found = open_source(place(source), "")
     assert [sample.name for sample in found] == ["frame.0001", "photo", "z.jpg"]
     assert found.ignored == {"without suffix": 2}
 
@@ -195,7 +198,7 @@ def test_a_file_without_suffix_is_an_image_if_its_bytes_are_one(
 def test_members_without_suffix(tmp_path: Path, make_tar: Build, picture: Picture) -> None:
     for name in ("sea", "land"):
         make_tar(tmp_path / f"{name}.tar", {"1": picture(1), "2": b"text"})
-    source = Source(tmp_path, "")
+    source = open_source(tmp_path, "")
     assert [sample.name for sample in source] == ["land.tar/1", "sea.tar/1"]
     assert source.ignored == {"without suffix": 2}
 
@@ -222,7 +225,7 @@ def test_what_is_no_file_is_never_opened(tmp_path: Path, make_tree: Build) -> No
 
 def test_a_file_that_vanishes_or_is_locked_meanwhile(tmp_path: Path, make_tree: Build, place: Place) -> None:
     where = place(make_tree(tmp_path / "source", {"1.jpg": b"1", "2.jpg": b"2"}))
-    source = Source(where, "")
+    source = open_source(where, "")
     put(f"{where}/1.jpg", None)
     assert [(s.name, s.content, s.problem) for s in source] == [
         ("1.jpg", b"", "No such file or directory"),
@@ -234,7 +237,7 @@ def test_a_file_that_vanishes_or_is_locked_meanwhile(tmp_path: Path, make_tree: 
 def test_a_tar_that_vanishes_meanwhile(tmp_path: Path, make_tar: Build, what: str) -> None:
     for name in ("sea", "land"):
         make_tar(tmp_path / f"{name}.tar", {"1.jpg": b"1"})
-    source = Source(tmp_path, "")
+    source = open_source(tmp_path, "")
     (tmp_path / "sea.tar").unlink()
     if what == "pipe":
         os.mkfifo(tmp_path / "sea.tar")
@@ -334,10 +337,10 @@ def test_tars_of_classes_that_end_like_a_split(tmp_path: Path) -> None:
 
 
 def test_many_tars_of_classes_take_linear_time(tmp_path: Path) -> None:
-    source = Source(make_class_tars(tmp_path, 3), "")
+    source = ClassTarsSource(Location(make_class_tars(tmp_path, 3), ""))
     source._tars += [f"{i}.tar" for i in range(200_000)]
     start = time.process_time()
-    assert [sample.class_name for sample in source._samples_of_tars([0, 1, 2] * 5)] == ["0", "1", "2"] * 5
+    assert [sample.class_name for sample in source._read([0, 1, 2] * 5)] == ["0", "1", "2"] * 5
     assert time.process_time() - start < 2
 
 
@@ -349,12 +352,12 @@ def make_class_tars(folder: Path, count: int) -> Path:
 
 def test_a_sample_is_spread_over_all_folders(tmp_path: Path, make_tree: Build) -> None:
     make_tree(tmp_path, {f"{name}/{i}.jpg": b"x" for name in "abc" for i in range(50)})
-    found = list(Source(tmp_path, "").spread(100))
+    found = list(open_source(tmp_path, "").subset(100))
     assert len(found) == 100
     assert [sum(sample.class_name == name for sample in found) for name in "abc"] == [34, 33, 33]
-    assert len(list(Source(tmp_path, "").spread(1000))) == 150
+    assert len(list(open_source(tmp_path, "").subset(1000))) == 150
 
 
 def test_a_sample_is_spread_over_all_tars(tmp_path: Path) -> None:
-    found = Source(make_class_tars(tmp_path, 19), "").spread(100)
+    found = open_source(make_class_tars(tmp_path, 19), "").subset(100)
     assert max(sample.shard for sample in found) == 17

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from franca.data.ingest.sources import Sample, Source
+from franca.data.ingest.sources.open_source import open_source
+from franca.data.ingest.sources.source import Sample
 from franca.errors import FrancaError
 
 Build = Callable[..., Path]
@@ -16,7 +17,7 @@ MEMBER = 512 + 1024
 
 
 def read(folder: Path) -> list[Sample]:
-    return list(Source(folder, "prepare.source"))
+    return list(open_source(folder, "prepare.source"))
 
 
 def damage(path: Path, content: bytes) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from franca.data.ingest.sources import Sample, Source
-from franca.data.ingest.webdataset import is_mask
+from franca.data.ingest.sources.open_source import open_source
+from franca.data.ingest.sources.source import Sample
+from franca.data.ingest.webdataset_keys import is_mask
 from franca.errors import FrancaError
 from tests.conftest import write_tar
 
@@ -19,7 +20,7 @@ def read(tmp_path: Path) -> MakeTars:
     def read(*tars: list[tuple[str, bytes]] | dict[str, bytes]) -> list[Sample]:
         for number, members in enumerate(tars):
             write_tar(tmp_path / f"{number:05d}.tar", members)
-        return list(Source(tmp_path, "prepare.source"))
+        return list(open_source(tmp_path, "prepare.source"))
 
     return read
 
@@ -45,7 +46,7 @@ def test_one_image_a_sample(read: MakeTars, tmp_path: Path) -> None:
         "00000.tar/1.jpg": "a",
         "00000.tar/3.PNG": "c",
     }
-    source = Source(tmp_path, "")
+    source = open_source(tmp_path, "")
     assert len(list(source)) == 2
     assert source.ignored == {".png": 1, ".jpg": 1, ".cls": 1}
 
@@ -119,7 +120,7 @@ def test_a_byte_order_mark_is_no_part_of_a_class(read: MakeTars) -> None:
 def test_shards_named_after_splits(tmp_path: Path) -> None:
     for name in ("x-train-00000", "x-train-00001", "x-val-00000", "x-test-00000"):
         write_tar(tmp_path / f"{name}.tar", {"1.jpg": b"1", "1.cls": b"a"})
-    assert [sample.split for sample in Source(tmp_path, "")] == ["test", "train", "train", "val"]
+    assert [sample.split for sample in open_source(tmp_path, "")] == ["test", "train", "train", "val"]
 
 
 def test_masks() -> None:

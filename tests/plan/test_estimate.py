@@ -37,7 +37,7 @@ def test_memory_is_what_a_step_keeps_alive(images: int, parts: int, prototypes: 
     params = changed("vitl14-in21k", changes)
     losses, assignment = forward_peak(params, images, parts, True)
     plan = make_plan(params, 1, 1, ASSUMED, True, None)
-    assert plan.parts == parts and (ASSIGNMENT in plan.memory) == (assignment > losses)
+    assert plan.microbatches == parts and (ASSIGNMENT in plan.memory) == (assignment > losses)
     estimated = plan.needed - CONTEXT - plan.memory["gradients"] - plan.memory["AdamW moments"]
     assert estimated == pytest.approx(max(losses, assignment), rel=0.1)
 
@@ -83,7 +83,7 @@ def test_speed_and_length(tiny_params: MakeParams) -> None:
     seconds = plan.step_seconds
     assert seconds is not None and plan.flops / seconds == pytest.approx(EFFICIENCY * 989e12)
     assert plan.steps == 50 and plan.days == pytest.approx(50 * seconds / 86400)
-    assert plan._replace(card=ASSUMED._replace(tflops=None)).days is None
+    assert plan._replace(gpu=ASSUMED._replace(tflops=None)).days is None
     assert plan._replace(bf16=False).step_seconds is None
     assert plan._replace(steps=None).days is None
 

@@ -13,7 +13,7 @@ from franca.cli import main
 from franca.errors import FrancaError
 from franca.plan import report
 from franca.plan.estimate import make_plan
-from franca.plan.hardware import ASSUMED, Card
+from franca.plan.hardware import ASSUMED, Gpu
 from franca.pretrain.parallel import Ranks
 from tests.conftest import MakeParams, MakeStore, MakeValues
 
@@ -41,9 +41,9 @@ def row(name: str, gpus: int) -> str:
     """Return the row of the table in docs/scaling.md."""
     params = presets.load(name)
     plan = make_plan(params, gpus, params.runtime.processes, ASSUMED, True, None)
-    cut = f"{plan.parts} x {plan.images // plan.parts}"
+    cut = f"{plan.microbatches} x {plan.images // plan.microbatches}"
     seconds, days = plan.step_seconds, plan.days
-    assert seconds is not None and days is not None and plan.needed < plan.card.memory
+    assert seconds is not None and days is not None and plan.needed < plan.gpu.memory
     return f"| {name} | {gpus} | {cut} | {plan.needed / 2**30:.0f} | {plan.images / seconds:.0f} | {days:.1f} |"
 
 
@@ -130,13 +130,13 @@ def test_the_number_of_images_comes_from_the_store(
 def test_a_run_on_gpus_is_checked_by_the_card_at_hand(
     tiny_params: MakeParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = Card("NVIDIA L4", 4 * 2**30, None)
-    monkeypatch.setattr(report, "card_at_hand", lambda: small)
+    small = Gpu("NVIDIA L4", 4 * 2**30, None)
+    monkeypatch.setattr(report, "current_gpu", lambda: small)
     said: list[str] = []
     with pytest.raises(FrancaError, match=r"a step needs 4.0 GiB .*, NVIDIA L4 has 4.0; use runtime.activation_ch"):
         report.check_memory(tiny_params(), Ranks(), "bf16", 24, said.append)
     assert len(said) == 1 and "1 GPU (NVIDIA L4)" in said[0]
-    monkeypatch.setattr(report, "card_at_hand", lambda: small._replace(memory=5 * 2**30))
+    monkeypatch.setattr(report, "current_gpu", lambda: small._replace(memory=5 * 2**30))
     report.check_memory(tiny_params(), Ranks(), "bf16", 24, said.append)
     state = torch.get_rng_state()
     report.check_memory(tiny_params({"pretrain.batch_size": 16}), Ranks(1, 2), "fp32", 24, said.append)

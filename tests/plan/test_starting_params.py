@@ -8,11 +8,11 @@ from PIL import Image
 
 from franca import presets
 from franca.cli import main
-from franca.data.ingest.sources import Source
+from franca.data.ingest.sources.open_source import open_source
 from franca.data.store.index import SplitName
 from franca.errors import FrancaError
 from franca.params import Params, load_params
-from franca.plan.folder_facts import FolderFacts, look_at
+from franca.plan.folder_facts import FolderFacts, measure_folder
 from franca.plan.starting_params import adapt, set_length, training_images
 from franca.pretrain.schedules import make_schedules
 
@@ -88,8 +88,8 @@ def test_every_kind_has_presets_for_a_cpu_and_a_gpu() -> None:
     ("arguments", "said"),
     [
         (["nowhere"], "nowhere: no such folder"),
-        (["photos", "--minutes", "0"], "--minutes 0: not a length of time"),
-        (["photos", "--minutes", "nan"], "--minutes nan: not a length of time"),
+        (["photos", "--minutes", "0"], "--minutes 0: must be a finite number above 0"),
+        (["photos", "--minutes", "nan"], "--minutes nan: must be a finite number above 0"),
         (["photos", "--minutes", "0.001"], "time for"),
         (["few"], "fewer than a batch of"),
         (["broken"], "no image of a sample"),
@@ -115,7 +115,7 @@ def test_what_cannot_work_is_one_line_and_writes_nothing(
 
 
 def test_images_in_tars_are_estimated(make_tar_source: Path) -> None:
-    found = look_at(Source(make_tar_source, "FOLDER"))
+    found = measure_folder(open_source(make_tar_source, "FOLDER"))
     assert 150 <= found.image_count <= 250, "200"
     assert not found.splits and found.train_share == 1
 

@@ -36,9 +36,9 @@ def make_batch(request: pytest.FixtureRequest, params: Params) -> Any:
         masks = part_masks(torch.from_numpy(rng.random((2 * IMAGES, 16)) < 0.3), count)
         if request.param == "flat":
             pictures = [(Image.fromarray(pixels), (0.0, 0.0, 48.0, 48.0)) for pixels in images.numpy()]
-            return RawBatch(*multi_crop.flat_cuts(pictures, draws), masks)
-        raw = RawBatch(images, *multi_crop.cuts(draws, 48), masks)
-        return raw if request.param == "raw" else raw.cut()
+            return RawBatch(*multi_crop.flat_specs(pictures, draws), masks)
+        raw = RawBatch(images, *multi_crop.specs(draws, 48), masks)
+        return raw if request.param == "raw" else raw.make_crops()
 
     return make
 
@@ -63,7 +63,7 @@ def test_without_local_crops(tiny_params: MakeParams) -> None:
     params = tiny_params({"pretrain.crops.local_count": 0})
     multi_crop = MultiCrop(32, params.pretrain.crops, params.pretrain.augment)
     rng = np.random.default_rng(0)
-    cuts = multi_crop.cuts(multi_crop.draw(rng, 4, slice(4)), 48)
+    cuts = multi_crop.specs(multi_crop.draw(rng, 4, slice(4)), 48)
     batch = RawBatch(torch.zeros(4, 48, 48, 3, dtype=torch.uint8), *cuts, part_masks(torch.ones(8, 16) > 0, 2))
     microbatches = MicrobatchSplitter(params.base, torch.device("cpu"))(batch)
     assert [microbatch.local_crops.shape for microbatch in microbatches] == [(0, 3, 16, 16)] * 2

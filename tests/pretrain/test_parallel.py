@@ -15,7 +15,7 @@ from franca import presets
 from franca.errors import FrancaError
 from franca.files import read_json
 from franca.plan import report
-from franca.plan.hardware import Card
+from franca.plan.hardware import Gpu
 from franca.pretrain import loop
 from franca.pretrain.microbatch import count_microbatches
 from franca.pretrain.network import Network
@@ -151,7 +151,7 @@ def test_a_run_that_does_not_fit_the_gpu_is_refused_before_it_starts(
     make_project: MakeProject, pretrain: Callable[[Project], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage, "choose_device", lambda runtime: torch.device("cuda"))
-    monkeypatch.setattr(report, "card_at_hand", lambda: Card("NVIDIA L4", 1 << 30, None))
+    monkeypatch.setattr(report, "current_gpu", lambda: Gpu("NVIDIA L4", 1 << 30, None))
     with pytest.raises(FrancaError, match=r"a step needs 4.0 GiB .*, NVIDIA L4 has 1.0; use runtime.activation_ch"):
         pretrain(make_project())
 

@@ -1,4 +1,4 @@
-"""Groups of images that look the same: connected components of perceptual hashes few bits apart."""
+"""Group images that look the same: connected components of perceptual hashes that differ in few bits."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -8,17 +8,24 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from franca.data.store.images.decode import HASH_BITS
+from franca.data.ingest.image_facts import HASH_BITS
 
 _EDGES_AT_ONCE = 1 << 22
+"""Pairs that are held in memory before they are merged into groups."""
 
 
 def group_duplicates(hashes: NDArray[np.uint64], bits: int) -> NDArray[np.int64]:
-    """Group number of each image, shape (N,), counted from 0.
+    """Return the group number of each image, counted from 0.
 
-    Two images are in one group where a chain of images joins them whose neighbors' hashes differ in at most `bits`
-    bits. Byte-equal images have equal hashes and so are in one group whatever `bits` is. Hashes this near agree in
-    at least one of `bits` + 1 bands of bits, so only pairs that share a band are compared.
+    Two images are in one group if their hashes differ in at most `bits` bits, directly or through a chain of other
+    images. Equal files have equal hashes, so they are in one group for any `bits`.
+
+    Args:
+        hashes: Perceptual hashes, uint64 (N,).
+        bits: Largest number of bits in which near-duplicates differ.
+
+    Returns:
+        int64 (N,).
     """
     distinct, where = np.unique(hashes, return_inverse=True)
     labels = np.arange(len(distinct), dtype=np.int64)
@@ -29,14 +36,25 @@ def group_duplicates(hashes: NDArray[np.uint64], bits: int) -> NDArray[np.int64]
 
 
 def join(labels: NDArray[np.int64], left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Merge the groups of items `left[i]` and `right[i]`, for every i; returns new group numbers, counted from 0."""
+    """Merge the groups of the items `left[i]` and `right[i]` for every i.
+
+    Args:
+        labels: Group number of each item, int64 (N,).
+        left: Indices of items, int64 (E,).
+        right: Indices of items, int64 (E,).
+
+    Returns:
+        New group numbers, counted from 0, int64 (N,).
+    """
     size = int(labels.max()) + 1 if len(labels) else 0
     edges = coo_matrix((np.ones(len(left), dtype=np.int8), (labels[left], labels[right])), shape=(size, size))
     return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)[labels]
 
 
 def _near_pairs(hashes: NDArray[np.uint64], bits: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Indices of all pairs at most `bits` apart, in portions; a pair may come more than once."""
+    """Yield the indices of all pairs that differ in at most `bits` bits, in portions; pairs may repeat."""
+    # Hashes that differ in at most `bits` bits are equal in at least one of `bits` + 1 bands of bits (pigeonhole), so
+    # only pairs that share a band are compared, not all N^2.
     edges = np.linspace(0, HASH_BITS, bits + 2).astype(int)
     left: list[NDArray[np.int64]] = []
     right: list[NDArray[np.int64]] = []
@@ -46,6 +64,7 @@ def _near_pairs(hashes: NDArray[np.uint64], bits: int) -> Iterator[tuple[NDArray
         order = np.argsort(band, kind="stable")
         ends = np.searchsorted(band[order], band[order], side="right")
         position = np.arange(len(order))
+        # Sorted by band, hashes of equal bands are neighbors: compare each with the one `shift` places further on.
         for shift in range(1, len(order)):
             position = position[position + shift < ends[position]]
             if not len(position):

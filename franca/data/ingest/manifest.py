@@ -1,33 +1,41 @@
-"""What the manifest says of one source: counts, statistics, how much was refused and how much looked the same."""
+"""The manifest's entries about one source: counts, statistics, numbers of refused and of duplicate images."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from franca.data.ingest.dense import DenseSource
-from franca.data.ingest.sources import Source
+from franca.data.ingest.scan import ImageTable, RefusedImage
+from franca.data.ingest.sources.source import Source
 from franca.data.ingest.splits import NONE, TRAIN
-from franca.data.ingest.table import Refused, Table
 from franca.data.store.files.names import as_text
 from franca.data.store.index import SPLITS
 
 _EDGE = 0.1
-"""Brightness, 0 to 1, that mean and standard deviation together must stay below for a set to count as black."""
+"""Brightness, 0 to 1: a set counts as black if mean plus standard deviation is below it."""
 
 
 def describe(
-    source: Source | DenseSource,
-    table: Table,
+    source: Source,
+    table: ImageTable,
     split: NDArray[np.int64],
     label: NDArray[np.int64],
     classes: list[str],
-    refused: list[Refused],
+    refused: list[RefusedImage],
     duplicates: dict[str, Any],
 ) -> dict[str, Any]:
-    """The manifest's part for `source`; `split` and `label` are of shape (N,), a value a row of `table`.
+    """Return the manifest's part for a source.
 
-    It grows with nothing but the classes, for every stage reads it: of lists it has the lengths.
+    Every stage reads the manifest, so it must stay small: it has the lengths of the lists, not the lists.
+
+    Args:
+        source: The source, after the pass over it.
+        table: The accepted images.
+        split: Split number of each of them, or NONE, int64 (N,).
+        label: Class number of each of them, or -1, int64 (N,).
+        classes: Class names by number.
+        refused: Images that are left out.
+        duplicates: The result of `describe_duplicates`.
     """
     return {
         "source": {
@@ -46,9 +54,16 @@ def describe(
 
 
 def describe_duplicates(
-    table: Table, groups: NDArray[np.int64], split: NDArray[np.int64], bits: int
+    table: ImageTable, groups: NDArray[np.int64], split: NDArray[np.int64], bits: int
 ) -> dict[str, Any]:
-    """Groups of images that look the same, and the images dropped because their group straddled given splits."""
+    """Return the content of duplicates.json: groups of images that look the same, and the dropped images.
+
+    Args:
+        table: The accepted images.
+        groups: Group of duplicates of each image, int64 (N,).
+        split: Split number of each image, int64 (N,); NONE if it was dropped for a duplicate in another split.
+        bits: Largest number of bits in which hashes of duplicates differ.
+    """
     members: dict[int, list[int]] = {}
     for row in np.flatnonzero(np.bincount(groups)[groups] > 1).tolist():
         members.setdefault(int(groups[row]), []).append(row)
@@ -66,7 +81,7 @@ def describe_duplicates(
 
 
 def headline(part: dict[str, Any]) -> dict[str, int]:
-    """The few numbers of a manifest's part that are worth a line, and that `dvc metrics diff` compares."""
+    """Return the main counts of a manifest's part, for the screen and for `dvc metrics diff`."""
     return {name: part["counts"][name]["images"] for name in SPLITS} | {
         "classes": len(part["classes"]),
         "refused": part["refused"],
@@ -76,10 +91,10 @@ def headline(part: dict[str, Any]) -> dict[str, int]:
 
 
 def describe_exposure(channels: dict[str, list[float]]) -> str | None:
-    """Say so if nearly all pixels are black, or nearly all are white, as after a wrong conversion; else None.
+    """Return a warning if nearly all pixels are black or nearly all are white, as after a wrong conversion, else None.
 
     Args:
-        channels: Mean and standard deviation of R, G and B, 0 to 1, as `describe` has them.
+        channels: Mean and standard deviation of R, G and B, 0 to 1, as in `describe`.
     """
     mean, spread = np.array(channels["mean"]), np.array(channels["std"])
     dark, bright = (mean + spread).max() < _EDGE, (mean - spread).min() > 1 - _EDGE
@@ -93,12 +108,13 @@ def describe_exposure(channels: dict[str, list[float]]) -> str | None:
 
 
 def _counts(labels: NDArray[np.int64], classes: list[str]) -> dict[str, Any]:
+    """Count images, in all and by class."""
     by_class = np.bincount(labels[labels >= 0], minlength=len(classes))
     return {"images": len(labels), "classes": dict(zip(classes, by_class.tolist(), strict=True))}
 
 
-def _channels(table: Table, train: NDArray[np.bool_]) -> dict[str, list[float]]:
-    """Mean and standard deviation of R, G and B over all pixels of the train images, bytes taken as 0 to 1."""
+def _channels(table: ImageTable, train: NDArray[np.bool_]) -> dict[str, list[float]]:
+    """Return mean and standard deviation of R, G and B over all pixels of the train images, bytes scaled to 0..1."""
     pixels = table.sizes[train, :2].prod(axis=1).sum()
     mean, square = table.sums[train].sum(axis=0) / pixels / np.array([[255.0], [255.0**2]])
     spread = np.sqrt(np.maximum(square - mean**2, 0))
@@ -106,7 +122,7 @@ def _channels(table: Table, train: NDArray[np.bool_]) -> dict[str, list[float]]:
 
 
 def _sizes(sizes: NDArray[np.int64]) -> dict[str, dict[str, int]]:
-    """Smallest, median and largest height and width, in pixels, and length, in bytes."""
+    """Return minimum, median and maximum of height and width, in pixels, and of length, in bytes."""
     return {
         name: {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}
         for name, values in zip(("height", "width", "bytes"), sizes.T, strict=True)

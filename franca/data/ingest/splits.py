@@ -1,4 +1,4 @@
-"""Which split an image belongs to: its own folder's, or one drawn by a hash of its content."""
+"""Assign each image to a split: the one of its folder, or one drawn by a hash of its content."""
 
 import hashlib
 
@@ -19,18 +19,27 @@ def assign_splits(
     fractions: dict[SplitName, float],
     classes: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
-    """Split number of each image, shape (N,); NONE for an image that must be dropped.
+    """Return the split number of each image; NONE for an image that must be dropped.
 
-    `duplicates` numbers groups of images that look the same, `units` what a draw may not tear apart (the same groups,
-    or larger ones), `keys` are the first 64 bits of each content's SHA-256, `given` is the split that the source
-    dictates or NONE, `classes` numbers the classes, NONE for an image without one.
+    No group of duplicates is in two splits. If a source assigns several, test takes precedence over val and val over
+    train, and the images of the other splits are dropped.
 
-    No group of duplicates straddles two splits: where a source dictates more than one, test goes before val before
-    train, and the images of the lesser splits are dropped. Where the source has no test or no val, that share of the
-    train units is drawn by a hash of the unit's smallest key, so that an image keeps its split if others are
-    added. Exceptions: one that joins a group of duplicates, and the one that a class keeps in train. At least one unit
-    is drawn, and never the last one that another split needs. Of each class one unit stays in train, the one that
-    would be drawn last: an image cannot be recognized by a model that has seen none of its class.
+    If the source has no test or no val, that share of the train units is drawn by a hash of each unit's smallest key.
+    An image therefore keeps its split when others are added, except if it joins a group of duplicates, or is the one
+    that its class keeps in train. At least one unit is drawn, but never the last one that another split needs. One
+    unit of each class stays in train, the one that would be drawn last: a model cannot recognize a class of which it
+    has seen no image.
+
+    Args:
+        duplicates: Group of duplicates of each image, int64 (N,).
+        units: Images with the same number are drawn together, int64 (N,): the groups of duplicates, or larger ones.
+        keys: First 64 bits of the SHA-256 of each image's bytes, uint64 (N,).
+        given: Split number that the source assigns, or NONE, int64 (N,).
+        fractions: Share of val and of test to draw, 0 to 1.
+        classes: Class number of each image, or NONE, int64 (N,); None if no image has a class.
+
+    Returns:
+        int64 (N,).
     """
     labels = np.full(len(units), NONE) if classes is None else classes
     highest = _reduce(np.maximum, given, duplicates, NONE)
@@ -54,7 +63,13 @@ def assign_splits(
 def _last_of_classes(
     classes: NDArray[np.int64], units: NDArray[np.int64], places: NDArray[np.float64]
 ) -> NDArray[np.int64]:
-    """Return of each class the unit with the largest place; `classes` and `units` have a value an image."""
+    """Return the unit with the largest place of each class.
+
+    Args:
+        classes: Class number of each image, or NONE, shape (N,).
+        units: Unit of each image, as an index into `places`, shape (N,).
+        places: Place of each unit, shape (U,).
+    """
     known = classes != NONE
     classes, units = classes[known], units[known]
     order = np.lexsort((units, places[units], classes))
@@ -63,13 +78,14 @@ def _last_of_classes(
 
 
 def _reduce(function: np.ufunc, values: NDArray, groups: NDArray[np.int64], start: int) -> NDArray:
-    """`function` over the values of each group; `start` where a group has none."""
+    """Reduce the values of each group by `function`; the result is `start` for a group without values."""
     result = np.full(int(groups.max(initial=-1)) + 1, start, dtype=values.dtype)
     function.at(result, groups, values)
     return result
 
 
 def _places(keys: NDArray[np.uint64], salt: str) -> NDArray[np.float64]:
-    """A place in [0, 1) for each key. The smallest of many hashes is a small number: hashing it again evens it out."""
+    """Return a place in [0, 1) for each key, shape (N,)."""
+    # The smallest key of a large group is a small number, so it is hashed again to be uniform.
     digests = b"".join(hashlib.sha256(salt.encode() + key.tobytes()).digest()[:8] for key in keys.astype(">u8"))
     return np.frombuffer(digests, dtype=">u8").astype(np.float64) / 2.0**64

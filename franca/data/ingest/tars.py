@@ -1,4 +1,4 @@
-"""Reading uncompressed tars that may come from anywhere: never unpacked, no link followed, no cut-off end missed."""
+"""Read uncompressed tars from untrusted sources: nothing is unpacked, no link is followed, truncation is detected."""
 
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -15,10 +15,11 @@ _CHUNK = 1 << 20
 
 
 class Tar:
-    """An open tar: the files in it, in the archive's order."""
+    """An open tar; `members` are its files, in the archive's order."""
 
     def __init__(self, file: BinaryIO, archive: tarfile.TarFile, where: str) -> None:
-        with _damage_told(where):
+        """Read the headers of all members; `where` is the tar, for messages."""
+        with _damage_as_error(where):
             members = archive.getmembers()
         _check_end(file, archive.offset, where)
         self._archive = archive
@@ -26,8 +27,11 @@ class Tar:
         self.members = [member for member in members if not member.isdir()]
 
     def read(self, member: tarfile.TarInfo, count: int = -1) -> bytes:
-        """Return the bytes of a member without a problem, only the first `count` if that is not negative."""
-        with _damage_told(self._where):
+        """Return the bytes of a member, or the first `count` of them if `count` is not negative.
+
+        The member must have no problem (see `member_problem`).
+        """
+        with _damage_as_error(self._where):
             file = self._archive.extractfile(member)
             assert file is not None, "a member with a problem has no bytes"
             return file.read(count)
@@ -35,14 +39,22 @@ class Tar:
 
 @contextmanager
 def open_tar(file: BinaryIO, where: str) -> Iterator[Tar]:
-    """The tar in `file`, which `where` names; FrancaError if it is no tar, compressed, cut short or damaged."""
+    """Open the tar in `file`.
+
+    Args:
+        file: A seekable file.
+        where: The tar, for messages.
+
+    Raises:
+        FrancaError: The file is not a tar, or the tar is compressed, truncated or damaged.
+    """
     with _archive(file, where) as archive:
         yield Tar(file, archive, where)
 
 
 def first_names(file: BinaryIO, count: int, where: str) -> list[str]:
-    """Names of the first files, at most `count`, read without looking at the rest."""
-    with _archive(file, where) as archive, _damage_told(where):
+    """Return the names of the first files, at most `count`, without reading the rest of the tar."""
+    with _archive(file, where) as archive, _damage_as_error(where):
         return [member_name(member) for member in islice((m for m in archive if not m.isdir()), count)]
 
 
@@ -54,7 +66,8 @@ def _archive(file: BinaryIO, where: str) -> tarfile.TarFile:
 
 
 @contextmanager
-def _damage_told(where: str) -> Iterator[None]:
+def _damage_as_error(where: str) -> Iterator[None]:
+    """Raise FrancaError for a damaged tar; add the tar's name to errors of the file system."""
     try:
         yield
     except (tarfile.TarError, ValueError) as error:
@@ -64,7 +77,7 @@ def _damage_told(where: str) -> Iterator[None]:
 
 
 def member_name(member: tarfile.TarInfo) -> str:
-    """The member's path inside the archive, without leading `./`."""
+    """Return the member's path inside the archive, without leading `./`."""
     return PurePosixPath(member.name).as_posix()
 
 
@@ -75,7 +88,7 @@ def replaced(names: Sequence[str]) -> set[int]:
 
 
 def member_problem(member: tarfile.TarInfo) -> str | None:
-    """Why a member cannot be used whatever is in it, or None."""
+    """Return the reason why a member cannot be used, whatever its content is, or None."""
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts:
         return "its name leads out of the archive"
@@ -87,7 +100,10 @@ def member_problem(member: tarfile.TarInfo) -> str | None:
 
 
 def _check_end(file: BinaryIO, offset: int, where: str) -> None:
-    """`tarfile` stops silently at a damaged header and at a cut between two members; a whole tar ends in zeros."""
+    """Raise FrancaError unless the tar ends in zeros after its last member.
+
+    `tarfile` itself stops silently at a damaged header, and at the end of a file truncated between members.
+    """
     file.seek(offset)
     block = file.read(tarfile.BLOCKSIZE)
     if len(block) < tarfile.BLOCKSIZE:

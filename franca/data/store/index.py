@@ -1,7 +1,7 @@
-"""The index of a set of records: a column a file, mapped into memory, so that ten million cost no more than ten.
+"""The index of a set of records: one file for each column, memory-mapped, so memory does not grow with the records.
 
-index.json              where the shards are, their names and lengths, and which records belong to which split
-offset.npy, length.npy  a value a record: its shard, its place there, and what else is known of it
+index.json                    folder, names and lengths of the shards, and the rows of each split
+shard.npy, offset.npy, …      one value for each record: its shard, its position there, and further facts
 """
 
 import hashlib
@@ -24,33 +24,34 @@ _INTEGERS = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.int
 
 
 class Shard(NamedTuple):
-    """One large file: its name inside the folder of shards, its length in bytes."""
+    """A large file of records: its name in the folder of shards, and its length in bytes."""
 
     name: str
     size: int
 
 
-class Lost(NamedTuple):
-    """A record that cannot be read: the shard it lies in, and why."""
+class LostRecord(NamedTuple):
+    """A record that can no longer be read: the shard that holds it, and the reason."""
 
     shard: str
     reason: str
 
-    def tell(self) -> NoReturn:
-        """Raise the FrancaError of who cannot do without the record."""
-        raise FrancaError(f"{self.shard}: {self.reason}; bring it back, or run `dvc repro prepare`")
+    def raise_error(self) -> NoReturn:
+        """Raise FrancaError, for callers that require this record."""
+        raise FrancaError(f"{self.shard}: {self.reason}; restore it, or run `dvc repro prepare`")
 
 
 class IndexWriter:
-    """Gathers integer columns, a record at a time; `write` makes the index of them."""
+    """Collects integer columns, one record at a time, and writes an index of them."""
 
     def __init__(self, folder: Path) -> None:
+        """Create `folder`, which will contain the index."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._columns: dict[str, array[int]] = {}
 
     def append(self, **columns: int) -> None:
-        """One record; every record has the same columns, `shard`, `offset` and `length` among them."""
+        """Add one record. All records have the same columns, including `shard`, `offset` and `length`."""
         for name, value in columns.items():
             self._columns.setdefault(name, array("q")).append(value)
 
@@ -62,11 +63,17 @@ class IndexWriter:
         keep: NDArray[np.bool_] | None,
         columns: dict[str, NDArray[np.int64]],
     ) -> dict[str, str]:
-        """Write the files, the records of each split side by side; returns the SHA-256 of each file by its name.
+        """Write the files, sorted so that the records of each split are consecutive rows.
 
-        `place` is the folder of the shards, None for the index's own; `max_lost` the share of a split that training
-        may do without; `keep` (one flag a record) leaves records out; `columns` (one value a record) adds what was
-        not known when the records came.
+        Args:
+            place: Path or URL of the folder of the shards; None if they are in the index's folder.
+            shards: The shards, by number.
+            max_lost: Share of the training records that may be unreadable in training, 0 to 1.
+            keep: Whether to keep each record, bool (N,); None for all.
+            columns: More columns, int64 (N,) each; `split` assigns the records to splits.
+
+        Returns:
+            The SHA-256 of each file by its name.
         """
         table = {name: np.array(values, dtype=np.int64) for name, values in self._columns.items()} | columns
         if keep is not None:
@@ -91,13 +98,14 @@ class IndexWriter:
 
 
 class Index:
-    """What `IndexWriter` wrote; FrancaError where it is missing or damaged.
+    """An index that `IndexWriter` has written.
 
-    `columns` are arrays of shape (N,) of the smallest integers that hold them: convert them before you calculate.
-    `splits` are the rows of each split.
+    `columns` are arrays of shape (N,) in the smallest integer type that can hold them: convert them before you
+    calculate. `splits` are the rows of each split.
     """
 
     def __init__(self, folder: Path) -> None:
+        """Map the columns; raises FrancaError if a file is missing or damaged."""
         self.folder = folder
         try:
             about: dict[str, Any] = read_json(folder / "index.json")
@@ -105,7 +113,7 @@ class Index:
             self.shards = [Shard(*shard) for shard in about["shards"]]
             self.splits = {name: range(*bounds) for name, bounds in about["splits"].items()}
             self.max_lost = float(about["max_lost"])
-            self.columns = {path.stem: _mapped(path) for path in sorted(folder.glob("*.npy"))}
+            self.columns = {path.stem: _map_column(path) for path in sorted(folder.glob("*.npy"))}
             sizes = {len(self.columns[name]) for name in ("shard", "offset", "length", *self.columns)}
             if sizes != {max(rows.stop for rows in self.splits.values())}:
                 raise ValueError("columns of different lengths")
@@ -114,29 +122,31 @@ class Index:
             raise FrancaError(f"{folder}: no readable prepared store ({reason}); run `dvc repro prepare`") from None
 
     def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
-        """Another process maps the columns anew: pickled, they would be copied."""
+        """Pickle the folder only, so that another process maps the columns again; pickled arrays would be copies."""
         return type(self), (self.folder,)
 
     def __len__(self) -> int:
         return len(self.columns["offset"])
 
     def get(self, name: str, rows: Sequence[int]) -> list[int]:
-        """Values of a column at the given rows."""
+        """Return the values of a column at the given rows."""
         return self.columns[name][np.asarray(rows, dtype=np.int64)].tolist()
 
     def where(self, shard: int) -> str:
-        """Path or URL of a shard."""
+        """Return the path or URL of a shard."""
         return f"{self.place or self.folder}/{self.shards[shard].name}"
 
 
-def _mapped(path: Path) -> NDArray[np.integer]:
+def _map_column(path: Path) -> NDArray[np.integer]:
+    """Map a column into memory; raises ValueError if it is not a one-dimensional array of integers."""
     column = np.load(path, mmap_mode="r", allow_pickle=False)
     if column.ndim != 1 or column.dtype.kind not in "iu":
-        raise ValueError(f"{path.name} is no column of integers")
+        raise ValueError(f"{path.name} is not a column of integers")
+    # As a plain array: the subclass np.memmap adds overhead to each indexing.
     return column.view(np.ndarray)
 
 
 def _smallest(values: NDArray[np.int64]) -> NDArray[np.integer]:
-    """The same values as the smallest integers that hold them all."""
+    """Return the values in the smallest integer type that can hold all of them."""
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     return values.astype(next(d for d in _INTEGERS if np.iinfo(d).min <= low and high <= np.iinfo(d).max))

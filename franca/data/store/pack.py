@@ -1,4 +1,4 @@
-"""Records of bytes by number: packed one after the other into few large files, or left in shards elsewhere."""
+"""Records of bytes by number, packed into a few large files or left in shards elsewhere."""
 
 import hashlib
 import io
@@ -11,20 +11,22 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from franca.data.store.index import Index, IndexWriter, Lost, Shard
-from franca.data.store.shards import InPlaceReader
+from franca.data.store.in_place import InPlaceReader
+from franca.data.store.index import Index, IndexWriter, LostRecord, Shard
 from franca.errors import FrancaError
 
 SHARD_BYTES = 1 << 30
+"""Largest length of a file of a pack, unless one record is longer."""
 
 
 class PackWriter:
-    """Append records of bytes with integer columns; `close` writes the index, without which nothing is readable.
+    """Appends records of bytes with integer columns. `close` writes the index, without which they cannot be read.
 
-    As a context it lets go of its file on the way out, also from a fault, so that a full disk can be emptied again.
+    As a context manager, it closes its open file on errors as well; a full disk frees deleted files only then.
     """
 
     def __init__(self, folder: Path) -> None:
+        """Create `folder`, which will contain the pack."""
         self._index = IndexWriter(folder)
         self._folder = folder
         self._shards: list[Shard] = []
@@ -41,7 +43,7 @@ class PackWriter:
                 self._file.close()
 
     def add(self, content: bytes, **columns: int) -> None:
-        """Append one record; every record has the same columns."""
+        """Append one record. All records have the same columns."""
         if self._file is None or self._file.tell() + len(content) > SHARD_BYTES:
             self._close_shard()
             self._file = (self._folder / f"shard-{len(self._shards):05d}.bin").open("wb")
@@ -53,7 +55,7 @@ class PackWriter:
     def close(
         self, keep: NDArray[np.bool_] | None = None, max_lost: float = 0.0, **columns: NDArray[np.int64]
     ) -> dict[str, str]:
-        """Flush to disk and write the index as `IndexWriter.write` does; returns the SHA-256 of each file."""
+        """Flush to disk and write the index as `IndexWriter.write` does; return the SHA-256 of each file by name."""
         self._close_shard()
         return self._digests | self._index.write(None, self._shards, max_lost, keep, columns)
 
@@ -68,15 +70,18 @@ class PackWriter:
 
 
 class Reader(Protocol):
-    def read(self, rows: Sequence[int]) -> list[bytes | Lost]:
-        """The bytes of the rows, in the order asked for, or why there are none."""
+    """Reads records by row."""
+
+    def read(self, rows: Sequence[int]) -> list[bytes | LostRecord]:
+        """Return the bytes of each row, in the given order, or the reason why it cannot be read."""
         ...
 
 
 class PackReader:
-    """Reads what `PackWriter` wrote through memory maps; FrancaError where a file ends before its last record does."""
+    """Reads a pack through memory maps, which each process opens on first use."""
 
     def __init__(self, index: Index) -> None:
+        """Check the files; raises FrancaError if one is missing or too short."""
         self._index = index
         self._maps: dict[int, NDArray[np.uint8]] = {}
         for name, needed in index.shards:
@@ -89,9 +94,11 @@ class PackReader:
                 )
 
     def __getstate__(self) -> dict[str, Any]:
+        """Leave out the maps: pickled, they would be copies of the files."""
         return self.__dict__ | {"_maps": {}}
 
-    def read(self, rows: Sequence[int]) -> list[bytes | Lost]:
+    def read(self, rows: Sequence[int]) -> list[bytes | LostRecord]:
+        """Return the bytes of each row, in the given order."""
         places = zip(*(self._index.get(key, rows) for key in ("shard", "offset", "length")), strict=True)
         return [self._map(shard)[offset : offset + length].tobytes() for shard, offset, length in places]
 
@@ -103,9 +110,10 @@ class PackReader:
 
 
 class Pack:
-    """Read access to records, wherever they lie: `pack[i]` is the i-th record's bytes."""
+    """Read access to the records of an index, packed or in place: `pack[i]` returns the bytes of the i-th record."""
 
     def __init__(self, folder: Path) -> None:
+        """Open the index in `folder`; raises FrancaError if it or its pack is damaged."""
         self.index = Index(folder)
         self._reader: Reader = PackReader(self.index) if self.index.place is None else InPlaceReader(self.index)
 
@@ -113,15 +121,15 @@ class Pack:
         return len(self.index)
 
     def __getitem__(self, row: int) -> bytes:
-        """FrancaError where the record cannot be read."""
+        """Return the bytes of a record; raises FrancaError if it cannot be read."""
         (content,) = self.read([row])
-        return content if isinstance(content, bytes) else content.tell()
+        return content if isinstance(content, bytes) else content.raise_error()
 
-    def read(self, rows: Sequence[int]) -> list[bytes | Lost]:
-        """The bytes of the rows, in the order asked for, or why there are none."""
+    def read(self, rows: Sequence[int]) -> list[bytes | LostRecord]:
+        """Return the bytes of each row, in the given order, or the reason why it cannot be read."""
         return self._reader.read(rows)
 
-    def lost(self, row: int, reason: str) -> Lost:
-        """What to say of a record whose bytes are no good."""
+    def lost(self, row: int, reason: str) -> LostRecord:
+        """Describe a record of which the bytes are invalid for `reason`."""
         (shard,), (offset,) = self.index.get("shard", [row]), self.index.get("offset", [row])
-        return Lost(self.index.where(shard), f"its record at byte {offset} {reason}")
+        return LostRecord(self.index.where(shard), f"its record at byte {offset} {reason}")

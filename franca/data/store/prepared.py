@@ -1,11 +1,11 @@
-"""The prepared store: encoded images beside an index, packed into few large files or left in the shards they came in.
+"""The prepared store: encoded images and an index, packed into a few large files or left in the source's tars.
 
 prepared/manifest.json             counts, splits, hashes, channel statistics
 prepared/refused.json              images that were left out, and why
 prepared/duplicates.json           images that look the same
-prepared/images/shard-00000.bin …  the images' own bytes, one after the other; none where they stay in place
-prepared/images/index.json, *.npy  where each image is, its height, width and label (franca/data/store/index.py)
-prepared/dense/…                   the same for the dense set, where there is one, with packs of images and masks
+prepared/images/shard-00000.bin …  the bytes of the image files, concatenated; missing if they stay in place
+prepared/images/index.json, *.npy  position, height, width and label of each image (franca/data/store/index.py)
+prepared/dense/…                   the same for the dense set, if there is one, with packs of images and masks
 """
 
 import io
@@ -21,19 +21,26 @@ from PIL import Image
 
 from franca.data.store.images.decode import decode, refusal
 from franca.data.store.index import SPLITS as SPLITS
-from franca.data.store.index import Lost, SplitName
+from franca.data.store.index import LostRecord, SplitName
 from franca.data.store.pack import Pack
 from franca.errors import FrancaError
 from franca.files import read_json, sha256_file
 
 _READ_AT_ONCE = 128
+"""Images that `ImageSet.fetch` reads before it decodes them."""
 
 
 class ImageSet(Sequence[Image.Image]):
-    """Images of one split, decoded to RGB when asked for; FrancaError where one cannot be read."""
+    """Images of one split, decoded to RGB on access; raises FrancaError if one cannot be read."""
 
     def __init__(self, pack: Pack, rows: range, classes: list[str]) -> None:
-        """`rows` are the split's records in the pack."""
+        """Store the arguments.
+
+        Args:
+            pack: The records of all splits.
+            rows: The split's records in the pack.
+            classes: Class names by number.
+        """
         self._pack = pack
         self.rows = rows
         self.classes = classes
@@ -44,62 +51,69 @@ class ImageSet(Sequence[Image.Image]):
         return len(self.rows)
 
     def __getitem__(self, index: Any) -> Any:
+        """Return an image; raises FrancaError if it cannot be read."""
         return next(self.fetch([index]))
 
     @property
     def labels(self) -> NDArray[np.integer]:
-        """Class indices of shape (N,), -1 where an image has none: a view of the index, not to be written to."""
+        """Class numbers, shape (N,), -1 for an image without a class: a read-only view of the index."""
         if "label" not in self._pack.index.columns:
             return np.broadcast_to(np.int8(-1), len(self))
         return self._pack.index.columns["label"][self.rows.start : self.rows.stop]
 
     @cached_property
     def firsts(self) -> NDArray[np.int64]:
-        """Where the images of each shard begin, and the end of the last: what is read best in one go.
+        """First image of each shard, and the number of images: int64 (shards + 1,).
 
-        A pack counts as one shard: in it, no place is further than another.
+        A pack counts as one shard, since random access to it costs the same everywhere.
         """
         if not self.in_place:
             return np.array([0, len(self)])
         shards = self._pack.index.columns["shard"][self.rows.start : self.rows.stop]
         firsts = np.full(len(self._pack.index.shards) + 1, len(self))
         numbers = np.arange(min(len(firsts) - 1, np.iinfo(shards.dtype).max + 1))
-        # Of another type than the column, they would make NumPy convert all of it.
+        # The type of the column: with another one, NumPy would convert the whole column to compare.
         firsts[: len(numbers)] = np.searchsorted(shards, numbers.astype(shards.dtype))
         return firsts
 
     def fetch(self, indices: Iterable[int]) -> Iterator[Image.Image]:
-        """Images in the order asked for, read many at once, decoded one by one."""
+        """Yield images in the given order. Many are read at once; they are decoded one by one."""
         rest = iter(indices)
         while part := list(islice(rest, _READ_AT_ONCE)):
             for index, content in zip(part, self.read(part), strict=True):
                 image = self.decode(index, content)
-                yield image.tell() if isinstance(image, Lost) else image
+                yield image.raise_error() if isinstance(image, LostRecord) else image
 
-    def read(self, indices: Sequence[int]) -> list[bytes | Lost]:
-        """The images' own bytes, in the order asked for, or why there are none."""
+    def read(self, indices: Sequence[int]) -> list[bytes | LostRecord]:
+        """Return the encoded bytes of each image, in the given order, or the reason why it cannot be read."""
         return self._pack.read([self.rows[index] for index in indices])
 
-    def decode(self, index: int, content: bytes | Lost, shrink: int = 1) -> Image.Image | Lost:
-        """Decode what `read` gave for an image (see `images.decode`), or return why that is impossible."""
-        if isinstance(content, Lost):
+    def decode(self, index: int, content: bytes | LostRecord, shrink: int = 1) -> Image.Image | LostRecord:
+        """Decode an image, or return the reason why that is impossible.
+
+        Args:
+            index: The image.
+            content: The result of `read` for it.
+            shrink: As for `images.decode.decode`.
+        """
+        if isinstance(content, LostRecord):
             return content
         try:
             return decode(content, shrink)
         except MemoryError:
             raise
-        except Exception as error:  # bad bytes make Pillow raise nearly anything
+        except Exception as error:  # Pillow raises many types of exceptions on bad bytes
             return self._pack.lost(self.rows[index], f"does not decode ({refusal(error)})")
 
     def size(self, index: int) -> tuple[int, int]:
-        """Width and height of an image, upright and not shrunk, from the store's index."""
+        """Return width and height of an image in pixels, upright and not shrunk, from the index."""
         row = self.rows[index]
         width, height = (int(self._pack.index.columns[name][row]) for name in ("width", "height"))
         return width, height
 
     @property
     def common_size(self) -> tuple[int, int] | None:
-        """Height and width where all images have the same, else None."""
+        """Height and width in pixels if all images have the same size, else None."""
         part = slice(self.rows.start, self.rows.stop)
         heights, widths = (self._pack.index.columns[name][part] for name in ("height", "width"))
         if not len(self) or heights.min() < heights.max() or widths.min() < widths.max():
@@ -111,19 +125,29 @@ class DenseSet(ImageSet):
     """Images with segmentation masks."""
 
     def __init__(self, pack: Pack, masks: Pack, rows: range, classes: list[str], ignore: int) -> None:
+        """Store the arguments.
+
+        Args:
+            pack: The images of all splits.
+            masks: Their masks, in the same rows.
+            rows: The split's records in both packs.
+            classes: Class names by number.
+            ignore: Value of unlabelled pixels in masks.
+        """
         super().__init__(pack, rows, classes)
         self._masks = masks
         self.ignore = ignore
 
     def mask(self, index: int) -> NDArray[np.uint8]:
-        """Class indices of shape (H, W), `ignore` where unlabelled."""
+        """Return the class number of each pixel, uint8 (H, W), `ignore` for unlabelled pixels."""
         return np.asarray(Image.open(io.BytesIO(self._masks[self.rows[index]])))
 
 
 class Store:
-    """A prepared folder, as `franca prepare` writes it."""
+    """A folder that `franca prepare` has written."""
 
     def __init__(self, folder: Path) -> None:
+        """Read the manifest; raises FrancaError if there is none."""
         self.folder = folder
         path = folder / "manifest.json"
         if not path.is_file():
@@ -132,7 +156,7 @@ class Store:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the manifest, which carries the hashes of all that is in the store."""
+        """SHA-256 of the manifest, which contains the hashes of all files of the store."""
         return sha256_file(self.folder / "manifest.json")
 
     @cached_property
@@ -140,10 +164,11 @@ class Store:
         return Pack(self.folder / "images")
 
     def images(self, split: SplitName) -> ImageSet:
+        """Return the images of a split."""
         return ImageSet(self._images, self._images.index.splits[split], self.manifest["classes"])
 
     def dense(self, split: SplitName) -> DenseSet | None:
-        """The dense set's part, or None where the store has no dense set."""
+        """Return a split of the dense set, or None if the store has no dense set."""
         if self.manifest["dense"] is None:
             return None
         pack = Pack(self.folder / "dense/images")

@@ -1,4 +1,4 @@
-"""Images as evaluation sees them: short side resized, center cropped, uint8."""
+"""The transform of evaluation: resize the short side, crop the center."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ from franca.data.store.prepared import ImageSet
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """Resize so that the short side is `size` (bicubic, antialiased), then cut the central square."""
+    """Resize the short side to `size` pixels (bicubic, antialiased) and crop the central square."""
     scale = size / min(image.size)
     width, height = (max(round(side * scale), size) for side in image.size)
     left, upper = (width - size) / 2 / scale, (height - size) / 2 / scale
@@ -20,7 +20,7 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def load_images(images: ImageSet, size: int, rows: Iterable[int] | None = None) -> Tensor:
-    """uint8 (N, 3, size, size) of the given rows, or of all."""
+    """Load and transform the images of the given rows, or all of them: uint8 (N, 3, size, size) on the CPU."""
     rows = range(len(images)) if rows is None else rows
     pixels = [np.asarray(resize_and_crop(image, size)) for image in images.fetch(rows)]
     if not pixels:

@@ -1,4 +1,4 @@
-"""Color augmentation of whole batches: brightness, contrast, saturation, hue and gray are one linear map a crop."""
+"""Color augmentation of batches: brightness, contrast, saturation, hue and gray are one linear map for each crop."""
 
 import math
 from collections.abc import Sequence
@@ -15,8 +15,10 @@ from franca.params import Augment
 SIGMA = (0.1, 2.0)
 """Smallest and largest standard deviation of the blur, in pixels."""
 COLOR_DRAWS = 9
+"""Uniform numbers for each crop."""
 LUMA = (0.299, 0.587, 0.114)
-# From RGB to luma and two chroma axes (YIQ, NTSC 1953): hue turns the chroma plane, which keeps luma.
+"""Weights of R, G and B in luma (ITU-R BT.601)."""
+# From RGB to luma and two chroma axes (YIQ, NTSC 1953). Hue rotates the chroma plane, so luma is unchanged.
 RGB_TO_YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 YIQ_TO_RGB = np.linalg.inv(RGB_TO_YIQ)
 _KEPT = YIQ_TO_RGB[:, :1] @ RGB_TO_YIQ[:1]
@@ -25,28 +27,39 @@ _TURNED = YIQ_TO_RGB[:, 1:] @ np.array([[0, -1], [1, 0]]) @ RGB_TO_YIQ[1:]
 
 
 class Color(NamedTuple):
-    """Color changes of N crops. Which crops are blurred or solarized is a list of rows: its length needs no device."""
+    """Color changes of N crops.
+
+    Blurred and solarized crops are lists of rows rather than masks, so their number is known without the device.
+    """
 
     matrix: Tensor
     """float32 (N, 3, 3): linear map of the channels"""
     pull: Tensor
-    """float32 (N,): how much of the crop's mean luma is added, which is what contrast keeps"""
+    """float32 (N,): share of the crop's mean luma that is added, since contrast must not change the mean"""
     blurred: Tensor
     """int64 (k,): rows that are blurred"""
     sigma: Tensor
     """float32 (k,): standard deviation of their blur, in pixels"""
     solarized: Tensor
-    """int64 (m,): rows of which values above one half are inverted"""
+    """int64 (m,): rows in which values above 0.5 are inverted"""
 
 
 def random_color(
     uniform: NDArray[np.float64], augment: Augment, blur: Sequence[float], solarize: Sequence[float]
 ) -> Color:
-    """Color changes of crops x B crops, crop-major, decided by `uniform` (9, B, crops).
+    """Draw the color changes of the crops of B images.
 
-    Each crop of an image is blurred and solarized with its own probability, `blur` and `solarize` (crops,). Brightness
-    and contrast are factors in 1 +- strength, contrast about the crop's mean luma; saturation scales the chroma plane
-    and hue turns it by up to strength whole turns.
+    Brightness and contrast are factors in 1 ± strength, contrast relative to the crop's mean luma. Saturation scales
+    the chroma plane by such a factor, and hue rotates it by up to ± strength full turns.
+
+    Args:
+        uniform: Random numbers in 0..1, (9, B, crops).
+        augment: Strengths of the changes, and probabilities of jitter and gray.
+        blur: Probability that each crop of an image is blurred, (crops,).
+        solarize: Probability that each crop of an image is solarized, (crops,).
+
+    Returns:
+        Changes of crops x B crops, crop-major, on the CPU.
     """
     jitter, gray, blurs, solarizes, sigma, *rest = uniform.swapaxes(1, 2).reshape(COLOR_DRAWS, -1)
     strengths = np.where(jitter < augment.jitter_probability, np.array(augment.jitter)[:, None], 0.0)
@@ -69,7 +82,15 @@ def random_color(
 
 
 def apply_color(pixels: Tensor, color: Color) -> Tensor:
-    """float32 crops in 0..1 from uint8 crops (N, 3, H, W), on the device of both; nothing waits for it."""
+    """Apply color changes; the host does not wait for the device.
+
+    Args:
+        pixels: uint8 (N, 3, H, W).
+        color: Changes of the N crops, on the same device.
+
+    Returns:
+        float32 (N, 3, H, W) in 0..1, on the same device.
+    """
     images = pixels.float().div_(255).flatten(2)
     red, green, blue = images.mean(2).unbind(1)
     offset = color.pull * (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue)
@@ -83,16 +104,24 @@ def apply_color(pixels: Tensor, color: Color) -> Tensor:
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Separable Gaussian blur, each image (N, 3, H, W) with its own standard deviation in pixels (N,)."""
+    """Blur each image with its own standard deviation.
+
+    Args:
+        images: float32 (N, 3, H, W).
+        sigma: Standard deviations in pixels, float32 (N,).
+
+    Returns:
+        float32 (N, 3, H, W).
+    """
+    # The same radius for all, so the shapes do not depend on values on the device.
     radius = min(math.ceil(3 * SIGMA[1]), min(images.shape[-2:]) - 1)
     taps = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float32)
     kernel = torch.softmax(-(taps**2) / (2 * sigma.clamp(min=1e-3)[:, None] ** 2), dim=1)
     kernel = kernel.repeat_interleave(3, dim=0)[:, None]
     batch, channels, height, width = images.shape
-    padded = F.pad(images, (radius,) * 4, mode="reflect").reshape(1, batch * channels, *_grown(height, width, radius))
+    padded = F.pad(images, (radius,) * 4, mode="reflect")
+    padded = padded.reshape(1, batch * channels, height + 2 * radius, width + 2 * radius)
+    # One group for each image and channel: each has its own kernel. Separable, first along x, then along y.
+    # One group for each image and channel: each has its own kernel. Separable, first along x, then along y.
     rows = F.conv2d(padded, kernel[..., None, :], groups=batch * channels)
     return F.conv2d(rows, kernel[..., None], groups=batch * channels).reshape(batch, channels, height, width)
-
-
-def _grown(height: int, width: int, radius: int) -> tuple[int, int]:
-    return height + 2 * radius, width + 2 * radius

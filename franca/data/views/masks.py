@@ -1,4 +1,4 @@
-"""Masks of patches for iBOT: blocks, inverse blocks and their cyclic shift (CyclicMask of the Franca paper)."""
+"""Draw the masks of patches for iBOT: blocks, inverse blocks, and their cyclic shift (CyclicMask, Franca paper)."""
 
 import math
 
@@ -8,8 +8,11 @@ from numpy.typing import NDArray
 from franca.params import Masks
 
 ASPECT = (0.3, 1 / 0.3)
+"""Smallest and largest aspect ratio of a block."""
 SMALLEST_BLOCK = 4
+"""Smallest area of a block of `multi_block`, in patches."""
 TRIES = 10
+"""Draws for each block of `multi_block`."""
 
 
 def batch_masks(
@@ -32,15 +35,15 @@ def batch_masks(
         grid: Number of patches along a side of a global crop.
         params: Kind of masks, share of masked crops and range of their ratios.
         rng: A generator that depends on the seed and the step alone.
-        part: Images whose masks are made; they are those that a call for the whole batch gives.
+        part: Images for which masks are drawn; they get the same masks as in a call for the whole batch.
 
     Returns:
-        bool (2 images of `part`, grid * grid), crop-major: first all first global crops, then all second ones.
+        bool (2 * images of `part`, grid * grid), crop-major: all first global crops, then all second ones.
     """
     groups, crops = images // group, 2 * group
     base, rest = divmod(int(2 * images * params.image_share), groups)
     counts = base + (rng.permutation(groups) < rest)
-    # A generator for each group: a process makes the masks of its own groups, and no others.
+    # One generator for each group, so a process draws the masks of its own groups only.
     key = int(rng.integers(1 << 63))
     first, stop, _ = part.indices(images)
     touched = range(first // group, -(-stop // group))
@@ -99,10 +102,18 @@ def random_masks(
 
 
 def blocks(grid: tuple[int, int], counts: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Draw rectangles of random aspect and place, each cut to exactly `counts` patches: bool (N, rows, columns).
+    """Draw N rectangles of random aspect ratio and position, each reduced to an exact number of patches.
 
-    Patches are dropped from the end in row order. The aspect is log-uniform, its limits narrowed so that the rectangle
-    fits into the grid.
+    Surplus patches are removed from the end in row order. The aspect ratio is log-uniform, within limits that let the
+    rectangle fit into the grid.
+
+    Args:
+        grid: Rows and columns of patches.
+        counts: Number of patches of each rectangle, int64 (N,).
+        rng: A random generator.
+
+    Returns:
+        bool (N, rows, columns).
     """
     rows, columns = grid
     areas = np.maximum(counts, 1)
@@ -119,10 +130,18 @@ def blocks(grid: tuple[int, int], counts: NDArray[np.int64], rng: np.random.Gene
 
 
 def multi_block(grid: tuple[int, int], count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Rectangles over one another until `count` patches are covered (BEiT, arXiv 2106.08254; DINOv2).
+    """Draw overlapping rectangles until `count` patches are covered (BEiT, arXiv 2106.08254; DINOv2).
 
-    Each adds at most what is still missing, and no more than half of the grid. Where none of some draws adds that
-    little, a few patches stay uncovered.
+    Each rectangle adds at most the number of patches that are still missing, and at most half of the grid. If none of
+    `TRIES` draws does, a few patches stay unmasked.
+
+    Args:
+        grid: Rows and columns of patches.
+        count: Number of patches to mask.
+        rng: A random generator.
+
+    Returns:
+        bool (rows, columns).
     """
     chosen = np.zeros(grid, dtype=bool)
     rows, columns = grid

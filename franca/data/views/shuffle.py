@@ -1,28 +1,36 @@
-"""In which order a training run meets its images: exact, without repeats in an epoch, and computed, never stored."""
+"""The order of the training images: a shuffle for each epoch, without repeats, computed on demand and never stored."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 _ROUNDS = 8
+"""Rounds of the Feistel network."""
+"""Rounds of the Feistel network."""
 
 
-class Order:
-    """`order[places]` are the images at places of an endless sequence, one epoch after the other.
+class ShuffledOrder:
+    """An endless sequence of images, one epoch after the other: `order[places]` are the images at given places.
 
-    An epoch takes the shards in a random order, cuts that sequence into windows of `window` images and shuffles each
-    window: what is read at about the same time lies in few shards. A window as large as the set shuffles all of it.
-    Everything follows from (seed, epoch), and nothing of the size of the set is held.
+    An epoch concatenates the shards in a random order, divides that sequence into windows of `window` images and
+    shuffles each window, so images that are read at about the same time are in few shards. A window as large as the
+    set shuffles all of it. The order depends on seed and epoch alone, and memory does not grow with the set.
     """
 
     def __init__(self, seed: int, firsts: NDArray[np.int64], window: int) -> None:
-        """`firsts`, of shape (shards + 1,), is where each shard's images begin, and the size of the set."""
+        """Store the arguments.
+
+        Args:
+            seed: Seed of the shuffles.
+            firsts: First image of each shard, and the number of images, int64 (shards + 1,).
+            window: Number of images that are shuffled together.
+        """
         self._seed, self._window = seed, window
         self._firsts, self._lengths = firsts[:-1], np.diff(firsts)
         self._size = int(firsts[-1])
         self._shards_of = (-1, firsts, firsts)
 
     def __getitem__(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Indices of images, int64 of the shape of `places`, (P,)."""
+        """Return the indices of the images at `places` (P,), int64 (P,)."""
         epochs, places = np.divmod(places, self._size)
         windows, places = np.divmod(places, self._window)
         images = np.empty_like(places)
@@ -35,7 +43,7 @@ class Order:
         return images
 
     def _in_shard_order(self, epoch: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Images at places of the epoch's sequence of shards, each shard in its own order."""
+        """Return the images at `places` (P,) of the epoch's sequence of shards before the windows are shuffled."""
         if self._shards_of[0] != epoch:
             seed = np.random.SeedSequence((self._seed, 0, epoch, 0))
             shards = np.random.Generator(np.random.Philox(seed)).permutation(len(self._lengths))
@@ -47,11 +55,19 @@ class Order:
 
 
 def permute(places: NDArray[np.int64], size: int, key: tuple[int, ...]) -> NDArray[np.int64]:
-    """Images of `places`, int64 in 0 … `size` - 1, under a permutation of these numbers that `key` chooses.
+    """Apply a pseudorandom permutation of 0 to `size` - 1, in memory that does not grow with `size`.
 
-    A Feistel network (Luby and Rackoff, SIAM J. Comput. 17, 1988) permutes the smallest 4^k >= `size` numbers; one
-    that lands outside goes on until it is inside (cycle walking: Black and Rogaway, CT-RSA 2002). Memory does not
-    grow with `size`.
+    A Feistel network (Luby and Rackoff, SIAM J. Comput. 17, 1988) permutes the numbers below the smallest 4^k >=
+    `size`. Results of at least `size` are permuted again until they are below it (cycle walking: Black and Rogaway,
+    CT-RSA 2002).
+
+    Args:
+        places: int64 (P,), each in 0 to `size` - 1.
+        size: Number of elements.
+        key: Chooses the permutation.
+
+    Returns:
+        int64 (P,).
     """
     half = np.uint64(max((size - 1).bit_length() + 1, 2) // 2)
     low = np.uint64((1 << int(half)) - 1)

@@ -1,4 +1,4 @@
-"""A folder of files where it lies: on a disk, or at a URL that fsspec understands (`s3://bucket/prefix`)."""
+"""Folders of files on a disk, or at a URL that fsspec supports (`s3://bucket/prefix`)."""
 
 import errno
 import os
@@ -16,29 +16,30 @@ from fsspec.implementations.local import LocalFileSystem
 
 from franca.data.store.files.names import hidden, printable
 from franca.data.store.images.decode import MAX_BYTES, one_line
+from franca.data.store.images.file_types import MAGIC_BYTES
 from franca.errors import FrancaError
 
 _BLOCK = 16 << 20
-"""Bytes a request where a whole file is fetched."""
+"""Bytes in each request when a whole file is fetched."""
 TOO_LARGE = f"longer than {MAX_BYTES >> 30} GiB"
-_HEAD = 64
-"""Bytes that tell the format of an image."""
 _HEADS_AT_ONCE = 1024
+"""Files of which the first bytes are requested at the same time."""
 FAULTS_OF_FILES = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP})
-"""Errors of one file. Any other, such as EIO or ESTALE, is one of the storage or the process and stops the stage."""
+"""Errors of a single file. Others, such as EIO or ESTALE, concern the storage or the process and stop the stage."""
 
 
 class Unreadable(Exception):
-    """A file cannot be read, though others may be; the message is the reason."""
+    """One file cannot be read, others may be; the message is the reason."""
 
 
 class Folder:
-    """A folder at a URL. Raises a FrancaError of one line if something is wrong with it.
+    """A folder at a URL. Errors of the storage are raised as FrancaError, in one line.
 
-    It may be forked or pickled: each process opens connections of its own, when it first needs one.
+    It may be forked or pickled: each process opens its own connections on first use.
     """
 
     def __init__(self, url: str) -> None:
+        """Store the URL; nothing is looked up yet."""
         self.url = self._url = url.rstrip("/")
         self._sizes: dict[str, int] = {}
         self._connections: dict[int, tuple[Any, str]] = {}
@@ -47,11 +48,16 @@ class Folder:
         return printable(self._url)
 
     def __getstate__(self) -> dict[str, Any]:
+        """Leave out the connections, which belong to this process."""
         return self.__dict__ | {"_connections": {}}
 
     def names(self, key: str) -> list[str]:
-        """Relative paths of all files, sorted, hidden ones left out; `key` is the parameter that named the folder."""
-        with _told(f"{key}: {self}"):
+        """Return the relative paths of all files, sorted, without hidden ones.
+
+        Args:
+            key: The parameter that names the folder, for messages.
+        """
+        with _as_franca_error(f"{key}: {self}"):
             files, root = self._connect()
             found = files.find(root, detail=True)
         self._sizes = {
@@ -74,7 +80,7 @@ class Folder:
         """
         if self._sizes[name] > MAX_BYTES:
             raise Unreadable(TOO_LARGE)
-        with _told(self.where(name)):
+        with _as_franca_error(self.where(name)):
             files, root = self._connect()
             try:
                 return bytes(files.cat_file(f"{root}/{name}"))
@@ -88,7 +94,7 @@ class Folder:
         found: list[bytes | None] = []
         for start in range(0, len(names), _HEADS_AT_ONCE):
             part = names[start : start + _HEADS_AT_ONCE]
-            answers = self.ranges(part, [0] * len(part), [min(_HEAD, self._sizes[name]) for name in part])
+            answers = self.ranges(part, [0] * len(part), [min(MAGIC_BYTES, self._sizes[name]) for name in part])
             for name, answer in zip(part, answers, strict=True):
                 match answer:
                     case FileNotFoundError():
@@ -107,7 +113,7 @@ class Folder:
 
     @contextmanager
     def fetch(self, name: str) -> Iterator[BinaryIO]:
-        """Open a file that is read back and forth: a copy of it without a name, in the folder for such (TMPDIR)."""
+        """Open a seekable copy of a file: a temporary file without a name, in TMPDIR."""
         with tempfile.TemporaryFile() as copy:
             for block in self._blocks(name):
                 try:
@@ -118,27 +124,29 @@ class Folder:
             yield cast(BinaryIO, copy)
 
     def _blocks(self, name: str) -> Iterator[bytes]:
-        with _told(self.where(name)):
+        """Yield the bytes of a file in order."""
+        with _as_franca_error(self.where(name)):
             files, root = self._connect()
             with files.open(f"{root}/{name}", "rb", block_size=_BLOCK) as file:
                 while block := file.read(_BLOCK):
                     yield block
 
     def ranges(self, names: list[str], starts: list[int], stops: list[int]) -> list[bytes | Exception]:
-        """Bytes `starts[i]` … `stops[i]` - 1 of each file, fewer where it ends before, or why there are none."""
+        """Return bytes `starts[i]` to `stops[i]` - 1 of each file, fewer if it ends before that, or the exception."""
         files, root = self._connect()
         found = files.cat_ranges([f"{root}/{name}" for name in names], starts, stops, on_error="return")
         return cast("list[bytes | Exception]", found)
 
     def current_size(self, name: str) -> int:
-        """Bytes of a file now; raises what the file system raises."""
+        """Return the current length of a file in bytes; raises the exceptions of the file system."""
         files, root = self._connect()
         return int(files.size(f"{root}/{name}"))
 
     def _connect(self) -> tuple[Any, str]:
-        """This process's file system and the folder's path in it.
+        """Return this process's file system and the folder's path in it.
 
-        The ones of a parent stay in the dictionary: to let go of them would close what the parent still reads from.
+        File systems of a parent process stay in the dictionary: if they were freed, sockets that the parent still uses
+        would be closed.
         """
         process = os.getpid()
         if process not in self._connections:
@@ -148,8 +156,9 @@ class Folder:
         return self._connections[process]
 
     def _file_system(self) -> tuple[Any, str]:
-        # Never a shared instance: event loop and sockets belong to the process and the object that made them.
-        with _told(self._url):
+        """Create a file system and return it with the folder's path in it."""
+        # Never fsspec's cached instance: its event loop and sockets belong to the process that created them.
+        with _as_franca_error(self._url):
             files, root = fsspec.url_to_fs(self._url, skip_instance_cache=True, use_listings_cache=False)
         return files, root.rstrip("/")
 
@@ -158,23 +167,29 @@ class LocalFolder(Folder):
     """A folder on a disk."""
 
     def __init__(self, folder: Path) -> None:
+        """Store the path; nothing is looked up yet."""
         super().__init__(str(folder))
         self._folder = folder
 
     def names(self, key: str) -> list[str]:
+        """Return the relative paths of all files (see `list_files`)."""
         return list_files(self._folder, key)
 
     def size(self, name: str) -> int:
+        """Return the length of a file in bytes, 0 if it cannot be read."""
         return file_size(self._folder / name)
 
     def read(self, name: str) -> bytes:
+        """Return all bytes of a file (see `read_file`)."""
         return read_file(self._folder / name)
 
     def heads(self, names: list[str]) -> list[bytes | None]:
+        """Return the first bytes of each file (see `read_head`)."""
         return [read_head(self._folder / name) for name in names]
 
     @contextmanager
     def fetch(self, name: str) -> Iterator[BinaryIO]:
+        """Open a file itself; no copy is needed."""
         with require_file(self._folder / name) as file:
             yield file
 
@@ -183,7 +198,7 @@ class LocalFolder(Folder):
 
 
 def open_folder(place: str | Path) -> Folder:
-    """The folder at a path or URL; nothing is looked up yet."""
+    """Return the folder at a path or URL; nothing is looked up yet."""
     url = str(place)
     if not is_url(url):
         return LocalFolder(Path(place))
@@ -193,6 +208,7 @@ def open_folder(place: str | Path) -> Folder:
 
 
 def is_url(place: str) -> bool:
+    """Return whether `place` is a URL and not a path."""
     return "://" in place
 
 
@@ -200,6 +216,13 @@ def list_files(folder: Path, key: str) -> list[str]:
     """Return the relative paths of all files under `folder`, sorted, without hidden ones and system folders.
 
     Links to folders are followed once. Nothing is opened: a path may be a dangling link or a named pipe.
+
+    Args:
+        folder: The folder.
+        key: The parameter that names it, for messages.
+
+    Raises:
+        FrancaError: There is no such folder.
     """
     if not folder.is_dir():
         what = "not a folder" if folder.exists() else "no such folder"
@@ -208,14 +231,15 @@ def list_files(folder: Path, key: str) -> list[str]:
     seen: set[str] = set()
     waiting = deque([str(folder)])
     while waiting:
-        # Real folders first: os.walk does not enter links, so that no link takes the place of its target.
+        # os.walk does not follow links. Links wait until all real folders are listed, so a folder that is also the
+        # target of a link keeps its own path.
         for root, folders, names in os.walk(waiting.popleft(), onerror=_raise_unless_gone):
             real = os.path.realpath(root)
             if real in seen:
                 folders.clear()
                 continue
             seen.add(real)
-            # Not even entered: a visible link to what a hidden folder holds would count as seen.
+            # Do not enter hidden folders: a visible link to a folder inside would then count as seen already.
             folders[:] = sorted(name for name in folders if not hidden(name))
             waiting += [path for name in folders if os.path.islink(path := os.path.join(root, name))]
             here = Path(root).relative_to(folder)
@@ -231,12 +255,16 @@ def file_size(path: Path) -> int:
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a file for reading; raises OSError, or Unreadable if it is not a regular file.
+    """Open a regular file for reading.
 
-    Anything else is not opened at all: a pipe blocks until somebody writes, and a device may act.
+    Other files are not opened: a pipe blocks until another process writes to it, and a device may react.
+
+    Raises:
+        Unreadable: It is not a regular file.
+        OSError: It cannot be opened.
     """
     _require_regular(path.stat())
-    # A pipe may have taken the place of the file since. O_NONBLOCK changes nothing for regular files.
+    # In between, the file may have been replaced by a pipe. O_NONBLOCK has no effect on regular files.
     file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     try:
         _require_regular(os.fstat(file.fileno()))
@@ -247,7 +275,7 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def require_file(path: Path) -> BinaryIO:
-    """Open a file that nothing works without; raises FrancaError if that is impossible."""
+    """Open a file that the caller cannot do without; raises FrancaError if that is impossible."""
     try:
         return open_file(path)
     except (OSError, Unreadable) as error:
@@ -270,19 +298,19 @@ def read_file(path: Path) -> bytes:
     except OSError as error:
         if error.errno in FAULTS_OF_FILES:
             raise Unreadable(error.strerror or str(error)) from None
-        # read() does not name the file.
+        # An error of read() does not contain the file name.
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def read_head(path: Path) -> bytes | None:
-    """Return the first bytes of a file: b"" if it is gone or no regular file, None if it may not be read.
+    """Return the first bytes of a file: b"" if it is missing or not a regular file, None without permission.
 
     Raises:
         OSError: As `read_file` does.
     """
     try:
         with open_file(path) as file:
-            return file.read(_HEAD)
+            return file.read(MAGIC_BYTES)
     except Unreadable:
         return b""
     except PermissionError:
@@ -294,19 +322,20 @@ def read_head(path: Path) -> bytes | None:
 
 
 def _require_regular(about: os.stat_result) -> None:
+    """Raise Unreadable unless a file is regular."""
     if not stat.S_ISREG(about.st_mode):
         raise Unreadable("not a regular file")
 
 
 def _raise_unless_gone(error: OSError) -> None:
-    """Raise what keeps a folder from being listed; one that was deleted meanwhile has no files."""
+    """Raise an error of listing a folder, unless the folder was deleted in the meantime."""
     if error.errno not in (errno.ENOENT, errno.ENOTDIR):
         raise error
 
 
 @contextmanager
-def _told(place: str) -> Iterator[None]:
-    """Tell in one line what a remote file system raises, whose errors are of many kinds."""
+def _as_franca_error(place: str) -> Iterator[None]:
+    """Turn any exception of a remote file system into a FrancaError of one line; they have no common base class."""
     try:
         yield
     except (FrancaError, Unreadable):
@@ -316,14 +345,14 @@ def _told(place: str) -> Iterator[None]:
 
 
 def remote_fault(place: str, error: Exception) -> str:
-    """One line for what a remote file system raised."""
+    """Return an exception of a remote file system in one line, with the fix."""
     reason = one_line(error)
     match error:
         case FileNotFoundError():
             return f"{place}: not found ({reason}); check the address"
         case PermissionError():
-            return f"{place}: access denied ({reason}); check the keys (for S3 AWS_ACCESS_KEY_ID and its kin)"
+            return f"{place}: access denied ({reason}); check the keys (for S3 AWS_ACCESS_KEY_ID and the like)"
         case ImportError():
-            return f"{place}: {reason} (for S3 `pip install s3fs`)"
+            return f"{place}: {reason}; install the package (for S3 `pip install s3fs`)"
         case _:
             return f"{place}: {reason}; check the address, the network and the keys (for S3 the AWS_* variables)"

@@ -1,6 +1,7 @@
-"""Names of files and classes: their suffix, which ones to pass over, how they are stored and how they are shown."""
+"""Names of files and classes: suffixes, hidden files, and the forms for files and for messages."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
@@ -28,9 +29,7 @@ _SYSTEM = frozenset(
     }
 )
 """What macOS, Windows, Android and network storages (Synology, QNAP) put into folders, in lower case."""
-_NOT_FOR_SCREENS = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, line breaks, changes of the writing direction, and bytes that are not UTF-8."""
 
 
@@ -44,12 +43,21 @@ def suffix(name: str) -> str:
 
 
 def kind(name: str) -> str:
-    """Return what to count a file under that is left alone."""
+    """Return the kind under which an ignored file is counted: its suffix, or "without suffix"."""
     return as_text(suffix(name)) or "without suffix"
 
 
+def list_ignored(ignored: Mapping[str, int], shown: int = 8) -> str:
+    """Return the most frequent kinds of ignored files with their counts, as text: "2 .xcf, 1 without suffix"."""
+    ordered = sorted(ignored.items(), key=lambda item: (-item[1], item[0]))
+    parts = [f"{count:,} {printable(name)}" for name, count in ordered[:shown]]
+    if rest := ordered[shown:]:
+        parts.append(f"{sum(count for _, count in rest):,} of {len(rest):,} other kinds")
+    return ", ".join(parts)
+
+
 def hidden(name: str) -> bool:
-    """Whether a part of the path begins with a dot, or belongs to an operating system."""
+    """Return whether a part of the path begins with a dot, or is a system folder or file."""
     parts = PurePosixPath(name).parts
     return any(part != ".." and (part.startswith(".") or part.lower() in _SYSTEM) for part in parts)
 
@@ -57,9 +65,9 @@ def hidden(name: str) -> bool:
 def as_text(name: str) -> str:
     """Return the name as JSON, Parquet and CSV files store it: unchanged if it is valid UTF-8.
 
-    Linux allows other bytes in names. Such a name becomes `//` and its bytes, percent-encoded. No path inside a folder
-    begins with two slashes, so the two forms never meet. `urllib.parse.unquote_to_bytes(text[2:])` gives the bytes
-    back.
+    Linux allows other bytes in names. Such a name is stored as `//` and its bytes, percent-encoded. No path inside a
+    folder begins with two slashes, so the two forms cannot be confused. `urllib.parse.unquote_to_bytes(text[2:])`
+    returns the bytes.
     """
     try:
         content = name.encode()
@@ -72,5 +80,5 @@ def as_text(name: str) -> str:
 
 
 def printable(name: str | Path) -> str:
-    """Return the name for a message on a screen or in a log: characters that break or reorder a line are escaped."""
-    return _NOT_FOR_SCREENS.sub(lambda found: found[0].encode("unicode_escape").decode(), str(name))
+    """Return the name for messages: characters that break or reorder a line are escaped."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(name))

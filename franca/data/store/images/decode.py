@@ -1,41 +1,24 @@
-"""How an image's bytes become 8-bit RGB pixels, and what preparation measures on them."""
+"""Decode the bytes of an image file to 8-bit RGB pixels."""
 
 import io
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from franca.data.store.images.bit_depth import on_white, to_bytes, to_rgb, turn_upright
-from franca.data.store.images.file_types import FORMATS, format_of
+from franca.data.store.images.file_types import FORMATS, PNG_DEPTH, format_of
 from franca.data.store.images.file_types import SUFFIXES as SUFFIXES
 from franca.data.store.images.file_types import looks_like_image as looks_like_image
 from franca.data.store.images.jpeg2000 import decode_deep, is_plain
+from franca.data.store.images.rgb import on_white, to_bytes, to_rgb, turn_upright
 from franca.data.store.images.tiff import decode_tiff
 
-HASH_BITS = 64
 MAX_BYTES = 1 << 30
-"""Longest file taken for an image."""
+"""Longest file that counts as an image, in bytes."""
 _ORIENTATION = ExifTags.Base.Orientation
-PNG_DEPTH = 24
-"""Offset of the bits a sample in a PNG file."""
-_LUMA = np.array([0.299, 0.587, 0.114])
-
-
-class ImageFacts(NamedTuple):
-    """Facts of one image, on its pixels after `decode`."""
-
-    height: int
-    width: int
-    sums: NDArray[np.int64]
-    """Sum and sum of squares of each channel's bytes, shape (2, 3)."""
-    perceptual_hash: int
-    """64 bits; equal or few bits apart where two pictures look the same."""
 
 
 def decode(content: bytes, shrink: int = 1) -> Image.Image:
@@ -48,8 +31,8 @@ def decode(content: bytes, shrink: int = 1) -> Image.Image:
         content: The bytes of an image file.
         shrink: 1, 2, 4 or 8: a JPEG is decoded to 1 / shrink of its width and height, rounded up. That takes less
             time, since fewer pixels are computed from the DCT coefficients. Other formats keep their size, and so do
-            JPEGs that are turned or mirrored by EXIF if shrink does not divide their sides: the incomplete pixels at
-            the right and the bottom would come to lie at another side.
+            JPEGs that EXIF turns or mirrors if shrink does not divide their sides: the partial pixels at the right
+            and the bottom would end up on another side.
 
     Raises:
         ValueError: The file is empty or broken, or has samples whose range of values is unknown (signed integers,
@@ -84,7 +67,7 @@ def decode(content: bytes, shrink: int = 1) -> Image.Image:
 
 
 def _open(content: bytes, format: str | None) -> Image.Image:
-    """Let Pillow read the header; an error says what is wrong with a file of a known format."""
+    """Let Pillow read the header; raises ValueError with the reason if a file of a known format is damaged."""
     if format is None:
         raise UnidentifiedImageError
     if format == "HEIF":
@@ -97,7 +80,7 @@ def _open(content: bytes, format: str | None) -> Image.Image:
 
 
 def _header_fault(content: bytes, format: str) -> str:
-    """Ask Pillow's reader for the reason that `Image.open` drops."""
+    """Return the reason that Pillow's reader of the format gives, which `Image.open` drops."""
     try:
         Image.OPEN[format][0](io.BytesIO(content), "")
     except Exception as error:
@@ -106,6 +89,7 @@ def _header_fault(content: bytes, format: str) -> str:
 
 
 def _register_heif() -> None:
+    """Let Pillow read HEIF; raises ValueError if the package for it is missing."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
@@ -116,7 +100,7 @@ def _register_heif() -> None:
 def _decode_keyed_png(content: bytes, image: Image.Image) -> Image.Image:
     """Decode a PNG of 2, 4 or 16 bits a sample with a transparent color.
 
-    Pillow compares that color, as the file has it, with samples that it has scaled to 8 bits.
+    Pillow is wrong here: it compares the unscaled color of the file with samples that it has scaled to 8 bits.
     """
     depth, key = content[PNG_DEPTH], np.array(image.info["transparency"])
     samples = np.asarray(image)
@@ -136,7 +120,7 @@ def _decode_keyed_png(content: bytes, image: Image.Image) -> Image.Image:
 
 @contextmanager
 def strict_decoding() -> Iterator[None]:
-    """In all threads, `decode` raises if an image exceeds Pillow's pixel limit; other warnings are suppressed."""
+    """Make `decode` raise, in all threads, if an image exceeds Pillow's pixel limit; suppress other warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -144,7 +128,7 @@ def strict_decoding() -> Iterator[None]:
 
 
 def refusal(error: Exception) -> str:
-    """Why an image is left out, in one line, of what `decode` or reading its bytes has raised."""
+    """Return in one line why an image is left out, from the exception that reading or decoding it has raised."""
     if isinstance(error, UnidentifiedImageError):
         return f"not an image of a known format ({', '.join(FORMATS)})"
     if isinstance(error, OSError) and error.strerror:
@@ -152,33 +136,7 @@ def refusal(error: Exception) -> str:
     return one_line(error)
 
 
-def examine(content: bytes) -> ImageFacts:
-    """Decode fully and measure; raises as `decode` does."""
-    image = decode(content)
-    histogram = np.array(image.histogram(), dtype=np.int64).reshape(3, 256)
-    values = np.arange(256, dtype=np.int64)
-    sums = np.stack([histogram @ values, histogram @ values**2])
-    mean_color = sums[0] / (image.height * image.width)
-    return ImageFacts(image.height, image.width, sums, perceptual_hash(image, mean_color))
-
-
-def perceptual_hash(image: Image.Image, mean_color: NDArray[np.float64]) -> int:
-    """64 bits: where brightness rises along the rows of a 7 x 8 grid (49), and the mean color (15).
-
-    Brightness is not rounded to bytes first: in flat pictures (water, snow) all that tells two of them apart is less
-    than one gray level, and rounded they would all be the same. Mean brightness, blue and red are counted in steps
-    of 8, 4 and 4 levels and written in Gray code, where neighboring counts differ in one bit.
-    """
-    brightness = np.asarray(image.convert("F").resize((8, 7), Image.Resampling.BOX))
-    bits = (brightness[:, 1:] > brightness[:, :-1]).ravel()
-    luma = float(mean_color @ _LUMA)
-    counts = (luma / 8, (mean_color[2] - luma) / 4 + 16, (mean_color[0] - luma) / 4 + 16)
-    clipped = [min(max(int(count), 0), 31) for count in counts]
-    gray_code = np.array([[(number ^ number >> 1) >> bit & 1 for bit in range(5)] for number in clipped], dtype=bool)
-    return int.from_bytes(np.packbits(np.concatenate([bits, gray_code.ravel()])).tobytes(), "big")
-
-
 def one_line(error: Exception) -> str:
-    """The error's text, without line breaks and memory addresses."""
+    """Return the error's text without line breaks and memory addresses."""
     text = re.sub(r"\s*<_io\.\w+ object at \w+>", "", str(error))
     return " ".join(text.split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Image formats by file suffix and by first bytes."""
+"""Detect image formats by file suffix and by first bytes."""
 
 SUFFIXES = frozenset(
     {
@@ -10,7 +10,9 @@ SUFFIXES = frozenset(
 # nearly any bytes for an image (TGA).
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
 MAGIC_BYTES = 64
-"""How many first bytes `looks_like_image` needs."""
+"""Number of first bytes that `looks_like_image` needs."""
+PNG_DEPTH = 24
+"""Offset in a PNG file of the byte with the number of bits a sample."""
 
 _PREFIXES = {
     b"\xff\xd8\xff": "JPEG",

@@ -1,9 +1,9 @@
-"""JPEG 2000 of other depths than 8 bits, which Pillow decodes wrong: its rounding wraps white to black."""
+"""Decode JPEG 2000 of other depths than 8 bits. Pillow decodes them wrong: its rounding wraps white to black."""
 
 import imagecodecs
 from PIL import Image
 
-from franca.data.store.images.bit_depth import to_bytes, to_rgb
+from franca.data.store.images.rgb import to_bytes, to_rgb
 
 _START = b"\xff\x4f\xff\x51"
 _GRAY_OR_RGB = (16, 17)
@@ -11,7 +11,7 @@ _GRAY_OR_RGB = (16, 17)
 
 
 def is_plain(content: bytes) -> bool:
-    """Return whether all components are unsigned with 8 bits, so that Pillow decodes them right.
+    """Return whether all components are unsigned with 8 bits, which Pillow decodes correctly.
 
     Raises:
         ValueError: The file has no complete header.

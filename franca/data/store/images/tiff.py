@@ -1,8 +1,8 @@
-"""TIFF: depth, sign, color space and orientation are taken from the file's tags; what has no clear meaning is refused.
+"""Decode TIFF files, and refuse those whose depth, sign, color space or orientation is ambiguous.
 
-Pillow is not used here. It takes 12 bits for 16, ignores WhiteIsZero at 16 bits, and its libtiff writes errors to
-stderr without the file's name. tifffile reads the tags. The libtiff in imagecodecs decodes the samples and raises its
-errors; tifffile decodes what libtiff cannot, or only after a conversion of its own.
+Pillow is not used here. It reads 12-bit samples as 16-bit, ignores WhiteIsZero at 16 bits, and its libtiff writes
+errors to stderr without the file's name. tifffile reads the tags. The libtiff in imagecodecs decodes the samples and
+raises its errors; tifffile decodes what libtiff cannot, or only after a conversion of its own.
 """
 
 import io
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffPage
 
-from franca.data.store.images.bit_depth import to_bytes, to_rgb, turn_upright
+from franca.data.store.images.rgb import to_bytes, to_rgb, turn_upright
 
-# tifffile logs what it finds wrong with a file; the checks below refuse it instead.
+# tifffile logs problems of a file; the checks below refuse the file instead.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 logging.getLogger("tifffile").propagate = False
 
@@ -58,8 +58,8 @@ def decode_tiff(content: bytes) -> Image.Image:
             return turn_upright(image, page.tags.valueof(_ORIENTATION, 1))
     except (_Unsupported, Image.DecompressionBombError):
         raise
-    # Wrong tags make tifffile and the codecs raise nearly anything. An absurd size that passes the checks above is the
-    # file's fault as well, so the caller must not see a MemoryError.
+    # With wrong tags, tifffile and the codecs raise many types of exceptions. That includes MemoryError for an absurd
+    # size that passes the checks above, which is an error of the file and not of this process.
     except Exception as error:
         reason = "no complete directory" if isinstance(error, LookupError) else str(error) or type(error).__name__
         raise ValueError(f"damaged, or a kind of TIFF that is not supported: {reason}") from None
@@ -80,7 +80,7 @@ def _check_size(page: TiffPage) -> None:
 
 
 def _check_kind(page: TiffPage) -> None:
-    """Raise if the samples cannot be taken for colors without guessing."""
+    """Raise if the samples cannot be interpreted as colors without guessing."""
     bits, kind, samples, photometric = page.bitspersample, page.sampleformat, page.samplesperpixel, page.photometric
     if page.is_reduced:
         raise _Unsupported("its first page is a preview of another page; save the image itself as the first page")
@@ -92,7 +92,7 @@ def _check_kind(page: TiffPage) -> None:
     if bits > 16:
         raise _Unsupported(f"{bits}-bit samples, whose range is unknown; convert them to 8 or 16 bits")
     if "PhotometricInterpretation" not in page.tags and page.compression != COMPRESSION.OJPEG:
-        raise _Unsupported("a TIFF without PhotometricInterpretation, so that black may be white; set that tag")
+        raise _Unsupported("a TIFF without PhotometricInterpretation, so black may be white; set that tag")
     name = getattr(photometric, "name", str(photometric))
     if photometric in (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK):
         fits = samples == 1 or (samples == 2 and _alpha_code(page) is not None)
@@ -160,7 +160,7 @@ def _decode_samples(content: bytes, page: TiffPage) -> Image.Image:
     if alpha is None:
         return to_rgb(colors)
     if _alpha_code(page) == _ASSOCIATED:
-        # Already multiplied by alpha: what is missing to an opaque pixel is white.
+        # The colors are already multiplied by alpha, so adding 255 - alpha composites them over white.
         return to_rgb(np.minimum(colors + (255 - alpha.astype(np.uint16)), 255).astype(np.uint8))
     return to_rgb(np.concatenate([colors, alpha], axis=2))
 
@@ -175,7 +175,7 @@ def _split_alpha(values: NDArray[np.uint8], page: TiffPage) -> tuple[NDArray[np.
 def _alpha_code(page: TiffPage) -> int | None:
     """Return what ExtraSamples says of the first sample after the colors if it is alpha, else None.
 
-    RGB with four samples and no ExtraSamples counts as RGBA, as other readers have it.
+    RGB with four samples and no ExtraSamples counts as RGBA, as in other readers.
     """
     extra = page.extrasamples
     if not extra:
@@ -184,7 +184,7 @@ def _alpha_code(page: TiffPage) -> int | None:
 
 
 def _apply_palette(indices: NDArray[Any], page: TiffPage) -> NDArray[np.uint8]:
-    """Look the colors up; a map of 16-bit values may hold 8-bit ones, which libtiff recognizes likewise."""
+    """Look up the colors, (H, W, 3). A map of 16-bit values may contain 8-bit ones; the check is that of libtiff."""
     colors = np.asarray(page.colormap)
     depth = 16 if colors.max() > 255 else 8
     return to_bytes(colors, depth).T[indices]

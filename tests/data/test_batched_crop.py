@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from franca.data.views import resample
-from franca.data.views.crops import BOX_DRAWS, Floats, cut, orient, random_boxes
-from franca.data.views.resample import bicubic_weights, cut_batch, cut_flat, plan_cuts
+from franca.data.views import batched_crop
+from franca.data.views.batched_crop import bicubic_weights, crop_batch, crop_flat, plan_crops
+from franca.data.views.crop_boxes import BOX_DRAWS, Floats, crop_with_pillow, orient, random_boxes
 
 SIZES = [
     (64, 32, (0.4, 1.0)),
@@ -49,8 +49,8 @@ def test_crops_are_pillows_to_within_one_level(
 ) -> None:
     images = parts_of(photo, side, 6)
     boxes, transposed = random_cuts(6, 12, (side, side), scale)
-    expected = np.stack([cut(*one, crop) for one in zip(images, boxes, transposed, strict=True)], axis=1)
-    got = cut_batch(as_tensor(images), torch.from_numpy(boxes).float(), crop_major(transposed), crop)
+    expected = np.stack([crop_with_pillow(*one, crop) for one in zip(images, boxes, transposed, strict=True)], axis=1)
+    got = crop_batch(as_tensor(images), torch.from_numpy(boxes).float(), crop_major(transposed), crop)
     assert got.shape == (72, 3, crop, crop) and got.dtype == torch.uint8 and got.is_contiguous()
     differences = np.abs(got.numpy().reshape(expected.shape).astype(int) - expected)
     assert differences.max() <= 1 and differences[:, :-1].mean() < 0.25
@@ -59,8 +59,8 @@ def test_crops_are_pillows_to_within_one_level(
 def test_images_need_not_be_square(photo: Image.Image) -> None:
     images = [image.crop((0, 0, 64, 40)) for image in parts_of(photo, 64, 3)]
     boxes, transposed = random_cuts(3, 4, (64, 40), (0.1, 1.0))
-    expected = np.stack([cut(*one, 24) for one in zip(images, boxes, transposed, strict=True)], axis=1)
-    got = cut_batch(as_tensor(images), torch.from_numpy(boxes).float(), crop_major(transposed), 24)
+    expected = np.stack([crop_with_pillow(*one, 24) for one in zip(images, boxes, transposed, strict=True)], axis=1)
+    got = crop_batch(as_tensor(images), torch.from_numpy(boxes).float(), crop_major(transposed), 24)
     assert np.abs(got.numpy().reshape(expected.shape).astype(int) - expected).max() <= 1
 
 
@@ -68,15 +68,15 @@ def test_the_whole_image_at_its_own_size_is_the_image(photo: Image.Image) -> Non
     images = as_tensor(parts_of(photo, 24, 2))
     whole = torch.tensor([0.0, 0.0, 24.0, 24.0]).expand(2, 1, 4)
     upright = images.permute(0, 3, 1, 2)
-    assert torch.equal(cut_batch(images, whole, torch.tensor([False, False]), 24), upright)
-    assert torch.equal(cut_batch(images, whole, torch.tensor([False, True]), 24)[1], upright[1].mT)
+    assert torch.equal(crop_batch(images, whole, torch.tensor([False, False]), 24), upright)
+    assert torch.equal(crop_batch(images, whole, torch.tensor([False, True]), 24)[1], upright[1].mT)
     mirrored = torch.tensor([24.0, 0.0, 0.0, 24.0]).expand(2, 1, 4)
-    assert torch.equal(cut_batch(images, mirrored, torch.tensor([False, False]), 24), upright.flip(3))
+    assert torch.equal(crop_batch(images, mirrored, torch.tensor([False, False]), 24), upright.flip(3))
 
 
 def test_no_crops(photo: Image.Image) -> None:
     images = as_tensor(parts_of(photo, 24, 2))
-    assert cut_batch(images, torch.zeros(2, 0, 4), torch.zeros(0, dtype=torch.bool), 8).shape == (0, 3, 8, 8)
+    assert crop_batch(images, torch.zeros(2, 0, 4), torch.zeros(0, dtype=torch.bool), 8).shape == (0, 3, 8, 8)
     none = flat(parts_of(photo, 24, 2), [np.zeros((0, 4))] * 2, np.zeros((2, 0), dtype=bool), 8)
     assert none.shape == (0, 2, 3, 8, 8)
 
@@ -88,8 +88,8 @@ def flat(
     pixels = [np.asarray(image).reshape(-1, 3) for image in images]
     firsts = np.cumsum([0, *map(len, pixels)])[:-1]
     sizes, count = np.array([image.size for image in images]), len(boxes[0])
-    plan = plan_cuts(np.stack(boxes, axis=1).reshape(-1, 4), np.tile(sizes, (count, 1)), side, np.tile(firsts, count))
-    cut_out = cut_flat(torch.from_numpy(np.concatenate(pixels)), plan, crop_major(transposed), side)
+    plan = plan_crops(np.stack(boxes, axis=1).reshape(-1, 4), np.tile(sizes, (count, 1)), side, np.tile(firsts, count))
+    cut_out = crop_flat(torch.from_numpy(np.concatenate(pixels)), plan, crop_major(transposed), side)
     assert cut_out.dtype == torch.uint8 and cut_out.shape == (count * len(images), 3, side, side)
     return cut_out.unflatten(0, (count, len(images))).numpy()
 
@@ -104,7 +104,7 @@ def test_images_of_any_size_are_cut_as_by_pillow(photo: Image.Image, side: int, 
     boxes, transposed = [box[0] for box, _ in cuts], np.concatenate([turned for _, turned in cuts])
     got = flat(images, boxes, transposed, side).astype(int)
     for number, image in enumerate(images):
-        assert np.abs(got[:, number] - cut(image, boxes[number], transposed[number], side)).max() <= 1
+        assert np.abs(got[:, number] - crop_with_pillow(image, boxes[number], transposed[number], side)).max() <= 1
 
 
 def test_it_makes_no_difference_what_is_cut_at_once(photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ def test_it_makes_no_difference_what_is_cut_at_once(photo: Image.Image, monkeypa
     boxes, transposed = [box[0] for box, _ in cuts], np.concatenate([turned for _, turned in cuts])
     together = flat(images, boxes, transposed, 16)
     for chunk in (1, 16 * 100):
-        monkeypatch.setattr(resample, "CHUNK", chunk)
+        monkeypatch.setattr(batched_crop, "CHUNK", chunk)
         assert (flat(images, boxes, transposed, 16) == together).all()
 
 

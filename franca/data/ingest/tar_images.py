@@ -1,16 +1,15 @@
-"""Which members of a tar are images, and the labels that belong to them."""
+"""Find the images among the members of a tar, and read their labels."""
 
 from pathlib import PurePosixPath
 from tarfile import TarInfo
 
 from franca.data.ingest.tars import Tar, member_name, member_problem, replaced
-from franca.data.ingest.webdataset import Entry, find_samples
+from franca.data.ingest.webdataset_keys import Entry, find_samples
 from franca.data.store.files.names import hidden, printable, suffix
-from franca.data.store.images.decode import SUFFIXES, looks_like_image
+from franca.data.store.images.file_types import MAGIC_BYTES, SUFFIXES, looks_like_image
 
-_HEAD = 64
-"""First bytes that tell the format of an image."""
 _LONGEST_LABEL = 1 << 10
+"""In bytes."""
 _SPACE = " \t\r\n\v\f\0"
 
 
@@ -26,7 +25,7 @@ def images_of_samples(tar: Tar, where: str) -> dict[int, Entry]:
 
 
 def all_images(tar: Tar) -> dict[int, Entry]:
-    """Return the images of any other tar by their positions among its members."""
+    """Return the images of a tar that has no webdataset samples, by their positions among its members."""
     names = [member_name(member) for member in tar.members]
     old = replaced(names)
     found = {}
@@ -38,7 +37,7 @@ def all_images(tar: Tar) -> dict[int, Entry]:
 
 
 def read_label(tar: Tar, member: TarInfo) -> tuple[str | None, str | None]:
-    """Return the class that a label names, or why it names none."""
+    """Return the class in a label file, or None and the reason why it cannot be used."""
     name = printable(PurePosixPath(member.name).name)
     problem = member_problem(member)
     if problem:
@@ -53,4 +52,5 @@ def read_label(tar: Tar, member: TarInfo) -> tuple[str | None, str | None]:
 
 
 def _begins_as_image(tar: Tar, name: str, member: TarInfo) -> bool:
-    return not suffix(name) and not member_problem(member) and looks_like_image(tar.read(member, _HEAD))
+    """Return whether a member has no suffix and its first bytes are those of an image."""
+    return not suffix(name) and not member_problem(member) and looks_like_image(tar.read(member, MAGIC_BYTES))

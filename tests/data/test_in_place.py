@@ -11,10 +11,10 @@ from moto.core.authorization import enable_iam_authentication
 from moto.server import ThreadedMotoServer
 
 from franca.data.ingest.prepare import prepare
-from franca.data.store import shards
-from franca.data.store.index import SPLITS, Lost
+from franca.data.store import in_place
+from franca.data.store.in_place import BLOCK, GAP
+from franca.data.store.index import SPLITS, LostRecord
 from franca.data.store.prepared import ImageSet, Store
-from franca.data.store.shards import BLOCK, GAP
 from franca.errors import FrancaError
 from franca.params import Prepare
 from tests.data.conftest import Place, put
@@ -38,7 +38,7 @@ def source(tmp_path: Path, make_shards: Build, place: Place) -> str:
     return place(make_shards(tmp_path / "source"))
 
 
-def read_all(images: ImageSet) -> list[bytes | Lost]:
+def read_all(images: ImageSet) -> list[bytes | LostRecord]:
     return images.read(range(len(images)))
 
 
@@ -82,7 +82,7 @@ def test_what_is_lost_is_told_and_nothing_else_is(
     put(f"{source}/{SHARD}", damaged)
 
     after = read_all(images)
-    lost = {i for i, content in enumerate(after) if isinstance(content, Lost)}
+    lost = {i for i, content in enumerate(after) if isinstance(content, LostRecord)}
     kept = {"gone": 0, "cut": len(within) // 2, "other": len(within) // 2, "longer": len(within)}[damage]
     assert lost == set(within[kept:])
     assert [content for i, content in enumerate(after) if i not in lost] == [
@@ -93,9 +93,9 @@ def test_what_is_lost_is_told_and_nothing_else_is(
         "cut": f"it has {middle + 10} bytes where the index has {len(whole)}",
         "other": "its bytes are not those that were prepared",
     }
-    assert {after[i] for i in lost} == ({Lost(f"{source}/{SHARD}", said[damage])} if damage in said else set())
+    assert {after[i] for i in lost} == ({LostRecord(f"{source}/{SHARD}", said[damage])} if damage in said else set())
     if lost:
-        with pytest.raises(FrancaError, match=rf"^{source}/{SHARD}: {said[damage]}; bring it back, or run `dvc repro"):
+        with pytest.raises(FrancaError, match=rf"^{source}/{SHARD}: {said[damage]}; restore it, or run `dvc repro"):
             list(images)
     put(f"{source}/{SHARD}", whole)
     assert read_all(images) == before
@@ -106,7 +106,7 @@ def test_a_record_that_was_never_where_the_shard_now_ends(source: str, make_stor
     images = make_store(source).images("train")
     put(f"{source}/{SHARD}", bytes(100))
     (lost,) = images.read([int(images.firsts[2]) - 1])
-    assert isinstance(lost, Lost) and lost.reason.startswith("it has 100 bytes where")
+    assert isinstance(lost, LostRecord) and lost.reason.startswith("it has 100 bytes where")
 
 
 def test_a_storage_that_comes_back_is_waited_for(
@@ -123,12 +123,12 @@ def test_a_storage_that_comes_back_is_waited_for(
     before = read_all(images)
     server.stop()
 
-    monkeypatch.setattr(shards, "PATIENCE", (0.0, 0.0))
+    monkeypatch.setattr(in_place, "PATIENCE", (0.0, 0.0))
     with pytest.raises(FrancaError, match=r"^s3://again/00000.tar: Could not connect.*check the address") as caught:
         read_all(images)
     assert "\n" not in str(caught.value)
 
-    monkeypatch.setattr(shards, "PATIENCE", (0.1,) * 100)
+    monkeypatch.setattr(in_place, "PATIENCE", (0.1,) * 100)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
     threading.Timer(0.3, server.start).start()
     assert read_all(images) == before
@@ -158,7 +158,7 @@ def test_neighbors_come_in_one_request() -> None:
     numbers = rng.integers(0, 3, 200)
     offsets = rng.integers(0, 1 << 26, 200)
     lengths = rng.integers(1, 1 << 18, 200)
-    blocks = shards._blocks(numbers.tolist(), offsets.tolist(), lengths.tolist())
+    blocks = in_place._blocks(numbers.tolist(), offsets.tolist(), lengths.tolist())
     assert sorted(i for block in blocks for i in block.records) == list(range(200))
     for block in blocks:
         assert block.stop - block.start <= BLOCK or len(block.records) == 1
@@ -169,4 +169,4 @@ def test_neighbors_come_in_one_request() -> None:
         if block.shard == after.shard:
             full = after.start + lengths[after.records[0]] - block.start > BLOCK
             assert after.start > block.stop + GAP or full
-    assert len(shards._blocks([0] * 100, list(range(0, 5000, 50)), [40] * 100)) == 1
+    assert len(in_place._blocks([0] * 100, list(range(0, 5000, 50)), [40] * 100)) == 1

@@ -3,7 +3,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from franca.data.views.crops import ASPECT, BOX_DRAWS, ORIENTATION_DRAWS, cut, orient, random_boxes
+from franca.data.views.crop_boxes import ASPECT, BOX_DRAWS, ORIENTATION_DRAWS, crop_with_pillow, orient, random_boxes
 
 
 def make_image(width: int = 32, height: int = 32) -> Image.Image:
@@ -64,7 +64,7 @@ def test_every_orientation_comes_up_as_often(orientation: str, count: int) -> No
     allowed = {pixels.tobytes() for pixels in turned} | {pixels[:, :, ::-1].tobytes() for pixels in turned}
     uniform = np.random.default_rng(0).random((ORIENTATION_DRAWS, 800))
     boxes, transposed = orient(np.tile([0.0, 0.0, 32.0, 32.0], (800, 1)), uniform, orientation)
-    seen = [crop.tobytes() for crop in cut(image, boxes, transposed, 32)]
+    seen = [crop.tobytes() for crop in crop_with_pillow(image, boxes, transposed, 32)]
     assert set(seen) == allowed and len(allowed) == count
     expected = 800 / count
     assert all(abs(seen.count(pixels) - expected) < 5 * np.sqrt(expected) for pixels in allowed)
@@ -73,9 +73,9 @@ def test_every_orientation_comes_up_as_often(orientation: str, count: int) -> No
 def test_crops_of_one_image() -> None:
     image = make_image(50, 40)
     boxes, transposed = orient(make_boxes((50, 40), 3), np.ones((3, 3)), "dihedral")
-    crops = cut(image, boxes, transposed, 16)
+    crops = crop_with_pillow(image, boxes, transposed, 16)
     assert crops.shape == (3, 3, 16, 16) and crops.dtype == np.uint8
     for crop, box in zip(crops, boxes, strict=True):
         expected = image.resize((16, 16), Image.Resampling.BICUBIC, box=tuple(box))
         assert (crop == np.asarray(expected).transpose(2, 0, 1)).all()
-    assert cut(image, boxes[:0], transposed[:0], 16).shape == (0, 3, 16, 16)
+    assert crop_with_pillow(image, boxes[:0], transposed[:0], 16).shape == (0, 3, 16, 16)

@@ -1,7 +1,7 @@
-"""Shards that stay where they are: tars, local or remote, read by byte range and never unpacked or copied.
+"""Records that stay in their tars, local or remote: read by byte range, never unpacked or copied.
 
-Each record's CRC-32 is in the index, so that bytes that changed since they were prepared are never taken for an image.
-An ETag would not do: it tells how a file was uploaded, and the same shards copied elsewhere have another.
+The index has the CRC-32 of each record, so bytes that have changed since `prepare` are detected. ETags cannot replace
+it: they depend on how a file was uploaded, and a copy of the same shard elsewhere has another one.
 """
 
 import time
@@ -14,38 +14,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from franca.data.store.files.folders import open_folder, remote_fault
-from franca.data.store.index import Index, IndexWriter, Lost, Shard
+from franca.data.store.index import Index, IndexWriter, LostRecord, Shard
 from franca.errors import FrancaError
 
 PATIENCE = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds before each new try where a storage does not answer; its client has tried a few times by then."""
+"""Seconds to wait before each retry if a storage does not answer. Its client has retried a few times by then."""
 GAP = 64 << 10
-"""Bytes between two records up to which they come in one request."""
+"""Records that are at most so many bytes apart are read in one request."""
 BLOCK = 8 << 20
-"""Bytes beyond which a request takes no further record."""
+"""A request of this many bytes takes no further record."""
 
 
 class InPlaceWriter:
-    """The index of records that lie in shards elsewhere."""
+    """Writes the index of records that stay in their shards."""
 
-    def __init__(self, folder: Path, place: str, shards: list[Shard]) -> None:
-        """`place` is the folder of the shards, a path or a URL."""
+    def __init__(self, folder: Path, place: str, shards: Sequence[Shard]) -> None:
+        """Create the folder.
+
+        Args:
+            folder: The folder of the index.
+            place: Path or URL of the folder of the shards.
+            shards: The shards, by number.
+        """
         self._index = IndexWriter(folder)
-        self._place, self._shards = place, shards
+        self._place, self._shards = place, list(shards)
 
     def add(self, content: bytes, shard: int, offset: int) -> None:
+        """Add one record: its bytes, the number of its shard, and the position of its first byte there."""
         self._index.append(shard=shard, offset=offset, length=len(content), crc=zlib.crc32(content))
 
     def close(
         self, keep: NDArray[np.bool_] | None = None, max_lost: float = 0.0, **columns: NDArray[np.int64]
     ) -> dict[str, str]:
-        """Write the index as `IndexWriter.write` does."""
+        """Write the index as `IndexWriter.write` does; return the SHA-256 of each file by its name."""
         return self._index.write(self._place, self._shards, max_lost, keep, columns)
 
 
 @dataclass(slots=True)
 class _Block:
-    """One request: a stretch of a shard, and which of the wanted records lie in it."""
+    """One request: bytes `start` to `stop` - 1 of a shard, and the requested records in them."""
 
     shard: int
     start: int
@@ -57,18 +64,19 @@ class InPlaceReader:
     """Reads records by byte range: neighbors in one request, all requests at once."""
 
     def __init__(self, index: Index) -> None:
-        assert index.place is not None, "records of a pack lie beside their index"
+        """Open the folder of the shards; nothing is read yet."""
+        assert index.place is not None, "the records are in a pack"
         self._index = index
         self._folder = open_folder(index.place)
 
-    def read(self, rows: Sequence[int]) -> list[bytes | Lost]:
-        """The bytes of the rows, in the order asked for.
+    def read(self, rows: Sequence[int]) -> list[bytes | LostRecord]:
+        """Return the bytes of each row, in the given order; a `LostRecord` if its shard is missing or changed.
 
-        A record is `Lost` where its shard is gone, cut short or changed. FrancaError where access is denied, or where
-        the storage does not answer for the whole of `PATIENCE`.
+        Raises:
+            FrancaError: Access is denied, or the storage does not answer after all waits of `PATIENCE`.
         """
         shards, offsets, lengths, sums = (self._index.get(key, rows) for key in ("shard", "offset", "length", "crc"))
-        found: list[bytes | Lost] = [b""] * len(rows)
+        found: list[bytes | LostRecord] = [b""] * len(rows)
         blocks = _blocks(shards, offsets, lengths)
         for wait in (0.0, *PATIENCE):
             time.sleep(wait)
@@ -95,39 +103,41 @@ class InPlaceReader:
         names = [self._index.shards[block.shard].name for block in blocks]
         return self._folder.ranges(names, [block.start for block in blocks], [block.stop for block in blocks])
 
-    def _lost(self, shard: int, error: Exception) -> Lost | None:
-        """What has become of a shard that gave an error instead of bytes; None where the error may pass."""
+    def _lost(self, shard: int, error: Exception) -> LostRecord | None:
+        """Describe a shard that cannot be read; None if the error may be temporary."""
         match error:
             case PermissionError():
                 raise FrancaError(remote_fault(self._index.where(shard), error))
             case ConnectionError() | TimeoutError():
                 return None
             case OSError():
-                # A range beyond the end is an error of its own in each storage: the length tells in all of them.
+                # Each storage has its own error for a range beyond the end, so compare the length instead.
                 return self._measure(shard)
             case _:
                 return None
 
-    def _changed(self, shard: int) -> Lost:
-        """What has become of a shard whose bytes are not those of the index."""
-        return self._measure(shard) or Lost(self._index.where(shard), "its bytes are not those that were prepared")
+    def _changed(self, shard: int) -> LostRecord:
+        """Describe a shard of which the bytes do not match the index."""
+        return self._measure(shard) or LostRecord(
+            self._index.where(shard), "its bytes are not those that were prepared"
+        )
 
-    def _measure(self, shard: int) -> Lost | None:
-        """Whether a shard is gone or has another length; None where it is as long as it was, or nobody can tell."""
+    def _measure(self, shard: int) -> LostRecord | None:
+        """Describe a shard that is missing or has another length; None if its length is the same or unknown."""
         name, size = self._index.shards[shard]
         try:
             now = self._folder.current_size(name)
         except FileNotFoundError:
-            return Lost(self._index.where(shard), "it is gone")
+            return LostRecord(self._index.where(shard), "it is gone")
         except Exception:
             return None
         if now == size:
             return None
-        return Lost(self._index.where(shard), f"it has {now} bytes where the index has {size}")
+        return LostRecord(self._index.where(shard), f"it has {now} bytes where the index has {size}")
 
 
 def _blocks(shards: list[int], offsets: list[int], lengths: list[int]) -> list[_Block]:
-    """Requests that cover all records, each record whole in one of them."""
+    """Return requests that cover all records; each record is entirely in one of them."""
     blocks: list[_Block] = []
     for i in sorted(range(len(shards)), key=lambda i: (shards[i], offsets[i])):
         stop = offsets[i] + lengths[i]

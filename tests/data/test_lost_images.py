@@ -10,12 +10,12 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from franca.data.ingest.prepare import prepare
-from franca.data.store.index import Lost
+from franca.data.store.index import LostRecord
 from franca.data.store.pack import PackWriter
 from franca.data.store.prepared import ImageSet, Store
 from franca.data.views.batch import Batch, RawBatch
 from franca.data.views.loader import StepDataset, StepLoader
-from franca.data.views.missing import MissingImages, fetch_or_replace
+from franca.data.views.lost_images import LostImages, fetch_or_replace
 from franca.errors import FrancaError
 from franca.files import write_json
 from tests.conftest import MakeParams
@@ -46,7 +46,7 @@ def same(batches: Iterable[Batch | RawBatch], others: Iterable[Batch | RawBatch]
     return all(
         torch.equal(a, b)
         for one, other in zip(batches, others, strict=True)
-        for a, b in zip(tree_leaves(one.cut()), tree_leaves(other.cut()), strict=True)
+        for a, b in zip(tree_leaves(one.make_crops()), tree_leaves(other.make_crops()), strict=True)
         if isinstance(a, torch.Tensor)
     )
 
@@ -84,13 +84,13 @@ def test_others_take_the_place_of_what_is_lost(
     assert capfd.readouterr().err.count(f"{source}/00002.tar: ") == 1
     for workers in (1, 2):
         assert same(StepLoader(data, 0, STEPS, workers, pin=False), alone)
-        assert capfd.readouterr().err.count("other images take the place of what is lost") == 1
+        assert capfd.readouterr().err.count("its images are replaced by others") == 1
     assert same(StepLoader(data, 4, STEPS, workers=0, pin=False), alone[4:])
 
     lost = range(*data.images.firsts[2:4].tolist())
     for step in range(STEPS):
         changed = np.isin(data.indices(step), lost)
-        before, after = (batches[step].cut().global_views.pixels.flatten(1) for batches in (whole, alone))
+        before, after = (batches[step].make_crops().global_views.pixels.flatten(1) for batches in (whole, alone))
         assert ((before != after).any(dim=1).numpy().reshape(2, -1) == changed).all()
 
 
@@ -116,7 +116,7 @@ def test_nothing_left_at_all_is_no_endless_search(
     data = dataset(str(source), max_refused=1.0)
     for path in source.iterdir():
         path.unlink()
-    with pytest.raises(FrancaError, match=r"tar: it is gone; bring it back"):
+    with pytest.raises(FrancaError, match=r"tar: it is gone; restore it"):
         next(iter(StepLoader(data, 0, 1, workers=1, pin=False)))
 
 
@@ -132,7 +132,7 @@ def packed(tmp_path: Path, picture: Callable[..., bytes]) -> ImageSet:
 
 
 def test_an_image_that_does_not_decode_is_replaced(packed: ImageSet, tmp_path: Path) -> None:
-    lost: dict[int, Lost] = {}
+    lost: dict[int, LostRecord] = {}
     found = fetch_or_replace(packed, [2, 3, 4], lambda place: np.random.default_rng(place), lambda *_: 1, lost)
     indices, images = zip(*found, strict=True)
     first, second, third = map(np.asarray, images)
@@ -147,9 +147,9 @@ def test_an_image_that_does_not_decode_is_replaced(packed: ImageSet, tmp_path: P
 
 
 def test_what_is_lost_is_counted_once(packed: ImageSet, capsys: pytest.CaptureFixture[str]) -> None:
-    missing = MissingImages(packed)
+    lost = LostImages(packed)
     for _ in range(3):
-        missing.add({3: Lost("a.tar", "it is gone")})
-    assert capsys.readouterr().err == "a.tar: it is gone; other images take the place of what is lost\n"
-    with pytest.raises(FrancaError, match=r"^2 of 10 .* allows 1 \(a.tar: it is gone; b.tar: it is short\); bring"):
-        missing.add({4: Lost("b.tar", "it is short")})
+        lost.add({3: LostRecord("a.tar", "it is gone")})
+    assert capsys.readouterr().err == "a.tar: it is gone; its images are replaced by others\n"
+    with pytest.raises(FrancaError, match=r"^2 of 10 .* allows 1 \(a.tar: it is gone; b.tar: it is short\); restore"):
+        lost.add({4: LostRecord("b.tar", "it is short")})

@@ -1,4 +1,4 @@
-"""One pass over a source: every image is decoded, measured and kept, or refused with a reason."""
+"""One pass over a source: decode and measure every image, and keep it or refuse it with a reason."""
 
 import hashlib
 from array import array
@@ -11,30 +11,37 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from franca.data.ingest.dense import DenseSource
-from franca.data.ingest.sources import Sample, Source, list_ignored
+from franca.data.ingest.image_facts import ImageFacts, measure
+from franca.data.ingest.sources.source import Sample, Source
 from franca.data.ingest.splits import NONE
-from franca.data.store.images.decode import ImageFacts, examine, refusal, strict_decoding
+from franca.data.store.files.names import list_ignored
+from franca.data.store.images.decode import refusal, strict_decoding
 from franca.data.store.index import SPLITS
 from franca.errors import FrancaError, Stopped
 
 _BATCH = 256
+"""Number of images that are held in memory, and after which `stop` is asked."""
 
 
 @dataclass
-class Refused:
+class RefusedImage:
+    """An image that is left out, and why; an entry of refused.json."""
+
     path: str
     reason: str
 
 
 @dataclass
-class Table:
-    """What is known of each accepted image, a row an image, in the order of the source."""
+class ImageTable:
+    """Facts of the accepted images, one row for each, in the order of the source.
+
+    Numbers are in compact arrays: lists of Python integers would take several times the memory.
+    """
 
     names: list[str] = field(default_factory=list)
     class_names: list[str | None] = field(default_factory=list)
     scenes: list[str | None] = field(default_factory=list)
-    refused: list[Refused] = field(default_factory=list)
+    refused: list[RefusedImage] = field(default_factory=list)
     source_digest: str = ""
     _given: "array[int]" = field(default_factory=lambda: array("b"))
     _keys: "array[int]" = field(default_factory=lambda: array("Q"))
@@ -43,6 +50,7 @@ class Table:
     _sums: "array[int]" = field(default_factory=lambda: array("q"))
 
     def add(self, sample: Sample, digest: bytes, facts: ImageFacts) -> None:
+        """Append a row; `digest` is the SHA-256 of the sample's content."""
         self.names.append(sample.name)
         self.class_names.append(sample.class_name)
         self.scenes.append(sample.scene)
@@ -57,7 +65,7 @@ class Table:
 
     @property
     def given(self) -> NDArray[np.int64]:
-        """Split that the source dictates, or NONE; shape (N,)."""
+        """Split that the source assigns, or NONE; shape (N,)."""
         return np.array(self._given, dtype=np.int64)
 
     @property
@@ -81,26 +89,39 @@ class Table:
         return np.array(self._sums, dtype=np.int64).reshape(-1, 2, 3)
 
 
-def ingest(
-    source: Source | DenseSource, keep: Callable[[Sample], None], threads: int, stop: Callable[[], bool]
-) -> Table:
-    """Read the whole source and `keep` what is accepted; Stopped when `stop` turns true."""
-    table = Table()
+def scan(source: Source, keep: Callable[[Sample], None], threads: int, stop: Callable[[], bool]) -> ImageTable:
+    """Read every image of a source once.
+
+    Args:
+        source: The source.
+        keep: Called with each accepted sample, in the order of the source.
+        threads: Number of threads that decode.
+        stop: Asked now and then whether to stop.
+
+    Returns:
+        The facts of the accepted images, and the refused ones.
+
+    Raises:
+        Stopped: `stop` returned true.
+        FrancaError: The source is damaged, or has no images.
+    """
+    table = ImageTable()
     digest = hashlib.sha256()
 
-    def check(sample: Sample) -> ImageFacts | str:
-        return _check(sample, source)
+    def examine(sample: Sample) -> ImageFacts | str:
+        return _examine(sample, source)
 
     samples = iter(source)
     bar = tqdm(total=source.total_bytes, unit="B", unit_scale=True, desc=source.title, disable=None)
     with bar, strict_decoding(), ThreadPoolExecutor(threads) as pool:
         while batch := list(islice(samples, _BATCH)):
-            for sample, result in zip(batch, pool.map(check, batch), strict=True):
+            # `map` keeps the order, so the store does not depend on the number of threads.
+            for sample, result in zip(batch, pool.map(examine, batch), strict=True):
                 content_digest = hashlib.sha256(sample.content).digest()
                 digest.update(content_digest + hashlib.sha256(sample.mask or b"").digest())
                 digest.update(f"{sample.name}\0{sample.class_name}\n".encode())
                 if isinstance(result, str):
-                    table.refused.append(Refused(sample.name, result))
+                    table.refused.append(RefusedImage(sample.name, result))
                     continue
                 table.add(sample, content_digest, result)
                 keep(sample)
@@ -114,16 +135,14 @@ def ingest(
     return table
 
 
-def _check(sample: Sample, source: Source | DenseSource) -> ImageFacts | str:
-    """The facts of an image, or the reason why it is refused."""
+def _examine(sample: Sample, source: Source) -> ImageFacts | str:
+    """Return the facts of an image, or the reason why it is refused."""
     if sample.problem:
         return sample.problem
     try:
-        facts = examine(sample.content)
+        facts = measure(sample.content)
     except MemoryError:
         raise
-    except Exception as error:  # bad bytes make Pillow raise nearly anything
+    except Exception as error:  # Pillow raises many types of exceptions on bad bytes
         return refusal(error)
-    if isinstance(source, DenseSource) and sample.mask is not None:
-        return source.check_mask(sample.mask, facts.height, facts.width) or facts
-    return facts
+    return source.check(sample, facts.height, facts.width) or facts

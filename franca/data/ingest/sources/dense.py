@@ -1,4 +1,4 @@
-"""A set of images with segmentation masks: `images/` and `masks/` of the same stems, beside `classes.json`."""
+"""A dense set: images and segmentation masks of the same names, in `images/` and `masks/`, and `classes.json`."""
 
 import io
 import json
@@ -6,25 +6,29 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from franca.data.ingest.layout import split_of
-from franca.data.ingest.sources import Sample
+from franca.data.ingest.path_labels import split_of
+from franca.data.ingest.sources.source import Sample, Source
 from franca.data.ingest.tars import member_name, member_problem, open_tar, replaced
 from franca.data.store.files.folders import Unreadable, file_size, list_files, read_file, require_file
 from franca.data.store.files.names import as_text, kind, printable, suffix
-from franca.data.store.images.decode import PNG_DEPTH, SUFFIXES
+from franca.data.store.images.file_types import PNG_DEPTH, SUFFIXES
 from franca.data.store.index import SPLITS, SplitName
 from franca.errors import FrancaError
 from franca.params import fault_lines
 
+_CLASSES = "classes.json"
+_Readers = dict[str, Callable[[], bytes]]
+"""For each file of a part, by its relative name, a function that returns its bytes."""
+
 
 class DenseClasses(BaseModel):
-    """`classes.json`: names in the order of their index, and the index of pixels without a class."""
+    """The content of `classes.json`: class names in the order of their indices, and the index of unlabelled pixels."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -38,39 +42,46 @@ class DenseClasses(BaseModel):
         return self
 
 
-class DenseSource:
-    """A dense set on disk, listed; iterate to read it.
+class DenseSource(Source):
+    """Images with segmentation masks in a local folder.
 
-    Its parts are folders or tars named after splits, such as `train`, `val` and `test`, or the folder itself if there
-    are none. Images are named SCENE_NUMBER: what shares the part and the name up to the last underscore is one scene.
+    The set consists of parts, which are folders or tars named after splits such as `train`, `val` and `test`; without
+    them, the folder itself is the only part. Images are named SCENE_NUMBER: images of one part with the same name up
+    to the last underscore are one scene.
     """
 
     layout = "images and masks"
+    has_classes = False
+    split_unit = "scenes (names up to the last underscore)"
 
     def __init__(self, folder: Path, key: str) -> None:
-        self.folder = folder
+        """List the files and read `classes.json`.
+
+        Args:
+            folder: The folder of the set.
+            key: The parameter that names it, for messages.
+
+        Raises:
+            FrancaError: There is no such folder, `classes.json` is missing or invalid, two parts are for the same
+                split, or there are images or tars next to the parts.
+        """
+        self._folder = folder
         self.place, self.title = str(folder), printable(folder)
-        self.ignored: Counter[str] = Counter()
+        self.ignored = Counter[str]()
         self.bytes_read = 0
         files = list_files(folder, key)
-        self.about = _read_classes(folder / "classes.json")
-        self.total_bytes = sum(file_size(folder / name) for name in files if name != "classes.json")
-        parts: dict[SplitName, str] = {}
-        for name in sorted({name.partition("/")[0] for name in files}):
-            split = split_of(name.removesuffix(".tar"))
-            if split and (folder / name).is_dir() == (not name.endswith(".tar")):
-                if split in parts:
-                    raise FrancaError(f"{self.title}: both {parts[split]} and {name} are for {split}; keep one")
-                parts[split] = name
+        self.classes = _read_classes(folder / _CLASSES)
+        self.total_bytes = sum(file_size(folder / name) for name in files if name != _CLASSES)
+        parts = self._find_parts(files)
         self._parts: list[tuple[SplitName | None, Path]] = [
             (split, folder / parts[split]) for split in SPLITS if split in parts
         ]
         if not self._parts:
             self._parts = [(None, folder)]
             return
-        beside = [name for name in files if name.partition("/")[0] not in parts.values() and name != "classes.json"]
-        self.ignored.update(map(kind, beside))
-        stray = next((name for name in beside if suffix(name) in {*SUFFIXES, ".tar"}), None)
+        others = [name for name in files if name.partition("/")[0] not in parts.values() and name != _CLASSES]
+        self.ignored.update(map(kind, others))
+        stray = next((name for name in others if suffix(name) in {*SUFFIXES, ".tar"}), None)
         if stray:
             raise FrancaError(
                 f"{self.title}: {printable(stray)} is next to {' and '.join(parts.values())}; put all images and "
@@ -78,31 +89,22 @@ class DenseSource:
             )
 
     def __iter__(self) -> Iterator[Sample]:
+        """Yield the samples of each part, by name; a sample without image or without mask has a problem."""
         for split, path in self._parts:
             with _open_part(path) as readers:
                 images = _by_stem(readers, "images", SUFFIXES)
                 masks = _by_stem(readers, "masks", frozenset({".png"}))
-                used = {*images.values(), *masks.values(), "classes.json"}
+                used = {*images.values(), *masks.values(), _CLASSES}
                 self.ignored.update(kind(name) for name in readers.keys() - used)
                 for stem in sorted(images.keys() | masks.keys()):
-                    name = images.get(stem) or masks[stem]
-                    where = name if path == self.folder else f"{path.name}/{name}"
-                    if stem not in images or stem not in masks:
-                        missing = "image" if stem in masks else "mask"
-                        yield Sample(as_text(where), b"", split=split, problem=f"it has no {missing}")
-                        continue
-                    try:
-                        image = readers[images[stem]]()
-                    except Unreadable as error:
-                        yield Sample(as_text(where), b"", split=split, problem=str(error))
-                        continue
-                    try:
-                        mask = readers[masks[stem]]()
-                    except Unreadable as error:
-                        yield Sample(as_text(where), b"", split=split, problem=f"its mask cannot be read: {error}")
+                    file = images.get(stem) or masks[stem]
+                    name = as_text(file if path == self._folder else f"{path.name}/{file}")
+                    image, mask, problem = _read_pair(readers, images.get(stem), masks.get(stem))
+                    if problem:
+                        yield Sample(name, b"", split=split, problem=problem)
                         continue
                     scene = f"{split}/{stem.rpartition('_')[0] or stem}"
-                    yield Sample(as_text(where), image, split=split, mask=mask, scene=scene)
+                    yield Sample(name, image, split=split, mask=mask, scene=scene)
                     self.bytes_read += len(image) + len(mask)
             if not images:
                 raise FrancaError(
@@ -110,30 +112,47 @@ class DenseSource:
                     "and test folders or tars if it is split"
                 )
 
-    def check_mask(self, content: bytes, height: int, width: int) -> str | None:
-        """What is wrong with a mask of an image of this size, or None."""
+    def check(self, sample: Sample, height: int, width: int) -> str | None:
+        """Return what is wrong with the mask of a sample, or None."""
+        content = sample.mask or b""
         try:
             image = Image.open(io.BytesIO(content), formats=("PNG",))
             mask = np.asarray(image)
-        except Exception as error:  # as in decode: Pillow raises many kinds on bad bytes
+        except Exception as error:  # Pillow raises many types of exceptions on bad bytes
             return f"its mask is not a readable PNG ({error})"
         if image.mode not in ("L", "P"):
             return f"its mask has mode {image.mode}; it must be an 8-bit index PNG"
-        # Pillow scales gray of 2 and 4 bits to 0..255; what it returns are not the indices any more.
+        # Pillow scales gray of 2 and 4 bits to 0..255, so the indices would be lost.
         if image.mode == "L" and content[PNG_DEPTH] != 8:
             return f"its mask is a gray PNG of {content[PNG_DEPTH]} bits; it must be an 8-bit index PNG"
         if mask.shape != (height, width):
             return f"its mask is {mask.shape[1]}x{mask.shape[0]}, the image {width}x{height}"
         values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
-        wrong = values[(values >= len(self.about.classes)) & (values != self.about.ignore)]
+        wrong = values[(values >= len(self.classes.classes)) & (values != self.classes.ignore)]
         if len(wrong):
-            return f"its mask holds the value {wrong[0]}, which is no class and not ignore ({self.about.ignore})"
+            return f"its mask holds the value {wrong[0]}, which is no class and not ignore ({self.classes.ignore})"
         return None
+
+    def about(self) -> dict[str, Any]:
+        """Return class names and the ignored index, for the manifest."""
+        return self.classes.model_dump()
+
+    def _find_parts(self, files: list[str]) -> dict[SplitName, str]:
+        """Return the folders and tars named after splits."""
+        parts: dict[SplitName, str] = {}
+        for name in sorted({name.partition("/")[0] for name in files}):
+            split = split_of(name.removesuffix(".tar"))
+            if split and (self._folder / name).is_dir() == (not name.endswith(".tar")):
+                if split in parts:
+                    raise FrancaError(f"{self.title}: both {parts[split]} and {name} are for {split}; keep one")
+                parts[split] = name
+        return parts
 
 
 def _read_classes(path: Path) -> DenseClasses:
     try:
-        return DenseClasses.model_validate(json.loads(read_file(path).decode()))
+        # Editors on Windows start UTF-8 files with a byte order mark, which json.loads refuses.
+        return DenseClasses.model_validate(json.loads(read_file(path).decode("utf-8-sig")))
     except Unreadable as error:
         reason = "no such file" if not path.exists() else error
         raise FrancaError(f'{path}: {reason}; write {{"classes": [names], "ignore": 255}} there') from None
@@ -144,8 +163,8 @@ def _read_classes(path: Path) -> DenseClasses:
 
 
 @contextmanager
-def _open_part(path: Path) -> Iterator[dict[str, Callable[[], bytes]]]:
-    """Readers of the files in a folder or tar, by their relative names."""
+def _open_part(path: Path) -> Iterator[_Readers]:
+    """Open a folder or a tar; yields a reader for each file in it."""
     if path.is_dir():
         names = list_files(path, "prepare.dense_source")
         yield {name: lambda name=name: read_file(path / name) for name in names}  # type: ignore[misc]
@@ -162,8 +181,26 @@ def _open_part(path: Path) -> Iterator[dict[str, Callable[[], bytes]]]:
         }
 
 
-def _by_stem(readers: dict[str, Callable[[], bytes]], folder: str, suffixes: frozenset[str]) -> dict[str, str]:
-    """Names under `folder` by their path below it without suffix."""
+def _read_pair(readers: _Readers, image: str | None, mask: str | None) -> tuple[bytes, bytes, str | None]:
+    """Return the bytes of an image and of its mask, or the reason why one of them is missing."""
+    if image is None or mask is None:
+        return b"", b"", f"it has no {'image' if image is None else 'mask'}"
+    try:
+        image_bytes = readers[image]()
+    except Unreadable as error:
+        return b"", b"", str(error)
+    try:
+        return image_bytes, readers[mask](), None
+    except Unreadable as error:
+        return b"", b"", f"its mask cannot be read: {error}"
+
+
+def _by_stem(readers: _Readers, folder: str, suffixes: frozenset[str]) -> dict[str, str]:
+    """Return the names of the files under `folder` by their path below it without suffix.
+
+    Raises:
+        FrancaError: Two files differ only in their suffix.
+    """
     found: dict[str, str] = {}
     for name in readers:
         path = PurePosixPath(name)

@@ -1,4 +1,4 @@
-"""Samples of any bit depth as an upright 8-bit RGB image."""
+"""Convert samples of any bit depth to upright 8-bit RGB images."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ _TURNS = {
 def to_bytes(samples: NDArray[Any], depth: int) -> NDArray[np.uint8]:
     """Scale unsigned samples of `depth` bits (1 to 16) to 8 bits: 0 stays 0, the largest value becomes 255.
 
-    More than 8 bits lose their low bits, as in Pillow and libpng; fewer are spread evenly.
+    More than 8 bits lose their low bits, as in Pillow and libpng; fewer are spread evenly over 0 to 255.
     """
     if depth > 8:
         return np.minimum(samples >> (depth - 8), 255).astype(np.uint8)
@@ -32,9 +32,10 @@ def to_bytes(samples: NDArray[Any], depth: int) -> NDArray[np.uint8]:
 
 
 def to_rgb(samples: NDArray[np.uint8]) -> Image.Image:
-    """Make an RGB image of 8-bit samples: (H, W) gray, or (H, W, C) with gray, gray and alpha, RGB or RGBA.
+    """Make an RGB image of uint8 samples; transparent pixels become white.
 
-    Transparent pixels become white.
+    Args:
+        samples: uint8 (H, W) gray, or (H, W, C) with gray, gray and alpha, RGB or RGBA.
     """
     if samples.ndim == 2:
         samples = samples[..., None]
@@ -45,10 +46,10 @@ def to_rgb(samples: NDArray[np.uint8]) -> Image.Image:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """Compose an RGBA image over white."""
+    """Composite an RGBA image over white."""
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
-    """Apply an EXIF orientation (1 to 8; unknown values count as 1)."""
+    """Apply an EXIF orientation, 1 to 8; unknown values count as 1."""
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image

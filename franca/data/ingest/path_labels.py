@@ -1,11 +1,11 @@
-"""What the folders around an image mean: the split it belongs to, and its class.
+"""Infer the split and the class of images from the names of the folders around them.
 
-A folder's meaning depends on its siblings: `train` is a split if its sibling is `test`, and a class if its sibling is
-`bus`.
+The meaning of a folder depends on its siblings: `train` is a split if its sibling is `test`, and a class if its
+sibling is `bus`.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from franca.data.store.files.names import printable
@@ -13,7 +13,7 @@ from franca.data.store.index import SplitName
 from franca.errors import FrancaError
 
 Folders = tuple[str, ...]
-"""Names of the folders that a file lies in, from the source's own downward."""
+"""Names of the folders that contain a file, the outermost one below the source's folder first."""
 
 _WORDS: dict[str, SplitName] = {
     "train": "train",
@@ -32,7 +32,7 @@ _SPLIT = rf"({'|'.join(_WORDS)})"
 _SPLIT_FOLDER = re.compile(rf"{_SPLIT}(?:[-_ .]*(?:set|split|data|dataset|images?|imgs?))?(?:[-_ .]*\d{{4}})?", re.I)
 """A split's name alone, or as in `training_set`, `test-images`, `val2017`."""
 _PREFIXED = re.compile(rf"(.+[-_ .]){_SPLIT}", re.I)
-"""A split's name behind a word that all splits share: `seg_train`, `seg_test`."""
+"""A split's name after a prefix that all splits share: `seg_train`, `seg_test`."""
 _PART = re.compile(rf"{_SPLIT}[-_ .]*(?:(?:part|fold|batch|extra)[-_ .]*\d*|\d+)", re.I)
 """One of several folders of a split: `train_part1`, `test1`."""
 _WITH_SPLIT = re.compile(rf"(?:.*[-_ .])?{_SPLIT}(?:[-_ .].*|\d.*)?", re.I)
@@ -40,26 +40,26 @@ _WITH_SPLIT = re.compile(rf"(?:.*[-_ .])?{_SPLIT}(?:[-_ .].*|\d.*)?", re.I)
 _OUTSIDE = re.compile(
     r"(?:.*[-_ .])?(?:unlabell?ed|unsup|pred|prediction|predict|extra|submission)s?(?:[-_ .]*\d+)?", re.I
 )
-"""What data sets call images outside their splits, such as those of a competition to be predicted."""
+"""Names of folders for images outside the splits, such as the images of a competition for which to predict labels."""
 _SPLIT_SHARD = re.compile(rf"(?:.*[-_.])?{_SPLIT}(?:[-_.]*\d+)*", re.I)
 """A split's name before the number of a shard: `train-00017`, `imagenet-val-000003`."""
 
 
-class Place(NamedTuple):
-    """What the folders of an image say; None if they say nothing."""
+class PathLabels(NamedTuple):
+    """Split and class of an image by its folders; None if they do not name one."""
 
     split: SplitName | None
     class_name: str | None
 
 
 def split_of(folder: str) -> SplitName | None:
-    """Return the split that a folder is named after."""
+    """Return the split that a folder is named after, or None."""
     found = _SPLIT_FOLDER.fullmatch(folder)
     return _WORDS[found[1].lower()] if found else None
 
 
 def _splits_of(names: Collection[str]) -> dict[str, SplitName]:
-    """Return the splits that folders of one level are named after; other folders are left out.
+    """Return the folders of one level that are named after splits, with their splits.
 
     A common prefix is removed if train and another split have it (`seg_train`, `seg_test`). `bullet_train` alone is a
     class.
@@ -76,19 +76,20 @@ def _splits_of(names: Collection[str]) -> dict[str, SplitName]:
 
 
 def _has_train_and_other(splits: Mapping[str, SplitName]) -> bool:
+    """Return whether the splits are train and at least one other."""
     return "train" in splits.values() and len(set(splits.values())) > 1
 
 
 def split_of_shard(stem: str) -> SplitName | None:
-    """Return the split that a webdataset tar is named after."""
+    """Return the split that a webdataset tar is named after, or None."""
     found = _SPLIT_SHARD.fullmatch(stem)
     return _WORDS[found[1].lower()] if found else None
 
 
 def split_shards(stems: Collection[str]) -> bool:
-    """Whether all tars are shards of splits, train among them: `train-000`, `val-000`.
+    """Return whether all tars are shards of splits, and some are for train: `train-000`, `val-000`.
 
-    They are numbered or share a prefix; `bullet_train` and `crash_test` are classes.
+    They must be numbered or share a prefix: `bullet_train` and `crash_test` are classes.
     """
     found = {stem: _SPLIT_SHARD.fullmatch(stem) for stem in stems}
     prefixes = {stem[: match.start(1)].lower() for stem, match in found.items() if match}
@@ -96,14 +97,27 @@ def split_shards(stems: Collection[str]) -> bool:
     return all(found.values()) and "train" in map(split_of_shard, stems) and (numbered or len(prefixes) == 1)
 
 
-def read_layout(examples: Mapping[Folders, str], where: str) -> dict[Folders, Place]:
-    """Return what each of the folders that hold images means.
+def parents(name: str) -> Folders:
+    """Return the folders that contain a file, from its relative path."""
+    return tuple(name.split("/")[:-1])
 
-    A level is one of splits if all images are in folders named after splits there. Folders that contain all images
-    are ignored, also if several are nested. The class is the first folder that is neither.
+
+def one_per_folder(files: Iterable[tuple[Folders, str]]) -> dict[Folders, str]:
+    """Return the first file of each folder, from the folders and the name of all files."""
+    first: dict[Folders, str] = {}
+    for folders, name in files:
+        first.setdefault(folders, name)
+    return first
+
+
+def infer_labels(examples: Mapping[Folders, str], where: str) -> dict[Folders, PathLabels]:
+    """Return the split and the class of the images in each folder.
+
+    A level of folders names the splits if all images are in folders named after splits there. Folders that contain
+    all images are ignored, also if several are nested. The class is the first folder that is neither.
 
     Args:
-        examples: The name of an image in each of the folders, for messages.
+        examples: The folders that contain images, each with the name of one image, for messages.
         where: The source, for messages.
 
     Raises:
@@ -116,13 +130,13 @@ def read_layout(examples: Mapping[Folders, str], where: str) -> dict[Folders, Pl
     rest = {folders: folders if level is None else folders[:level] + folders[level + 1 :] for folders in examples}
     skip = _wrappers([(splits[folders], rest[folders]) for folders in examples])
     return {
-        folders: Place(splits[folders], rest[folders][skip] if len(rest[folders]) > skip else None)
+        folders: PathLabels(splits[folders], rest[folders][skip] if len(rest[folders]) > skip else None)
         for folders in examples
     }
 
 
 def _split_level(examples: Mapping[Folders, str], where: str) -> int | None:
-    """Return the level of the split folders, None if there are none."""
+    """Return the level of the split folders, or None if there are none; raises as `infer_labels` does."""
     for level in range(max(map(len, examples), default=0)):
         splits = _splits_of({folders[level] for folders in examples if len(folders) > level})
         named = {
@@ -149,7 +163,7 @@ def _split_level(examples: Mapping[Folders, str], where: str) -> int | None:
 
 
 def _reject_doubtful_splits(names: Collection[str], splits: Collection[SplitName], where: str) -> None:
-    """Raise if sibling folders are splits by some of their names only: their images would become classes."""
+    """Raise if only some sibling folders are named like splits: the others would become classes."""
     parts = {name: _WORDS[match[1].lower()] for name in sorted(names) if (match := _PART.fullmatch(name))}
     others = [name for name in sorted(names) if split_of(name) is None]
     doubtful: str | None = None
@@ -167,14 +181,15 @@ def _reject_doubtful_splits(names: Collection[str], splits: Collection[SplitName
 
 
 def _is_other_split(name: str, split: SplitName) -> bool:
+    """Return whether a folder next to one for `split` is likely to be another split."""
     match = _WITH_SPLIT.fullmatch(name)
     return bool(match and _WORDS[match[1].lower()] != split) or bool(_OUTSIDE.fullmatch(name))
 
 
 def _wrappers(inner: Collection[tuple[SplitName | None, Folders]]) -> int:
-    """Return how many folders, from the first, contain all images, and so name no class.
+    """Return how many folders, from the outermost, contain all images and therefore name no class.
 
-    In split folders, one that repeats the split's name (`training_set/training_set`) counts as well.
+    A folder in a split folder that repeats the split's name (`training_set/training_set`) counts as well.
     """
     levels = 0
     lone = False
@@ -187,13 +202,13 @@ def _wrappers(inner: Collection[tuple[SplitName | None, Folders]]) -> int:
         lone = not repeats
         levels += 1
     below = [folders[levels:] for _, folders in inner if len(folders) > levels]
-    # Images directly in the last of them, next to a folder of others: it is the only class that all of them have.
-    # If there are several folders, these are classes, and the images without one are an error of the source.
+    # The last of these folders holds some images directly, and others in one subfolder. Then it is the class of all.
+    # If it has several subfolders, they are classes, and the images outside them are an error of the source.
     if lone and 0 < len(below) < len(inner) and not _branches(below):
         return levels - 1
     return levels
 
 
 def _branches(paths: Collection[Folders]) -> bool:
-    """Whether the paths differ at some level."""
+    """Return whether the paths differ at some level."""
     return any(len({path[level] for path in paths if len(path) > level}) > 1 for level in range(max(map(len, paths))))

@@ -2,14 +2,14 @@
 
 import pytest
 
-from franca.data.ingest.layout import read_layout, split_of, split_of_shard
+from franca.data.ingest.path_labels import infer_labels, split_of, split_of_shard
 from franca.errors import FrancaError
 
 
 def read(*names: str) -> dict[str, tuple[str | None, str | None]]:
     """Split and class of each image."""
     folders = {name: tuple(name.split("/")[:-1]) for name in names}
-    places = read_layout({folders[name]: name for name in reversed(names)}, "here")
+    places = infer_labels({folders[name]: name for name in reversed(names)}, "here")
     return {name: (places[folders[name]].split, places[folders[name]].class_name) for name in names}
 
 

@@ -1,9 +1,9 @@
-"""The samples of a webdataset tar: which image each one has, and which label.
+"""Group the files of a webdataset tar into samples, and find the image and the label of each.
 
-webdataset names the files of a sample KEY.SUFFIX, and takes what comes before the first dot for the key. A dot inside
-keys (`IMG.0001.jpg`) would make one sample of the whole tar. So the key is read from the images: it is the shortest
-beginning of a file's name, up to one of its dots, that is the whole name of an image without its suffix. For keys
-without dots that is webdataset's own rule.
+The files of a sample are named KEY.SUFFIX. webdataset ends the key at the first dot of the file name, so names with
+dots in the key (`IMG.0001.jpg`, `IMG.0002.jpg`) would all become one sample. Here the images determine the keys: the
+key of a file is the shortest prefix of its name, ending before a dot, that is the name of an image without its suffix.
+For keys without dots, the two rules agree.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from franca.data.store.files.names import printable, suffix
-from franca.data.store.images.decode import SUFFIXES
+from franca.data.store.images.file_types import SUFFIXES
 from franca.errors import FrancaError
 
 LABEL = ".cls"
@@ -45,33 +45,37 @@ _MASKS = frozenset(
         "trimap",
     }
 )
-"""Words before the suffix that tell a mask or another map of pixels from an image: `KEY.seg.png`."""
+"""Words before the suffix that mark a mask or another map of pixels: `KEY.seg.png`."""
 
 
 class Entry(NamedTuple):
-    """An image of a tar: the position of its label among the tar's members if it has one, or why it is refused."""
+    """An image of a tar: position of its label among the tar's members, if it has one; or why it is refused."""
 
     label: int | None = None
     problem: str | None = None
 
 
 def is_mask(name: str) -> bool:
-    """Whether a file is named like a mask, KEY.WORD.SUFFIX. It is one if there is also an image KEY.SUFFIX."""
+    """Return whether a file is named like a mask, KEY.WORD.SUFFIX. It is one if there is also an image KEY.SUFFIX."""
     words = name.rpartition("/")[2].lower().split(".")[1:-1]
     return bool(words) and not _MASKS.isdisjoint(re.split(r"[-_\d]+", words[-1]))
 
 
 def without_masks(names: Collection[str]) -> set[str]:
-    """Leave out masks, KEY.seg.png, of other images, KEY.jpg."""
+    """Return the names of images without those that are masks (KEY.seg.png) of another one (KEY.jpg)."""
     images = set(names)
     return {name for name in images if not (is_mask(name) and _has_image(name, images))}
 
 
 def find_samples(names: Sequence[str], where: str) -> dict[int, Entry]:
-    """Return the images of the samples, by their positions in `names`, the names of the members of a tar.
+    """Return the images of the samples, by their positions in `names`.
 
-    Of a sample's images, only KEY.SUFFIX is returned, not KEY.seg.png. A sample with several such images or with
-    several labels is refused, since nothing tells which one counts.
+    Of a sample's images, only KEY.SUFFIX is returned, not KEY.seg.png. A sample with several such images or several
+    labels is refused, since it is unknown which one is meant.
+
+    Args:
+        names: Names of the members of a tar.
+        where: The tar, for messages.
 
     Raises:
         FrancaError: The tar has labels that belong to no image, and images without a label; or an image that is not
@@ -81,11 +85,11 @@ def find_samples(names: Sequence[str], where: str) -> dict[int, Entry]:
     images = [i for i, name in enumerate(names) if name in kept]
     stems = {_stem(names[i]) for i in images}
     keys = [_key(name, stems) for name in names]
-    pictures: dict[str, list[int]] = {}
+    by_key: dict[str, list[int]] = {}
     for i in images:
         if keys[i] == _stem(names[i]):
-            pictures.setdefault(_stem(names[i]), []).append(i)
-    _reject_labelled_extras(names, {names[i] for rows in pictures.values() for i in rows}, where)
+            by_key.setdefault(_stem(names[i]), []).append(i)
+    _reject_labelled_extras(names, {names[i] for rows in by_key.values() for i in rows}, where)
     labels: dict[str, list[int]] = {}
     stray = None
     for i, name in enumerate(names):
@@ -95,36 +99,37 @@ def find_samples(names: Sequence[str], where: str) -> dict[int, Entry]:
                 stray = stray or name
             else:
                 labels.setdefault(key, []).append(i)
-    bare = next((names[rows[0]] for key, rows in pictures.items() if key not in labels), None)
+    bare = next((names[rows[0]] for key, rows in by_key.items() if key not in labels), None)
     if stray is not None and bare is not None:
         raise FrancaError(
             f"{where}: label {printable(stray)} belongs to no image, and image {printable(bare)} has no label; "
             f"name the files of a sample KEY{suffix(bare)} and KEY{LABEL}"
         )
     found: dict[int, Entry] = {}
-    for key, rows in pictures.items():
+    for key, rows in by_key.items():
         entry = _entry(names, rows, labels.get(key, []))
         found |= dict.fromkeys(rows, entry)
     return found
 
 
 def has_sidecars(names: Sequence[str]) -> bool:
-    """Whether an image has a file of labels or metadata next to it, as in webdataset tars."""
+    """Return whether an image has a label or metadata next to it, as in webdataset tars."""
     return _first_of(names, _SIDECARS) is not None
 
 
 def first_label(names: Sequence[str]) -> str | None:
-    """Return the first file that is the label of an image."""
+    """Return the first file that is the label of an image, or None."""
     return _first_of(names, frozenset({LABEL}))
 
 
 def _first_of(names: Sequence[str], suffixes: frozenset[str]) -> str | None:
+    """Return the first file with one of the suffixes that belongs to an image, or None."""
     stems = {_stem(name) for name in names if suffix(name) in SUFFIXES}
     return next((name for name in names if suffix(name) in suffixes and _key(name, stems) is not None), None)
 
 
 def _reject_labelled_extras(names: Sequence[str], images: set[str], where: str) -> None:
-    """Raise if an image that would be left out, such as KEY.seg.png, has a label of its own: it is no mask."""
+    """Raise if an image that would be left out, such as KEY.seg.png, has a label of its own, so it is not a mask."""
     labels = {_stem(name): name for name in names if suffix(name) == LABEL}
     for name in names:
         if suffix(name) in SUFFIXES and name not in images and _stem(name) in labels:
@@ -136,11 +141,13 @@ def _reject_labelled_extras(names: Sequence[str], images: set[str], where: str) 
 
 
 def _has_image(mask: str, images: set[str]) -> bool:
+    """Return whether there is an image KEY.SUFFIX for a mask KEY.WORD.SUFFIX."""
     key = _stem(_stem(mask))
     return any(f"{key}{end}" in images for end in _ENDS)
 
 
 def _entry(names: Sequence[str], images: list[int], labels: list[int]) -> Entry:
+    """Return the entry of a sample with these images and labels."""
     for what, positions in (("images", images), ("labels", labels)):
         if len(positions) > 1:
             listed = ", ".join(printable(names[i].rpartition("/")[2]) for i in positions[:3])
@@ -154,12 +161,12 @@ def _stem(name: str) -> str:
 
 
 def _key(name: str, stems: set[str]) -> str | None:
-    """Return the key of the sample that a file belongs to, None if the sample has no image."""
+    """Return the key of the sample that a file belongs to, or None if the sample has no image."""
     return next((start for start in _starts(name) if start in stems), None)
 
 
 def _starts(name: str) -> Iterator[str]:
-    """Yield the beginnings of a path up to each dot of its last part."""
+    """Yield the prefixes of a path that end before a dot of its last part, shortest first."""
     dot = name.find(".", name.rfind("/") + 1)
     while dot >= 0:
         yield name[:dot]
