@@ -17,7 +17,7 @@ from franca.errors import FrancaError
 from franca.formats import FORMATS
 from franca.params import Params, load_params
 from franca.paths import MODEL, PARAMS, runs_root
-from franca.process import follow_parent
+from franca.process import terminate_with_parent
 
 STAGES = {
     "prepare": ("franca.stages.prepare", "verify, split and pack the images"),
@@ -220,7 +220,7 @@ def run(arguments: argparse.Namespace) -> None:
     params = load_params(arguments.params)
     if arguments.command in STAGES:
         if "DVC_ROOT" in os.environ:
-            follow_parent()
+            terminate_with_parent()
         # Of several training processes the first one speaks for all. The weights stage runs every time, for nothing.
         recorded = os.environ.get("RANK", "0") == "0" and arguments.command != "weights"
         with _recorded(arguments.command) if recorded else nullcontext():

@@ -1,4 +1,4 @@
-"""Models in standard formats: one file a format, each a function `write(model, folder) -> Contents`."""
+"""Models in standard formats: one file a format, each a function `write(model, folder) -> ExportInfo`."""
 
 FORMATS = {
     "safetensors": "Franca's own model folder",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from franca.errors import FrancaError
 from franca.files import atomic_folder
-from franca.formats.card import Contents, write_card
+from franca.formats.model_card import ExportInfo, write_card
 from franca.formats.variant import variant
 from franca.models.model import FrancaModel
 
@@ -31,7 +31,7 @@ def export(
         raise FrancaError(f"{folder}: is there already; name a new folder, or remove it first")
     changed = variant(model, dim, image_size, keep_position)
     with atomic_folder(folder) as temporary:
-        contents: Contents = importlib.import_module(f"franca.formats.{format}").write(changed, temporary)
+        contents: ExportInfo = importlib.import_module(f"franca.formats.{format}").write(changed, temporary)
         contents = contents._replace(lacks=contents.lacks + _left(model, changed))
         write_card(changed, contents, temporary, os.path.basename(os.path.realpath(folder)))
         # The library of safetensors makes files that their owner alone can read.

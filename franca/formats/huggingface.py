@@ -12,7 +12,7 @@ from torch import Tensor
 
 from franca.errors import FrancaError
 from franca.files import write_json
-from franca.formats.card import Contents
+from franca.formats.model_card import ExportInfo
 from franca.models.model import FrancaModel
 from franca.params import Backbone
 
@@ -41,7 +41,7 @@ patches = outputs.last_hidden_state[:, {prefix}:]{fold}  # (B, h w, N)
 """
 
 
-def write(model: FrancaModel, folder: Path) -> Contents:
+def write(model: FrancaModel, folder: Path) -> ExportInfo:
     """Write `model.safetensors`, `config.json`, `preprocessor_config.json`, and RASA and truncation where there are.
 
     Raises FrancaError for a model of timm.
@@ -63,7 +63,7 @@ def write(model: FrancaModel, folder: Path) -> Contents:
         prefix=1 + about.registers,
         fold=" @ projection.T" if folded else "",
     )
-    return Contents("transformers", usage, tuple(lacks))
+    return ExportInfo("transformers", usage, tuple(lacks))
 
 
 def _write_projection(model: FrancaModel, folder: Path) -> str:

@@ -13,7 +13,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from franca.errors import FrancaError
-from franca.formats.card import Contents
+from franca.formats.model_card import ExportInfo
 from franca.formats.tensor_files import read_checkpoint
 from franca.models.model import Channels, FrancaModel, load_weights
 from franca.params import Backbone, fault_lines
@@ -275,7 +275,7 @@ rasa = torch.load("FOLDER/rasa.pth", weights_only=True)
 """
 
 
-def write(model: FrancaModel, folder: Path) -> Contents:
+def write(model: FrancaModel, folder: Path) -> ExportInfo:
     """Write `model.pth` and, where the model has planes, `rasa.pth`; both load with `weights_only=True`.
 
     Raises FrancaError for a model of timm and for a truncation: the official code has neither.
@@ -299,7 +299,7 @@ def write(model: FrancaModel, folder: Path) -> Contents:
         std=" ".join(map(str, model.std)),
         rasa=RASA_USAGE if planes else "",
     )
-    return Contents("pytorch", usage, _differences(model, about))
+    return ExportInfo("pytorch", usage, _differences(model, about))
 
 
 def _differences(model: FrancaModel, about: Backbone) -> tuple[str, ...]:

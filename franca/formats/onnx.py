@@ -9,7 +9,7 @@ import timm
 import torch
 
 from franca.errors import FrancaError
-from franca.formats.card import Contents
+from franca.formats.model_card import ExportInfo
 from franca.models.model import FrancaModel, load_weights
 
 OPSET = 18
@@ -27,7 +27,7 @@ pooled, patches = session.run(None, {"images": images})  # float32 (B, N), (B, h
 """
 
 
-def write(model: FrancaModel, folder: Path) -> Contents:
+def write(model: FrancaModel, folder: Path) -> ExportInfo:
     """Write `model.onnx`, its weights beside it where they pass protobuf's 2 GB, and run it against the model.
 
     Raises FrancaError where a package is missing, or ONNX Runtime's features are not the model's.
@@ -49,7 +49,7 @@ def write(model: FrancaModel, folder: Path) -> Contents:
         "features of earlier blocks",
         "the mask token",
     )
-    return Contents("onnx", USAGE, lacks, checked)
+    return ExportInfo("onnx", USAGE, lacks, checked)
 
 
 def _static(model: FrancaModel) -> FrancaModel:

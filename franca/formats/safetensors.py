@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from franca.formats.card import Contents
+from franca.formats.model_card import ExportInfo
 from franca.models.model import FrancaModel, save_model
 
 USAGE = """
@@ -16,6 +16,6 @@ pooled, patches = model(images)  # (B, N), (B, h, w, N)
 """
 
 
-def write(model: FrancaModel, folder: Path) -> Contents:
+def write(model: FrancaModel, folder: Path) -> ExportInfo:
     save_model(model, folder)
-    return Contents("franca", USAGE)
+    return ExportInfo("franca", USAGE)

@@ -19,7 +19,7 @@ from timm.models import PretrainedCfg, eva, save_for_hf, vision_transformer
 from torch import Tensor
 
 from franca.errors import FrancaError
-from franca.formats.card import Contents
+from franca.formats.model_card import ExportInfo
 from franca.formats.official import HEADS, float_weights
 from franca.models.backbone import timm_arguments
 from franca.models.model import FrancaModel, load_weights
@@ -116,7 +116,7 @@ patches = model.head(tokens[:, model.num_prefix_tokens :])  # (B, h w, N)
 """
 
 
-def write(model: FrancaModel, folder: Path, imported: str = IMPORTED, loaded: str = LOADED) -> Contents:
+def write(model: FrancaModel, folder: Path, imported: str = IMPORTED, loaded: str = LOADED) -> ExportInfo:
     """Write `model.safetensors` and `config.json`; by lines of their own the card imports and loads the model."""
     architecture, arguments, state = _described(model)
     lacks = _differences(model)
@@ -130,7 +130,7 @@ def write(model: FrancaModel, folder: Path, imported: str = IMPORTED, loaded: st
     stock = timm.create_model(architecture, pretrained=False, pretrained_cfg=_config(model, arguments), **arguments)
     load_weights(stock, state, architecture)
     save_for_hf(stock, str(folder), model_args=arguments, safe_serialization=True)
-    return Contents("timm", USAGE.format(imported=imported, loaded=loaded, first=first), tuple(lacks))
+    return ExportInfo("timm", USAGE.format(imported=imported, loaded=loaded, first=first), tuple(lacks))
 
 
 def _described(model: FrancaModel) -> tuple[str, dict[str, Any], dict[str, Tensor]]:

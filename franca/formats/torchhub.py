@@ -4,7 +4,7 @@ from pathlib import Path
 
 from franca.files import write_bytes
 from franca.formats import timm
-from franca.formats.card import Contents
+from franca.formats.model_card import ExportInfo
 from franca.models.model import FrancaModel
 
 HUBCONF = '''"""The model of this folder, for `torch.hub.load(FOLDER, "franca", source="local")`."""
@@ -22,7 +22,7 @@ def franca(**arguments):
 '''
 
 
-def write(model: FrancaModel, folder: Path) -> Contents:
+def write(model: FrancaModel, folder: Path) -> ExportInfo:
     """Write what the timm format has, and `hubconf.py`."""
     loaded = 'torch.hub.load("FOLDER", "franca", source="local")'
     contents = timm.write(model, folder, f"{timm.IMPORTED}\nimport torch", loaded)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from franca import presets
-from franca.formats.importing import run
+from franca.formats.import_weights import run
 from franca.formats.official import (
     architecture_of,
     build_model,

@@ -22,8 +22,8 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import State
 from prefect.settings import get_current_settings
 
+from flows.commands import dvc
 from flows.pipeline import pipeline, reproduce
-from flows.process import dvc
 from franca.files import read_json
 from franca.params import Params, load_params
 

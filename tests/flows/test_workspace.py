@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.process import dvc
+from flows.commands import dvc
 from flows.workspace import workspace
 from franca.errors import FrancaError
 from franca.params import Params, load_params

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from franca.errors import FrancaError
-from franca.tracking.client import connect, experiment_id, redacted, server_faults, tracking_uri
+from franca.tracking.client import connect, experiment_id, redacted, server_errors, tracking_uri
 
 
 def test_default_database_hangs_on_dvc_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_dead_server_is_one_line(uri: str, root: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.timeout(60)  # MLflow's own default is four minutes
 def test_server_that_accepts_and_is_silent_does_not_hold_us(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("franca.tracking.client.KNOCK_SECONDS", 0.5)
+    monkeypatch.setattr("franca.tracking.client.CONNECT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{deaf.getsockname()[1]}")
         with pytest.raises(FrancaError, match="timed out"):
@@ -60,5 +60,5 @@ def test_artifacts_lie_beside_the_database(root: Path) -> None:
 def test_deleted_experiment_says_how_to_restore_it(root: Path) -> None:
     client = connect()
     client.delete_experiment(experiment_id(client, "gone"))
-    with pytest.raises(FrancaError, match="mlflow experiments restore --experiment-id"), server_faults():
+    with pytest.raises(FrancaError, match="mlflow experiments restore --experiment-id"), server_errors():
         experiment_id(client, "gone")

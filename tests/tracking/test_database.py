@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from franca.errors import FrancaError
-from franca.tracking.client import connect, experiment_id, server_faults
+from franca.tracking.client import connect, experiment_id, server_errors
 from franca.tracking.database import prepare_database
 from tests.tracking.conftest import REPOSITORY, line
 
@@ -24,8 +24,8 @@ START = """
 import os, signal, sys, time
 from pathlib import Path
 import mlflow.store.tracking.sqlalchemy_store
-from franca.tracking.client import connect, experiment_id, server_faults
-from franca.tracking.curves import attach
+from franca.tracking.client import connect, experiment_id, server_errors
+from franca.tracking.curves import open_uploader
 from franca.tracking.runs import pipeline_run
 
 def child(work):
@@ -88,7 +88,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "interrupted": (
         lambda path: edit(path, *HALF, "INSERT INTO experiments (experiment_id, name) VALUES (1, 'mine')"),
-        "not upgraded to the end; copy the file",
+        "only partly upgraded; copy the file",
     ),
     "foreign": (
         lambda path: edit(gone(path), "CREATE TABLE songs (title)"),
@@ -187,10 +187,10 @@ def test_first_starts_at_the_same_time_share_one_run(tmp_path: Path) -> None:
     (folder / "metrics.jsonl").write_text("".join(map(line, range(20))))
     code = """
 def work(number):
-    with server_faults():
+    with server_errors():
         client = connect()
         if number % 2:
-            attach(client, Path("runs/pretrain-abc").resolve(), "franca").send()
+            open_uploader(client, Path("runs/pretrain-abc").resolve(), "franca").send()
         else:
             pipeline_run(client, experiment_id(client, "franca"), "abc", "whole")
 pids = [child(lambda: work(number)) for number in range(6)]
@@ -234,7 +234,7 @@ def say(folder, size):
     if size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     try:
-        with server_faults():
+        with server_errors():
             client = connect()
             print("connected", flush=True)
             experiment_id(client, "one")
@@ -296,5 +296,5 @@ def test_missing_permission_is_one_line(tmp_path: Path, empty_database: Path) ->
 def test_damage_that_shows_only_later_is_one_line(root: Path) -> None:
     client = connect()
     scramble(root / "mlflow.db")
-    with pytest.raises(FrancaError, match="damaged; restore a backup, or move it away"), server_faults():
+    with pytest.raises(FrancaError, match="damaged; restore a backup, or move it away"), server_errors():
         client.search_experiments()

@@ -51,8 +51,8 @@ def test_what_is_not_there_is_one_line(finish: Finish, params: Params) -> None:
         ("models:/franca/7", r"models:/franca/7: Model Version (name=franca, version=7) not found (tracking server "),
         ("models:/other@champion", "models:/other@champion: Registered Model with name=other not found (tracking "),
         ("0" * 32, f"runs:/{'0' * 32}: Run with id={'0' * 32} not found (tracking server "),
-        (bare, f"runs:/{bare}: this run has no model yet; `franca register` logs it"),
-        ("models:/", "models:/: no address of a model; models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID is"),
+        (bare, f"runs:/{bare}: this run has no model yet; run `franca register` to log it"),
+        ("models:/", "models:/: not a model address; use models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID"),
     ):
         with pytest.raises(FrancaError) as caught:
             franca.load(address)
@@ -67,7 +67,9 @@ def test_files_that_are_gone_or_of_another_kind(finish: Finish, params: Params, 
     with pytest.raises(FrancaError, match="models:/franca@champion: not a Franca model; "):
         franca.load("models:/franca@champion")
     shutil.rmtree(about.parent)
-    with pytest.raises(FrancaError, match="models:/franca@champion: its files are gone from the tracking server; "):
+    with pytest.raises(
+        FrancaError, match="models:/franca@champion: its files are missing on the tracking server; run "
+    ):
         franca.load("models:/franca@champion")
 
 

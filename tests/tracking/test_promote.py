@@ -16,18 +16,18 @@ from franca.tracking import promote
 from franca.tracking.client import connect
 from tests.tracking.conftest import REPOSITORY, Finish, row
 
-SETTLE = """
+APPLY_GATES = """
 import sys, time, pathlib
 from franca.params import load_params
-from franca.tracking import claim, promote, registry
+from franca.tracking import model_lock, promote, registry
 from franca.tracking.client import connect
-claim.SETTLE_SECONDS = 0.3
+model_lock.DELAY_SECONDS = 0.3
 client, params = connect(), load_params(pathlib.Path("params.yaml"))
 version = client.get_model_version("franca", sys.argv[1])
-results = registry.evidence_of(client, version)
+results = registry.read_evidence(client, version)
 print("ready", flush=True)
 sys.stdin.readline()
-print(promote.settle(client, params, version, results).promote)
+print(promote.apply_gates(client, params, version, results).promote)
 """
 
 
@@ -80,18 +80,18 @@ def test_champion_that_changed_while_judging_is_judged_against_again(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the verdict and the write, somebody crowns version 2 by hand, so version 2 has nobody left to beat."""
-    client, judged = connect(), promote.assess
+    client, judged = connect(), promote.evaluate_gates
     challenger = client.get_model_version("franca", "2")
 
-    def assess(*arguments: Any) -> promote.Decision:
+    def evaluate_gates(*arguments: Any) -> promote.Decision:
         decision = judged(*arguments)
         client.set_registered_model_alias("franca", "champion", "2")
         return decision
 
-    monkeypatch.setattr(promote, "assess", assess)
-    evidence = promote.evidence_of(client, challenger)
+    monkeypatch.setattr(promote, "evaluate_gates", evaluate_gates)
+    evidence = promote.read_evidence(client, challenger)
     assert evidence and evidence.outcomes
-    decision = promote.settle(client, params, challenger, evidence)
+    decision = promote.apply_gates(client, params, challenger, evidence)
     assert (decision.promote, decision.champion, decision.reason) == (False, "2", "it is the champion already")
 
 
@@ -103,7 +103,7 @@ def test_two_promotions_at_once_have_one_winner(
     finish(seed=3, knn=75.2)
     register.run(unreachable(params))
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    command = [sys.executable, "-c", SETTLE]
+    command = [sys.executable, "-c", APPLY_GATES]
     pipe = subprocess.PIPE
     rivals = [subprocess.Popen([*command, number], stdin=pipe, stdout=pipe, text=True) for number in ("2", "3")]
     for rival in rivals:

@@ -105,7 +105,7 @@ def test_predict_refuses_other_arrays_in_one_line(finish: Finish) -> None:
         with pytest.raises(FrancaError, match=r"^images must be a uint8 array of shape \(N, 16, 16, 3\), not [^\n]*$"):
             model.predict(bad)  # type: ignore[arg-type]
     for black in (good, np.random.default_rng(0).random(good.shape).astype(np.uint8)):
-        with pytest.raises(FrancaError, match=r"^images: all values are 0 or 1, [^\n]*; send 0..255$"):
+        with pytest.raises(FrancaError, match=r"^images: all values are 0 or 1, [^\n]*; send values in 0..255$"):
             model.predict(black)
 
 
@@ -319,9 +319,9 @@ def test_lost_artifacts_are_sent_again_into_the_same_version(finish: Finish, par
 
 def test_mirror_and_register_share_one_run(finish: Finish, params: Params) -> None:
     finish()
-    from franca.tracking.curves import attach
+    from franca.tracking.curves import open_uploader
 
-    curves = attach(connect(), next(Path("runs").glob("pretrain-*")).resolve(), "franca")
+    curves = open_uploader(connect(), next(Path("runs").glob("pretrain-*")).resolve(), "franca")
     curves.send()
     register.run(params)
     receipt = read_json(RECEIPT)
@@ -378,7 +378,9 @@ def test_results_of_other_weights_are_refused(finish: Finish, params: Params) ->
     results = Path("results/evaluate/results.json").read_bytes()
     finish(seed=1)
     Path("results/evaluate/results.json").write_bytes(results)
-    with pytest.raises(FrancaError, match="of other weights than models/franca; run `dvc repro evaluate`"):
+    with pytest.raises(
+        FrancaError, match="was computed from other weights than models/franca; run `dvc repro evaluate`"
+    ):
         register.run(params)
 
 

@@ -87,7 +87,7 @@ def test_images_in_embeddings_out_and_a_reason_for_anything_else(served: str) ->
         ((images.astype(int) + 1).tolist(), "Python integer 256 out of bounds for uint8"),
         (
             (images / 255).tolist(),
-            "images: all values are 0 or 1, as those in 0..1 are once cast to uint8; send 0..255",
+            "images: all values are 0 or 1, as if values in 0..1 had been cast to uint8; send values in 0..255",
         ),
         ([[0, 1], [2]], "The requested array has an inhomogeneous shape after 1 dimensions."),
         ("a.jpg", "Failed to convert data `a.jpg` to type `Tensor('uint8', (-1, 16, 16, 3))`"),

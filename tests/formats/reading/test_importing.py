@@ -189,7 +189,7 @@ def test_mistakes_in_the_command(refused: Run) -> None:
 KILLED = """
 import time
 from pathlib import Path
-import franca.formats.importing as importing
+import franca.formats.import_weights as importing
 write = importing.save_model
 def save_model(model, folder):
     write(model, folder)

@@ -10,7 +10,7 @@ from franca.models.model import FrancaModel
 from franca.params import Backbone
 
 
-class Contents(NamedTuple):
+class ExportInfo(NamedTuple):
     """What a format's writer says of the folder.
 
     `library` is the front matter's `library_name`; `usage` the Python lines that load the model, FOLDER standing for
@@ -24,7 +24,7 @@ class Contents(NamedTuple):
     checked: str = ""
 
 
-def write_card(model: FrancaModel, contents: Contents, folder: Path, name: str) -> None:
+def write_card(model: FrancaModel, contents: ExportInfo, folder: Path, name: str) -> None:
     """Write `folder/README.md` for a folder that will be called `name`."""
     data = ModelCardData(
         library_name=contents.library,
@@ -63,7 +63,7 @@ From the folder that holds `{name}`:
     write_bytes(folder / "README.md", text.encode())
 
 
-def _facts(model: FrancaModel, contents: Contents) -> dict[str, str]:
+def _facts(model: FrancaModel, contents: ExportInfo) -> dict[str, str]:
     facts = {"Architecture": _architecture(model.architecture)}
     facts["Image size, native"] = f"{model.image_size} px, short side resized bicubically, center cropped"
     facts["Patch size"] = f"{model.patch_size} px"
