@@ -169,9 +169,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.command == "params":
         return _params(arguments)
     if arguments.command == "import-weights":
-        from franca.formats import importing
+        from franca.formats.import_weights import import_weights
 
-        return importing.run(
+        return import_weights(
             arguments.files,
             arguments.output,
             rasa=arguments.rasa,

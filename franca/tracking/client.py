@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 3
 _SQLITE = "sqlite:///"
 
-# MLflow reads these when it is imported. With its default of 7 retries a call to a dead server would block for minutes.
+# MLflow reads these when it is imported. By default it retries 7 times: calls to a dead server block for minutes.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

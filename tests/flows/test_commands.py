@@ -29,7 +29,7 @@ def gone(pid: int) -> bool:
 
 
 def test_lines_are_logged_while_the_command_runs(tmp_path: Path) -> None:
-    """The command waits for a file that is made once its first line was seen."""
+    """The command waits for a file that is created when its first line is logged."""
     code = "import os, time\nprint('first')\nwhile not os.path.exists('seen'): time.sleep(0.01)\nprint('last')"
     seen = []
 
@@ -41,7 +41,7 @@ def test_lines_are_logged_while_the_command_runs(tmp_path: Path) -> None:
     assert seen == ["first", "last"]
 
 
-def test_both_streams_the_exit_code_and_bytes_that_are_no_text(tmp_path: Path) -> None:
+def test_both_streams_the_exit_code_and_invalid_utf8(tmp_path: Path) -> None:
     code = "import sys; sys.stderr.write('to stderr\\n'); sys.stdout.buffer.write(b'\\xff\\rbar\\n\\n'); sys.exit(3)"
     assert commands.run(python(code), tmp_path, lambda line: None) == (3, ["to stderr", "\ufffd", "bar"])
 
@@ -63,7 +63,7 @@ child.wait()
 def test_an_interrupted_wait_ends_every_process(
     interruption: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command has a child that is deaf to SIGTERM."""
+    """The command has a child that ignores SIGTERM."""
     monkeypatch.setattr(commands, "GRACE_SECONDS", 0.5)
     pids = []
 
@@ -77,7 +77,7 @@ def test_an_interrupted_wait_ends_every_process(
     assert wait_until(lambda: gone(pids[0]))
 
 
-def test_a_command_has_time_to_save_before_it_ends(tmp_path: Path) -> None:
+def test_a_command_has_time_to_save_after_sigterm(tmp_path: Path) -> None:
     code = """
 import signal, sys, time
 def save(*_):
@@ -97,8 +97,8 @@ time.sleep(600)
     assert (tmp_path / "saved").exists()
 
 
-def test_a_killed_flow_takes_its_command_along(tmp_path: Path) -> None:
-    """SIGKILL leaves the flow no time to do anything."""
+def test_a_killed_flow_ends_its_command(tmp_path: Path) -> None:
+    """A flow killed by SIGKILL cannot end its command itself."""
     code = f"""
 from pathlib import Path
 from flows.commands import run
@@ -113,8 +113,8 @@ run([{sys.executable!r}, "-c", command], Path(), lambda line: print(line, flush=
     assert wait_until(lambda: gone(pid))
 
 
-def test_dvc_waits_for_another_one(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other one holds the stage's files until this one has said that it waits."""
+def test_dvc_waits_for_another_dvc(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other command holds the lock until this one has logged that it waits."""
     monkeypatch.setattr(commands, "BUSY_SECONDS", 0.2)
     (project / "stage.py").write_text(
         "import os, time, pathlib\n"
@@ -139,7 +139,7 @@ def test_dvc_waits_for_another_one(project: Path, monkeypatch: pytest.MonkeyPatc
     assert "Stage 'prepare' didn't change, skipping" in lines
 
 
-def test_a_failing_dvc_gives_its_one_line(project: Path) -> None:
+def test_a_failed_dvc_command_raises_its_error_line(project: Path) -> None:
     with pytest.raises(FrancaError, match=r"nothing\.dvc"):
         commands.dvc(["pull", "nothing.dvc"], project, lambda line: None)
 

@@ -27,7 +27,7 @@ def expected(*steps: int) -> list[tuple[int, float, int]]:
     return [(step, 10.0 - step / 100, 1000500 + 1000 * step) for step in steps]
 
 
-def test_lines_go_once_with_their_own_step_and_time(folder: Path) -> None:
+def test_lines_are_sent_once_with_step_and_time(folder: Path) -> None:
     client = connect()
     write_lines(folder, range(3))
     curves = open_uploader(client, folder, "franca")
@@ -50,7 +50,7 @@ def test_more_than_one_batch(folder: Path) -> None:
     assert len(sent(client, curves.run_id)) == 1200
 
 
-def test_half_a_line_waits_for_its_end(folder: Path) -> None:
+def test_incomplete_line_is_sent_when_it_is_complete(folder: Path) -> None:
     client = connect()
     write_lines(folder, range(1))
     text = line(1)
@@ -65,7 +65,7 @@ def test_half_a_line_waits_for_its_end(folder: Path) -> None:
     assert sent(client, curves.run_id) == expected(0, 1)
 
 
-def test_line_that_is_no_record_is_passed_over(folder: Path) -> None:
+def test_line_that_is_not_a_record_is_skipped(folder: Path) -> None:
     client = connect()
     write_lines(folder, range(1))
     with (folder / "metrics.jsonl").open("a") as file:
@@ -78,7 +78,7 @@ def test_line_that_is_no_record_is_passed_over(folder: Path) -> None:
 
 @pytest.mark.parametrize("ahead", [2, 4, 9], ids=["still shorter", "same length", "longer"])
 def test_resumed_training_rewrites_its_last_steps(folder: Path, ahead: int) -> None:
-    """The trainer cuts the file back to its checkpoint's step; the steps written anew are there already."""
+    """The server already has the steps that a resumed trainer writes again after its checkpoint."""
     client = connect()
     write_lines(folder, range(6))
     curves = open_uploader(client, folder, "franca")
@@ -93,7 +93,9 @@ def test_resumed_training_rewrites_its_last_steps(folder: Path, ahead: int) -> N
     assert [step for step, _, _ in sent(client, curves.run_id)] == list(range(13))
 
 
-def test_another_server_gets_everything(folder: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_server_receives_everything(
+    folder: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_lines(folder, range(3))
     first = open_uploader(connect(), folder, "franca")
     first.send()
@@ -106,7 +108,7 @@ def test_another_server_gets_everything(folder: Path, empty_database: Path, monk
     assert sent(client, second.run_id) == expected(0, 1, 2)
 
 
-def test_run_deleted_on_the_server_is_made_anew(folder: Path) -> None:
+def test_run_deleted_on_the_server_is_created_again(folder: Path) -> None:
     client = connect()
     write_lines(folder, range(3))
     first = open_uploader(client, folder, "franca")
@@ -117,7 +119,7 @@ def test_run_deleted_on_the_server_is_made_anew(folder: Path) -> None:
     assert sent(client, second.run_id) == expected(0, 1, 2)
 
 
-def test_lost_memory_finds_its_run_by_tag_and_doubles_nothing(folder: Path) -> None:
+def test_without_mirror_json_the_run_is_found_by_tag_and_nothing_is_sent_twice(folder: Path) -> None:
     client = connect()
     write_lines(folder, range(3))
     first = open_uploader(client, folder, "franca")

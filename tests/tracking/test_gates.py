@@ -82,7 +82,7 @@ def test_gate_against_a_baseline_needs_no_champion(
     assert ("random weights" if against == "random" else "raw pixels") in result.sentence
 
 
-def test_a_small_but_certain_gain_fails_without_being_called_no_gain() -> None:
+def test_a_significant_gain_below_the_minimum_fails_but_is_not_worse_than_the_baseline() -> None:
     result = one(gate(0.5, against="random"), evidence(score(20.4, 0.1), score(20, 0.1, "random_init")))
     assert not result.passed and result.worse_than is None
 
@@ -94,20 +94,20 @@ def test_a_champion_without_the_metric_fails_the_gate() -> None:
     assert not result.passed and "the champion has no such metric" in result.sentence
 
 
-def test_gates_without_labels_are_named_where_labels_decide() -> None:
+def test_label_free_gates_that_do_not_apply_are_named() -> None:
     gates = [gate(), gate(metric="position/val/r2")]
     chosen, notes = select_gates(gates, {})
     assert chosen == gates[:1] and notes == ["not applied, since the images have labels: position/val/r2"]
 
 
-def test_a_floor_that_is_missed_is_not_called_worse_than_the_baseline() -> None:
+def test_a_missed_floor_is_not_worse_than_the_baseline() -> None:
     ours = evidence(score(30), score(20, model="random_init"))
     result = one(gate(0.5, floor=50, against="random"), ours)
     assert not result.passed and result.worse_than is None
 
 
 def paired(ours: int, theirs: int, both: int, n: int = 200) -> Evidence:
-    """k-NN of two models on the same images, of which `ours` and `theirs` are right by one model alone."""
+    """Return k-NN results of two models; `ours` and `theirs` images are correct for one model only."""
     index = np.arange(n)
     right = {"franca": index < both + ours, "random_init": (index < both) | (index >= n - theirs)}
     outcomes = {(model, "knn", "val", "top1"): Outcome("hits", correct, "same", n) for model, correct in right.items()}
@@ -115,7 +115,7 @@ def paired(ours: int, theirs: int, both: int, n: int = 200) -> Evidence:
     return Evidence(evidence(*rows).results, outcomes)
 
 
-def test_the_same_images_are_compared_one_by_one() -> None:
+def test_results_on_the_same_images_are_paired() -> None:
     ours = paired(ours=14, theirs=2, both=100)
     result = one(gate(0.5, against="random"), ours)
     assert result.passed and "same images" in result.sentence
@@ -123,7 +123,7 @@ def test_the_same_images_are_compared_one_by_one() -> None:
     assert not apart.passed and "unpaired" in apart.sentence
 
 
-def test_a_champion_of_other_images_or_without_them_is_compared_as_before() -> None:
+def test_a_champion_measured_on_other_images_is_compared_unpaired() -> None:
     ours = paired(ours=14, theirs=2, both=100)
     champion = Evidence(evidence(score(51, 6.8)).results)
     assert "unpaired" in one(gate(), ours, champion).sentence
@@ -134,7 +134,7 @@ def test_a_champion_of_other_images_or_without_them_is_compared_as_before() -> N
     assert "same images" in one(gate(), ours, same).sentence
 
 
-def test_less_position_is_better() -> None:
+def test_lower_position_is_better() -> None:
     metric = "position/val/r2"
     rows = [
         {**row(model, "position", "val", value), "metric": "r2"}
@@ -165,7 +165,7 @@ def test_missing_metric_names_the_known_ones() -> None:
         one(gate(against="pixels"), ours)
 
 
-def test_gate_on_what_the_data_do_not_allow_fails_with_the_reason() -> None:
+def test_gate_on_a_skipped_metric_fails_with_the_reason() -> None:
     gates = [gate(), gate(metric="knn_levels/val/top1_24"), gate(metric="segmentation/val/miou")]
     skipped = {"knn": "the train images have no labels", "segmentation/val": "no val images for it"}
     results = check_gates(gates, evidence(skipped=skipped), None, seed=0)
@@ -174,7 +174,7 @@ def test_gate_on_what_the_data_do_not_allow_fails_with_the_reason() -> None:
     assert not any(result.passed or result.worse_than for result in results)
 
 
-def test_gates_without_labels_decide_where_there_are_none() -> None:
+def test_label_free_gates_apply_if_there_are_no_labels() -> None:
     labeled, dense = [gate(), gate(metric="linear/val/top1")], gate(metric="segmentation/val/miou")
     free = [gate(metric="rank/val/rankme"), gate(metric="position/val/r2")]
     gates = [*labeled, *free, dense]
@@ -189,7 +189,7 @@ def test_gates_without_labels_decide_where_there_are_none() -> None:
     assert select_gates(gates, single)[0] == [*free, dense]
 
 
-def test_a_list_of_one_kind_always_applies() -> None:
+def test_gates_of_one_kind_always_apply() -> None:
     free = [gate(metric="rank/val/rankme"), gate(metric="segmentation/val/miou")]
     assert select_gates(free, {}) == select_gates(free, NO_LABELS) == (free, [])
     labeled = [gate()]
