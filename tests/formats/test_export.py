@@ -120,9 +120,9 @@ def test_the_card(make_model: MakeModel, tmp_path: Path) -> None:
         "| Architecture | ViT, width 32, depth 2, 2 heads, SwiGLU, 4 registers |",
         "| Dimensions | 8 of 32 |",
         "| Matryoshka levels | 2, 4, 8 |",
-        "| Position in patches | taken out by RASA, 2 planes |",
+        "| Position in patches | removed by RASA, 2 planes |",
         "| Mean, of RGB in 0..1 | 0.5, 0.4, 0.3 |",
-        f"| SHA-256 of the weights exported | `{model.digest}` |",
+        f"| SHA-256 of the exported weights | `{model.digest}` |",
         'timm.create_model("local-dir:fine-model", pretrained=True)',
         "- the mask token\n",
     ):
