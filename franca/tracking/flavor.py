@@ -51,6 +51,19 @@ class Embedder:
         return torch.cat(parts).numpy() if len(images) else np.zeros((0, self.model.embed_dim), np.float32)
 
 
+class _ServedEmbedder(Embedder):
+    """An embedder whose errors MLflow's server reports; it hides the message of every exception but its own."""
+
+    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return embeddings, as `Embedder.predict` does, and raise MlflowException for invalid images."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return super().predict(images)
+        except FrancaError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from None
+
+
 def _load_pyfunc(path: str) -> Embedder:
     """Load the model folder at `path`; MLflow calls this function by its name."""
-    return Embedder(load_model(Path(path)))
+    return _ServedEmbedder(load_model(Path(path)))
