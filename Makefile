@@ -1,4 +1,4 @@
-# `make demo` goes from a fresh clone to a registered model, `make test` runs the fast tests; both set up .venv first.
+# `make help` lists the targets. Those that need Python packages install them into .venv first.
 PYTHON ?= python3
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,29 +14,29 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MLFLOW_PORT ?= 5000
 PREFECT_PORT ?= 4200
 
-# A set-up is named by the digest of what it was made from, and is done once.
+# Stamp files of installations; their names have the digest of the lock file, so that a new lock is installed.
 digest = $(shell cat $(1) pyproject.toml | git hash-object --stdin)
 RUNTIME := .venv/.runtime-$(call digest,requirements.lock)
 DEV := .venv/.dev-$(call digest,requirements-dev.lock)
 BENCH := .venv/.bench-$(call digest,requirements-bench.lock)
 
 .PHONY: help
-help: ## What there is to make.
+help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 .PHONY: demo
-demo: $(RUNTIME) ## Set up, get the data, run the pipeline, tell what came out.
+demo: $(RUNTIME) ## Install, get the demo data, run the pipeline, print the results.
 	dvc pull data.dvc 2> >(grep -v "No remote provided" >&2)
 	dvc repro
 	@python -m franca summary
 
 .PHONY: test
-test: $(DEV) ## Set up and run the fast tests; `make test ARGS="-m slow"` runs others.
+test: $(DEV) ## Run the fast tests; `make test ARGS="-m slow"` runs the slow ones.
 	dvc pull --quiet data.dvc
 	pytest $(ARGS)
 
 .PHONY: lint
-lint: $(DEV) ## Style, types, Dockerfile and compose file.
+lint: $(DEV) ## Check style, types, Dockerfile and compose file.
 	ruff check .
 	ruff format --check .
 	mypy
@@ -44,48 +44,48 @@ lint: $(DEV) ## Style, types, Dockerfile and compose file.
 	docker-compose --env-file docker/.env.example -f docker/compose.yaml config -q
 
 .PHONY: mlflow-ui
-mlflow-ui: $(RUNTIME) ## Runs, curves and the model registry in a browser.
-	@echo "MLflow: http://127.0.0.1:$(MLFLOW_PORT)/?workflowType=machine_learning (Ctrl-C ends it)"
+mlflow-ui: $(RUNTIME) ## Start MLflow's UI: runs, curves and the model registry.
+	@echo "MLflow: http://127.0.0.1:$(MLFLOW_PORT)/?workflowType=machine_learning (Ctrl-C to stop)"
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --port $(MLFLOW_PORT) --backend-store-uri sqlite:///mlflow.db
 
 .PHONY: prefect-ui
-prefect-ui: $(RUNTIME) ## Flow runs, schedules and forms in a browser.
-	@echo "Prefect: http://127.0.0.1:$(PREFECT_PORT) (Ctrl-C ends it); \`make worker\` beside it runs what is started there"
+prefect-ui: $(RUNTIME) ## Start Prefect and its UI: flow runs, schedules and forms.
+	@echo "Prefect: http://127.0.0.1:$(PREFECT_PORT) (Ctrl-C to stop); run \`make worker\` in a second terminal to execute its runs"
 	@prefect server start --host 127.0.0.1 --port $(PREFECT_PORT)
 
 .PHONY: worker
 worker: export PREFECT_API_URL := $(or $(PREFECT_API_URL),http://127.0.0.1:$(PREFECT_PORT)/api)
-worker: $(RUNTIME) ## Deploy the flows to the Prefect server and run what it schedules.
+worker: $(RUNTIME) ## Deploy the flows to the Prefect server and execute its runs.
 	@flows/worker.sh
 
 SOLVE := --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet
 
 .PHONY: bench
-bench: $(BENCH) ## Run the benchmarks and write benchmarks/RESULTS.md (some minutes; let the machine do nothing else).
+bench: $(BENCH) ## Run the benchmarks and write benchmarks/RESULTS.md (minutes, on an otherwise idle machine).
 	dvc pull --quiet data.dvc
 	python -m benchmarks
 
 .PHONY: gpu-check
-gpu-check: $(BENCH) ## Check the trainer on this GPU, in about 10 minutes; `make gpu-check ARGS="heads"` checks a part.
+gpu-check: $(BENCH) ## Check the trainer on this GPU (10 minutes); `make gpu-check ARGS="heads"` runs one check.
 	python -m benchmarks.gpu_check $(ARGS)
 
 .PHONY: lock
-lock: ## Solve the dependencies anew (needs uv).
+lock: ## Update the lock files (needs uv).
 	uv pip compile pyproject.toml --extra onnx --extra s3 --constraint constraints.txt $(SOLVE) -o requirements.lock
 	uv pip compile pyproject.toml --extra dev --extra onnx --extra s3 --constraint requirements.lock $(SOLVE) -o requirements-dev.lock
 	uv pip compile pyproject.toml --extra bench --extra dev --extra onnx --extra s3 --constraint requirements-dev.lock $(SOLVE) -o requirements-bench.lock
 	uv pip compile docker/server.in --constraint requirements.lock $(SOLVE) -o docker/server.lock
 
 .PHONY: clean
-clean: ## Remove .venv, caches of tools and worktrees of killed runs; data, models and results stay.
+clean: ## Delete .venv, tool caches and worktrees of killed runs; keep data, models and results.
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info dvc_plots .dvc/tmp/flows
 	git worktree prune
 
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.11 ...")'
-	@test -x .venv/bin/pip || { echo "Making .venv"; $(PYTHON) -m venv .venv; }
+	@test -x .venv/bin/pip || { echo "Creating .venv"; $(PYTHON) -m venv .venv; }
 	@rm -f .venv/.runtime-* .venv/.dev-* .venv/.bench-*
-	@echo "Installing $(1) (the first time some minutes: on Linux 5.5 GB with PyTorch's CUDA libraries)"
+	@echo "Installing $(1) (first time: some minutes; on Linux 5.5 GB with PyTorch's CUDA libraries)"
 	@pip install --no-deps --require-hashes --use-pep517 -r $(1) | sed -u -n -E \
 	  -e 's/^ *(Downloading|Using cached) (.*\([0-9]{2,}[0-9.]* [MG]B\)).*/  \1 \2/p' \
 	  -e 's/^ *Installing collected packages.*/  Unpacking/p'

@@ -1,3 +1,3 @@
--- Run once, by the image of PostgreSQL, when its volume is empty.
+-- The PostgreSQL image runs this file once, if its volume is empty.
 CREATE DATABASE mlflow;
 CREATE DATABASE prefect;

@@ -1,4 +1,4 @@
-"""What a run shows in Prefect's UI when it is done: scores beside the baselines', differences, and its version."""
+"""Artifacts of a flow run in Prefect's UI: scores, differences to the baselines, and the registered version."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -8,9 +8,11 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from franca.files import read_json
 from franca.paths import RESULTS
+from franca.tracking.receipt import receipt_text
 
 
-def publish(folder: Path) -> None:
+def publish_artifacts(folder: Path) -> None:
+    """Create the artifacts from the results in the project folder `folder`."""
     results = read_json(folder / RESULTS / "evaluate/results.json")
     receipt = read_json(folder / RESULTS / "register/receipt.json")
     create_table_artifact(
@@ -22,28 +24,22 @@ def publish(folder: Path) -> None:
         create_table_artifact(
             key="differences",
             table=difference_table(rows),
-            description="The model's score less each other one's, with intervals; better if the interval excludes 0.",
+            description="The model's score minus the other's, with intervals; better if the interval excludes 0.",
         )
-    create_markdown_artifact(key="model-version", markdown=receipt_page(receipt), description="Entry in the registry.")
-
-
-def receipt_page(receipt: dict[str, Any]) -> str:
-    """Version, aliases, why it has them, and links to MLflow's pages, as Markdown."""
-    aliases = ", ".join(receipt["aliases"]) or "no alias"
-    reason, *rest = receipt["decision"]
-    lines = [f"**{receipt['model']} version {receipt['version']}** ({aliases}) on {receipt['tracking_uri']}", ""]
-    lines += [f"**{reason}**", "", *(f"- {sentence}" for sentence in rest)]
-    lines += [f"- [{what} in MLflow]({link})" for what, link in receipt["links"].items()]
-    return "\n".join(lines)
+    page = receipt_text(receipt, markdown=True)
+    create_markdown_artifact(key="model-version", markdown=page, description="Entry in the registry.")
 
 
 def difference_table(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """A row a metric and a column a model that ours is compared with, from one difference a row."""
+    """Return a table of `differences` of `results.json`: one row per metric, one column per compared model."""
     return score_table([{**row, "model": row["against"]} for row in rows], sign="+")
 
 
 def score_table(rows: list[dict[str, Any]], sign: str = "") -> list[dict[str, str]]:
-    """A row a metric and a column a model, from one result a row; `sign` "+" shows the plus of differences."""
+    """Return a table of `rows` of `results.json`: one row per metric, one column per model.
+
+    `sign` is that of the format specification: "+" shows the sign of positive numbers too.
+    """
     table: dict[tuple[str, str, str], dict[str, str]] = defaultdict(dict)
     models = dict.fromkeys(row["model"] for row in rows)
     for row in rows:

@@ -1,4 +1,4 @@
-"""Move the champion's alias if the gates of params.yaml hold. A dry run unless `apply` is set."""
+"""Promotion as a Prefect flow: a dry run unless `apply` is set."""
 
 import sys
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.process import run
+from flows.commands import run
 from franca.errors import FrancaError
 
 
 @flow
 def promote(apply: bool = False) -> None:
-    """Compare the challenger with its baselines and the champion; with `apply`, make it champion if all gates hold."""
+    """Check the challenger's gates in params.yaml; with `apply`, make it champion if all of them pass."""
     command = [sys.executable, "-m", "franca", "promote", *(["--apply"] if apply else [])]
     code, lines = run(command, Path.cwd(), get_run_logger().info)
     if code:

@@ -1,4 +1,4 @@
-"""The folder that a run works in: the project's own, or, for other parameters than its file's, one of its own."""
+"""The folder in which a flow run works: the project itself, or a git worktree for parameters other than the file's."""
 
 import re
 import shutil
@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
-from flows.process import Log, dvc
-from franca.errors import FrancaError
+from flows.commands import Log, dvc
+from franca.git import run_git
 from franca.params import Params, load_params
 from franca.paths import PARAMS, RESULTS
 
-# The experiment's commit is the flow's own; a machine that runs flows may have no name in its git configuration.
+# Author of the experiment's commit: a machine that runs flows may have no name in its git configuration.
 _SIGNATURE = {
     f"GIT_{role}_{part}": value
     for role in ("AUTHOR", "COMMITTER")
@@ -25,6 +25,8 @@ _SIGNATURE = {
 
 
 class Workspace(NamedTuple):
+    """A folder to run commands in, and environment variables for them."""
+
     folder: Path
     env: dict[str, str]
 
@@ -42,6 +44,7 @@ def workspace(params: Params, name: str, log: Log) -> Iterator[Workspace]:
 
 
 def experiment_name(name: str) -> str:
+    """Return `name` as the name of a DVC experiment: letters, digits, `_` and `-` only."""
     return re.sub(r"[^\w-]+", "-", name)
 
 
@@ -50,9 +53,9 @@ def experiment(params: Params, name: str, log: Log, stages: Sequence[str] = ()) 
     """Yield a git worktree whose params.yaml says `params`, to run `stages` in (default: all).
 
     The worktree has the project's commit with its uncommitted changes, shares its DVC cache, and keeps checkpoints
-    and the MLflow database in the project (DVC_ROOT). Once the run is through it is saved as DVC experiment `name`,
-    for `dvc exp show`, `diff` and `apply`, and the worktree goes. The project's own files are not touched, so any
-    number of such runs may work at once.
+    and the MLflow database in the project (DVC_ROOT). A finished run is saved as DVC experiment `name`, for
+    `dvc exp show`, `diff` and `apply`, and the worktree is deleted. The project's files do not change, so any number
+    of such runs may work at the same time.
     """
     root = Path.cwd()
     experiment = experiment_name(name)
@@ -62,7 +65,7 @@ def experiment(params: Params, name: str, log: Log, stages: Sequence[str] = ()) 
         cache = dvc(["cache", "dir"], root, lambda line: None)[-1]
         dvc(["cache", "dir", "--local", cache], folder, log)
         _write_params(folder / PARAMS, params)
-        commit = _git(["rev-parse", "HEAD"], root).decode().strip()
+        commit = run_git("rev-parse", "HEAD", folder=root).decode().strip()
         yield Workspace(folder, {"DVC_ROOT": str(root), "DVC_EXP_NAME": experiment, "DVC_EXP_BASELINE_REV": commit})
         save = ["exp", "save", "--force", "--include-untracked", str(RESULTS), "--name", experiment]
         dvc([*save, *stages], folder, log, _SIGNATURE)
@@ -70,29 +73,25 @@ def experiment(params: Params, name: str, log: Log, stages: Sequence[str] = ()) 
 
 @contextmanager
 def _worktree(root: Path) -> Iterator[Path]:
-    """A checkout of HEAD plus the uncommitted changes of tracked files, on the file system of DVC's cache."""
+    """Yield a checkout of HEAD with the uncommitted changes of tracked files.
+
+    It is in `.dvc/tmp`, usually on the file system of DVC's cache, so that files can be linked instead of copied.
+    """
     home = root / ".dvc/tmp/flows"
     home.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=home))
     try:
-        _git(["worktree", "add", "--quiet", "--detach", str(folder), "HEAD"], root)
-        changes = _git(["diff", "--binary", "HEAD"], root)
-        _git(["apply", "--allow-empty", "--whitespace=nowarn"], folder, changes)
+        run_git("worktree", "add", "--quiet", "--detach", str(folder), "HEAD", folder=root)
+        changes = run_git("diff", "--binary", "HEAD", folder=root)
+        run_git("apply", "--allow-empty", "--whitespace=nowarn", folder=folder, stdin=changes)
         yield folder
     finally:
         subprocess.run(["git", "worktree", "remove", "--force", str(folder)], cwd=root, check=False)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _git(arguments: list[str], folder: Path, text: bytes = b"") -> bytes:
-    done = subprocess.run(["git", *arguments], cwd=folder, input=text, capture_output=True, check=False)
-    if done.returncode:
-        raise FrancaError(f"git {arguments[0]}: {done.stderr.decode(errors='replace').strip()}")
-    return done.stdout
-
-
 def _write_params(path: Path, params: Params) -> None:
-    """Change the values that differ and leave the rest of the file, comments too, as it is."""
+    """Change the values that differ; comments and the rest of the file stay."""
     yaml = YAML()
     tree = yaml.load(path)
     _merge(tree, params.model_dump(mode="json", by_alias=True))

@@ -17,7 +17,7 @@ from franca.errors import FrancaError
 from franca.formats import FORMATS
 from franca.params import Params, load_params
 from franca.paths import MODEL, PARAMS, runs_root
-from franca.process import follow_parent
+from franca.process import terminate_with_parent
 
 STAGES = {
     "prepare": ("franca.stages.prepare", "verify, split and pack the images"),
@@ -169,9 +169,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.command == "params":
         return _params(arguments)
     if arguments.command == "import-weights":
-        from franca.formats import importing
+        from franca.formats.import_weights import import_weights
 
-        return importing.run(
+        return import_weights(
             arguments.files,
             arguments.output,
             rasa=arguments.rasa,
@@ -220,7 +220,7 @@ def run(arguments: argparse.Namespace) -> None:
     params = load_params(arguments.params)
     if arguments.command in STAGES:
         if "DVC_ROOT" in os.environ:
-            follow_parent()
+            terminate_with_parent()
         # Of several training processes the first one speaks for all. The weights stage runs every time, for nothing.
         recorded = os.environ.get("RANK", "0") == "0" and arguments.command != "weights"
         with _recorded(arguments.command) if recorded else nullcontext():

@@ -1,4 +1,4 @@
-"""The exceptions that stand for a user's mistake, a fault outside the program, or a wish to stop."""
+"""Exceptions that the command line reports in one line, without a traceback."""
 
 
 class FrancaError(Exception):
@@ -8,6 +8,9 @@ class FrancaError(Exception):
 
 
 class Stopped(FrancaError):
-    """A command was asked to stop, has saved its state and can be run again (75: EX_TEMPFAIL of sysexits.h)."""
+    """A command was stopped by a signal, has saved its state and can be run again.
+
+    The exit code is EX_TEMPFAIL of sysexits.h.
+    """
 
     exit_code = 75

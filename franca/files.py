@@ -1,4 +1,4 @@
-"""Files that are either wholly there or not there, and digests of what is in them."""
+"""Atomic writes of files and folders, JSON files, and SHA-256 digests."""
 
 import ctypes
 import errno
@@ -14,14 +14,14 @@ from typing import Any
 # From <fcntl.h> and <linux/fs.h>.
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-_NO_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
+_NOT_SUPPORTED = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`.
+    """Yield a temporary path next to `path`; on success flush the file to disk and rename it to `path`.
 
-    On any exception the temporary file is removed and whatever stood at `path` is untouched.
+    On an exception the temporary file is deleted, and a file at `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -36,11 +36,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a new temporary folder beside `path`; on success flush it and put it in the place of what is at `path`.
+    """Yield a new temporary folder next to `path`; on success flush it to disk and replace what is at `path`.
 
-    On any exception the temporary folder is removed and whatever stood at `path` is untouched.
+    On an exception the temporary folder is deleted, and what is at `path` stays as it was.
     """
-    path = Path(os.path.realpath(path))  # unlike resolve(), no error if links lead in a circle
+    path = Path(os.path.realpath(path))  # unlike resolve(), does not raise on a loop of links
     recover_folder(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -53,21 +53,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Flush the folder `new` to disk and move it to `path`; what is there is deleted.
+    """Flush the folder `new` to disk and move it to `path`; a folder or file that is there is deleted.
 
-    At any time, also after a kill or a power cut, `path` is the whole old folder or the whole new one. File systems
-    that cannot exchange two folders (NFS, for one) have neither for a moment, in which the old folder is `.path.old`;
-    `recover_folder` moves it back.
+    At any time, also after a kill or a power failure, `path` is the complete old folder or the complete new one. This
+    needs renameat2(2) with RENAME_EXCHANGE. On file systems without it, such as NFS, there is a moment with neither,
+    in which the old folder is at `.path.old`; `recover_folder` moves it back.
     """
     for file in (*new.rglob("*"), new):
-        _flush(file)
+        _fsync(file)
     if not path.exists():
         new.rename(path)
-        return _flush(path.parent)
+        return _fsync(path.parent)
     try:
         _exchange(new, path)
     except OSError as error:
-        if error.errno not in _NO_EXCHANGE:
+        if error.errno not in _NOT_SUPPORTED:
             raise
         old = _old(path)
         _remove(old)
@@ -78,18 +78,18 @@ def replace_folder(new: Path, path: Path) -> None:
             old.rename(path)
             raise
         new = old
-    _flush(path.parent)
+    _fsync(path.parent)
     return _remove(new)
 
 
 def recover_folder(path: Path) -> None:
-    """Undo a `replace_folder` that was killed between its two steps."""
+    """Undo a `replace_folder` that was killed between its two renames."""
     if not path.exists() and _old(path).exists():
         _old(path).rename(path)
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Exchange two paths in one step; raises OSError."""
+    """Exchange two paths atomically; raise OSError if the file system cannot."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except AttributeError:  # macOS, and C libraries other than glibc
@@ -110,8 +110,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
-    """Write to disk what the system still holds of a file or of the names in a folder."""
+def _fsync(path: Path) -> None:
+    """Flush a file's content, or the names in a folder, from the page cache to disk."""
     if path.is_file() or path.is_dir():
         number = os.open(path, os.O_RDONLY)
         try:
@@ -121,26 +121,29 @@ def _flush(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, keys in the order given, newline at the end."""
+    """Write `value` atomically as indented JSON; keys keep their order."""
     write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
+    """Return the content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_tree(*roots: Path) -> str:
-    """Digest of files and folders: names relative to each root and contents, bytecode left out."""
+    """Return a SHA-256 over names, relative to each root, and contents of files and folders; bytecode is left out."""
     digest = hashlib.sha256()
     for root in roots:
         files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file())

@@ -1,4 +1,7 @@
-"""Where things lie in a project folder: DVC_ROOT, which DVC sets for every stage, else the current folder."""
+"""Paths in a project folder.
+
+Stages run in the project folder, so most paths are relative to the current folder.
+"""
 
 import os
 from pathlib import Path
@@ -11,13 +14,15 @@ RESULTS = Path("results")
 
 
 def runs_root() -> Path:
-    """Folder of checkpoints and step-by-step logs: outside DVC's outs, so that a killed stage finds its own again.
+    """Return the absolute path of `runs`, the folder of checkpoints and step-by-step logs.
 
-    It hangs on DVC_ROOT, which in `dvc exp run --temp` is the main checkout, and so outlives the temporary folder.
+    It is not an output of DVC, which deletes the outputs of a stage before it runs; a killed stage needs its
+    checkpoints. It is relative to DVC_ROOT, which DVC sets for its stages: in `dvc exp run --temp` that is the main
+    checkout, so that checkpoints outlive the temporary folder.
     """
     return Path(os.environ.get("DVC_ROOT", ".")).resolve() / "runs"
 
 
 def requeue_path() -> Path:
-    """There while a stage that was asked to stop waits to be run again."""
+    """Return the path of the file that a stage writes if it was stopped and is to be run again."""
     return runs_root() / "requeue.json"

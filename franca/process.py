@@ -1,4 +1,4 @@
-"""What keeps a long command well-behaved: it hears SIGTERM, dies with its parent, and never runs twice in a folder."""
+"""Process control for long commands: stop on SIGTERM, end with the parent, one process per folder."""
 
 import ctypes
 import fcntl
@@ -12,11 +12,11 @@ from types import FrameType
 
 from franca.errors import FrancaError
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 class StopRequest:
-    """Becomes true once SIGTERM or SIGINT has come, or the parent has died; the loop asks and leaves tidily."""
+    """True after SIGTERM or SIGINT; a loop checks it at points where its state can be saved."""
 
     def __init__(self) -> None:
         self._asked = False
@@ -25,45 +25,53 @@ class StopRequest:
         return self._asked
 
     def ask(self, signum: int, frame: FrameType | None) -> None:
+        """Request the stop; has the signature of a signal handler."""
         self._asked = True
 
 
 def listen_for_stop() -> StopRequest:
-    """Answer SIGTERM and SIGINT with a request instead of death."""
+    """Install handlers for SIGTERM and SIGINT that set the returned request instead of ending the process."""
     request = StopRequest()
     signal.signal(signal.SIGTERM, request.ask)
     signal.signal(signal.SIGINT, request.ask)
     return request
 
 
-def follow_parent() -> None:
-    """Have SIGTERM sent to this process when its parent dies (prctl(2), Linux only).
+def terminate_with_parent() -> None:
+    """Have the kernel send SIGTERM to this process when its parent dies (prctl(2), Linux only).
 
-    DVC does not take its stage along when it is killed, so a stage that DVC started follows it.
+    DVC does not end its stage when it is killed. The stage would go on and block the next `dvc repro`.
     """
     parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        # The parent may have died before prctl was called.
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
-def sole_owner(folder: Path, wanted: bool = True) -> Iterator[None]:
-    """Hold `folder` for this process alone; a second one is told who holds it. The lock dies with its process.
+def lock_folder(folder: Path, wanted: bool = True) -> Iterator[None]:
+    """Hold a lock on `folder`, which is created if it is missing; the kernel releases it when the process ends.
 
-    Nothing is held where it is not `wanted`, as in processes whose first one holds it for all.
+    Args:
+        folder: The folder.
+        wanted: False does nothing: of several training processes only the first one locks their folder.
+
+    Raises:
+        FrancaError: Another process has locked the folder; the message has its ID.
     """
     if not wanted:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
+    # "a+" creates the file and, unlike "w+", does not truncate what the holder has written.
     with (folder / "lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise FrancaError(f"{folder}: process {file.read().strip()} works here; wait for it or stop it") from None
+            raise FrancaError(f"{folder}: in use by process {file.read().strip()}; wait for it or stop it") from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

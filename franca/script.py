@@ -1,4 +1,4 @@
-"""The `franca` command that an installation puts into `bin`: it runs the code of the checkout it is called in."""
+"""Entry point of the installed `franca` command, which runs the code of the checkout that it is called in."""
 
 import os
 import sys
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Run the command line of `./franca` if the current folder is a checkout, else of the installed package.
+    """Run the command line of `./franca` if the current folder is a checkout, else that of the installed package.
 
-    A git worktree and the folder of `dvc exp run --temp` have code of their own, and DVC's stages run that code by
-    `python -m franca`. The command does the same, so that both always agree.
+    A git worktree and the folder of `dvc exp run --temp` have their own copy of the code, and DVC's stages run it as
+    `python -m franca`. This command must run the same code as the stages.
     """
     here = Path.cwd() / "franca"
     if (here / "cli.py").is_file() and not here.samefile(Path(__file__).parent):

@@ -11,7 +11,8 @@ from franca.params import Params
 from franca.paths import MODEL, PREPARED, RESULTS, runs_root
 from franca.tracking.client import redacted
 from franca.tracking.lineage import stage_seconds
-from franca.tracking.record import STAGES
+from franca.tracking.receipt import receipt_text
+from franca.tracking.run_content import STAGES
 
 
 def run(params: Params) -> None:
@@ -49,7 +50,7 @@ def lines(params: Params) -> list[str]:
         *_differences(results),
         *report.skipped(results),
         "",
-        *_registry(receipt),
+        f"Registered as {receipt_text(receipt)}",
         "",
         _durations(),
         "",
@@ -62,12 +63,6 @@ def lines(params: Params) -> list[str]:
 def _differences(results: dict[str, Any]) -> list[str]:
     lines = report.difference_table(results, "test")
     return lines if len(lines) > 1 else []
-
-
-def _registry(receipt: dict[str, Any]) -> list[str]:
-    aliases = ", ".join(receipt["aliases"]) or "no alias"
-    name = f"Registered as {receipt['model']} version {receipt['version']} ({aliases})"
-    return [name, *(f"  {sentence}" for sentence in receipt["decision"])]
 
 
 def _durations() -> str:

@@ -58,7 +58,7 @@ NOT_TYPED = {
     "dvc pull": "needs that bucket",
     "franca import-weights --timm vit_base_patch16_siglip_224.webli -o models/siglip": "downloads 370 MB",
     "franca import-weights open_clip_model.safetensors --timm vit_base_patch16_clip_224.laion2b -o models/clip": (
-        "needs a file of 600 MB; tests/weights imports small ones"
+        "needs a file of 600 MB; tests/formats imports small ones"
     ),
     # Checks of the code, which a test should not start again.
     "make lint": "minutes of mypy",

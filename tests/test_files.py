@@ -1,4 +1,4 @@
-"""A folder is replaced in one step: whatever call the process is killed at, the old or the new one is there."""
+"""Replacing a folder is atomic: at whatever system call the process is killed, the old or the new folder exists."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ from franca import files
 
 
 def replace_and_die(place: Path, turn: int, can_exchange: bool) -> bool:
-    """Replace `here` by `new` in another process, killed before its `turn`-th call; whether it got to the end."""
+    """Replace `here` by `new` in another process, killed before its `turn`-th call; return whether it finished."""
     child = os.fork()
     if not child:
         left, exchange = [turn], files._exchange

@@ -1,4 +1,4 @@
-"""`franca.load`: one call for a model; what lies on a tracking server is in tests/tracking/test_download.py."""
+"""`franca.load` of folders and files; tests/tracking/test_download.py has models on a tracking server."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import franca
 from franca import hub
 from franca.errors import FrancaError
 from franca.files import sha256_file
-from franca.formats.official import rasa_to_official, to_official
+from franca.formats.official_keys import rasa_to_official, to_official
 from franca.models import random_model, save_model
 from tests.conftest import MakeParams
 
@@ -49,7 +49,7 @@ def test_planes_of_position_come_with_a_checkpoint(tiny_params: MakeParams, tmp_
     torch.testing.assert_close(franca.load(tmp_path / "rasa.pth")(images), model(images))
 
 
-def test_planes_of_another_width_are_refused(tiny_params: MakeParams, tmp_path: Path) -> None:
+def test_planes_of_another_width_are_an_error(tiny_params: MakeParams, tmp_path: Path) -> None:
     model = random_model(tiny_params({"base.backbone.embed_dim": 64, "base.backbone.num_heads": 1}).base)
     narrow = random_model(tiny_params().base)
     narrow.remove_position(torch.randn(3, 2, 32))
@@ -67,7 +67,7 @@ def test_a_folder_wins_over_a_run_of_the_same_name(
     assert franca.load("0" * 32).image_size == 32
 
 
-def test_what_is_no_model_is_one_line(tmp_path: Path) -> None:
+def test_missing_and_invalid_models_are_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(FrancaError, match=r"^models/none: no such model"):
         franca.load("models/none")
     with pytest.raises(FrancaError, match=r"not a model folder, .*config.json is missing$"):

@@ -1,4 +1,4 @@
-"""The installed `franca` command: where an installation puts it, and whose code it runs."""
+"""The installed `franca` command: where it is installed, and which checkout it runs."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ SCRIPT = "import sys; from franca.script import main; sys.exit(main())"
 
 
 def script(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run what pip writes into `bin`, with this checkout as the installed package."""
+    """Run the script that pip installs, with this checkout as the installed package."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     # -P, since pip's script has its own folder on sys.path, never the current one.
     command = [sys.executable, "-P", "-c", SCRIPT, *arguments]
@@ -23,7 +23,7 @@ def script(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def other_checkout(folder: Path) -> Path:
-    """A checkout whose command line says which one it is."""
+    """Make a checkout whose command line prints `other` and its arguments."""
     package = folder / "franca"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -46,7 +46,7 @@ def test_the_script_runs_the_installed_code_elsewhere(tmp_path: Path) -> None:
 
 
 def test_the_image_has_the_same_command(tmp_path: Path) -> None:
-    """It has no package to install; the Dockerfile writes the script, which runs the mounted code."""
+    """The image has no installed package; the Dockerfile writes a script that runs the mounted code."""
     (line,) = [
         line for line in (ROOT / "docker/Dockerfile").read_text().splitlines() if "bin/franca" in line and ">" in line
     ]
@@ -60,8 +60,8 @@ def test_the_image_has_the_same_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_set_up_has_the_script(tmp_path: Path) -> None:
-    """The line of the Makefile, in a fresh environment that finds all else where this one has it."""
+def test_an_installation_has_the_script(tmp_path: Path) -> None:
+    """Run the Makefile's command in a new environment that uses the packages of this one."""
     checkout, environment = tmp_path / "checkout", tmp_path / "checkout/.venv"
     checkout.mkdir()
     for name in ("franca", "flows"):

@@ -1,4 +1,4 @@
-"""`franca export`: a model into a new folder, in one of the formats, with its card."""
+"""`franca export`: write a model to a new folder in one of the formats, with a model card."""
 
 import importlib
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from franca.errors import FrancaError
 from franca.files import atomic_folder
-from franca.formats.card import Contents, write_card
+from franca.formats.model_card import ExportInfo, write_card
 from franca.formats.variant import variant
 from franca.models.model import FrancaModel
 
@@ -20,37 +20,41 @@ def export(
     image_size: int | None = None,
     keep_position: bool = False,
 ) -> None:
-    """Write `model` to `folder`, wholly or not at all, and print what the format does not carry.
+    """Write a model to a folder atomically, and print what the format cannot hold.
 
-    `format` is a key of `franca.formats.FORMATS`; the rest is what `variant` takes.
+    Args:
+        model: The model.
+        format: A key of `franca.formats.FORMATS`.
+        folder: A new or empty folder.
+        dim: Leading dimensions to keep; None for all.
+        image_size: Native image size in pixels; None for that of the model.
+        keep_position: Leave out RASA's planes.
 
     Raises:
-        FrancaError: if the folder exists or the format cannot hold the model.
+        FrancaError: The folder exists, or the format cannot hold the model.
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise FrancaError(f"{folder}: is there already; name a new folder, or remove it first")
+        raise FrancaError(f"{folder}: exists already; give a new folder, or remove it first")
     changed = variant(model, dim, image_size, keep_position)
     with atomic_folder(folder) as temporary:
-        contents: Contents = importlib.import_module(f"franca.formats.{format}").write(changed, temporary)
-        contents = contents._replace(lacks=contents.lacks + _left(model, changed))
-        write_card(changed, contents, temporary, os.path.basename(os.path.realpath(folder)))
-        # The library of safetensors makes files that their owner alone can read.
+        info: ExportInfo = importlib.import_module(f"franca.formats.{format}").write(changed, temporary)
+        info = info._replace(missing=info.missing + _left_out(model, changed))
+        write_card(changed, info, temporary, os.path.basename(os.path.realpath(folder)))
+        # safetensors creates files with mode 600; give all files the mode of a file written normally.
         for path in temporary.iterdir():
             path.chmod((temporary / "README.md").stat().st_mode)
     print(f"{folder}: written, format {format}")
-    if contents.checked:
-        print(f"checked: {contents.checked}")
-    for line in contents.lacks:
+    if info.check:
+        print(f"checked: {info.check}")
+    for line in info.missing:
         print(f"not in this format: {line}")
 
 
-def _left(model: FrancaModel, changed: FrancaModel) -> tuple[str, ...]:
-    """What the model has and its variant has not, whatever the format."""
+def _left_out(model: FrancaModel, changed: FrancaModel) -> tuple[str, ...]:
+    """Return what the variant does not have of the model, in any format."""
     left = []
     if changed.image_size != model.image_size:
-        left.append(
-            f"positions of the native {model.image_size} px: those of {changed.image_size} px are in their place"
-        )
+        left.append(f"positions of the native {model.image_size} px: replaced by those of {changed.image_size} px")
     if len(changed.position_planes) < len(model.position_planes):
-        left.append("RASA: left out as --keep-position asks")
+        left.append("RASA: left out (--keep-position)")
     return tuple(left)

@@ -1,6 +1,6 @@
-"""A folder that `transformers.AutoModel.from_pretrained` loads: DINOv2's classes, which are Franca's architecture.
+"""Hugging Face: a folder for `transformers.AutoModel.from_pretrained`, as a model of its DINOv2 classes.
 
-Keys are those of the checkpoints on the Hub, which every version of transformers reads.
+Tensor names are those of DINOv2's checkpoints on the Hub, which every version of transformers reads.
 """
 
 import re
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from franca.errors import FrancaError
 from franca.files import write_json
-from franca.formats.card import Contents
+from franca.formats.model_card import ExportInfo
 from franca.models.model import FrancaModel
 from franca.params import Backbone
 
@@ -26,7 +26,7 @@ RENAMES = (
     (r"\.ls([12])\.gamma$", r".layer_scale\1.lambda1"),
     (r"^norm\.", "layernorm."),
 )
-SWIGLU = ((r"\.mlp\.fc1\.", ".mlp.weights_in."), (r"\.mlp\.fc2\.", ".mlp.weights_out."))
+SWIGLU_RENAMES = ((r"\.mlp\.fc1\.", ".mlp.weights_in."), (r"\.mlp\.fc2\.", ".mlp.weights_out."))
 
 PROJECTION = "patch_projection.safetensors"
 
@@ -41,21 +41,22 @@ patches = outputs.last_hidden_state[:, {prefix}:]{fold}  # (B, h w, N)
 """
 
 
-def write(model: FrancaModel, folder: Path) -> Contents:
-    """Write `model.safetensors`, `config.json`, `preprocessor_config.json`, and RASA and truncation where there are.
+def write(model: FrancaModel, folder: Path) -> ExportInfo:
+    """Write weights, `config.json`, `preprocessor_config.json`, and the projection of RASA and truncation if any.
 
-    Raises FrancaError for a model of timm.
+    Raises:
+        FrancaError: The model is one of timm.
     """
     about = model.architecture
     if not isinstance(about, Backbone):
-        raise FrancaError(f"huggingface: holds Franca's own architecture, not {about}; --format timm holds it")
+        raise FrancaError(f"huggingface: holds Franca's own architecture, not {about}; use --format timm")
     save_file(_state(model, about), folder / "model.safetensors", metadata={"format": "pt"})
     write_json(folder / "config.json", _config(model, about))
     write_json(folder / "preprocessor_config.json", _preprocessor(model))
-    lacks = _differences(model, about)
+    missing = _missing(model, about)
     folded = len(model.position_planes) > 0 or model.embed_dim < model.width
     if folded:
-        lacks.append(_write_projection(model, folder))
+        missing.append(_write_projection(model, folder))
     usage = USAGE.format(
         imports="from safetensors.torch import load_file\n" if folded else "",
         projection=f'projection = load_file("FOLDER/{PROJECTION}")["patch_projection"]\n' if folded else "",
@@ -63,26 +64,27 @@ def write(model: FrancaModel, folder: Path) -> Contents:
         prefix=1 + about.registers,
         fold=" @ projection.T" if folded else "",
     )
-    return Contents("transformers", usage, tuple(lacks))
+    return ExportInfo("transformers", usage, tuple(missing))
 
 
 def _write_projection(model: FrancaModel, folder: Path) -> str:
-    """Write the matrix (N, D), float32, and tell in a line that the format itself lacks it.
+    """Write the matrix (N, D) float32 of RASA and truncation; return a line for what the format cannot hold.
 
-    Patches (…, D) of the backbone times its transpose are the model's (…, N).
+    The model's patches (..., N) are the backbone's (..., D) times the transpose of the matrix.
     """
     matrix = model.patch_projection[: model.embed_dim].contiguous()
     save_file({"patch_projection": matrix}, folder / PROJECTION, metadata={"format": "pt"})
     parts = ["RASA"] * (len(model.position_planes) > 0) + ["truncation"] * (model.embed_dim < model.width)
-    return f"{' and '.join(parts)}: a matrix in {PROJECTION}, to be applied as the card says"
+    return f"{' and '.join(parts)}: a matrix in {PROJECTION}, to be applied as in the card's example"
 
 
 def _state(model: FrancaModel, about: Backbone) -> dict[str, Tensor]:
-    """The backbone's weights by the names of transformers."""
+    """Return the weights of the backbone by the names of transformers."""
     state = {}
     for key, value in model.backbone.state_dict().items():
-        for pattern, replacement in RENAMES + (SWIGLU if about.ffn == "swiglu" else ()):
+        for pattern, replacement in RENAMES + (SWIGLU_RENAMES if about.ffn == "swiglu" else ()):
             key = re.sub(pattern, replacement, key)
+        # transformers has query, key and value as three layers.
         if ".attn.qkv." in key:
             for part, name in zip(value.chunk(3), ("query", "key", "value"), strict=True):
                 state[key.replace(".attn.qkv.", f".attention.attention.{name}.")] = part.clone()
@@ -114,7 +116,7 @@ def _preprocessor(model: FrancaModel) -> dict[str, Any]:
         "do_convert_rgb": True,
         "do_resize": True,
         "size": {"shortest_edge": model.image_size},
-        "resample": 3,
+        "resample": 3,  # bicubic, as in PIL
         "do_center_crop": True,
         "crop_size": {"height": model.image_size, "width": model.image_size},
         "do_rescale": True,
@@ -125,11 +127,14 @@ def _preprocessor(model: FrancaModel) -> dict[str, Any]:
     }
 
 
-def _differences(model: FrancaModel, about: Backbone) -> list[str]:
-    """DINOv2's class resamples positions without the official offset, its class with registers antialiased."""
+def _missing(model: FrancaModel, about: Backbone) -> list[str]:
+    """Return a line if positions are resampled in another way.
+
+    transformers' DINOv2 has no offset of 0.1, and its DINOv2 with registers always uses antialiasing.
+    """
     if about.registers and about.position_resampling == "antialias":
         return []
     return [
-        f"the model's resampling of positions: other sizes than {model.image_size} px differ a little; `--image-size`"
-        " makes another one native"
+        f"the model's position resampling: features of sizes other than {model.image_size} px differ slightly;"
+        " `--image-size` changes the native size"
     ]

@@ -1,4 +1,4 @@
-"""`model.onnx`: uint8 images of one size in, pooled and patch features out, any batch; compared with torch."""
+"""ONNX: `model.onnx` maps uint8 images of one size, in batches of any size, to pooled and patch features."""
 
 import copy
 import logging
@@ -9,13 +9,16 @@ import timm
 import torch
 
 from franca.errors import FrancaError
-from franca.formats.card import Contents
+from franca.formats.model_card import ExportInfo
 from franca.models.model import FrancaModel, load_weights
 
 OPSET = 18
 BATCHES = (1, 3)
+"""Batch sizes with which the written file is compared with torch."""
 TOLERANCE = 1e-3
+"""Largest accepted difference, relative to the largest feature."""
 PROTOBUF_LIMIT = 2**31
+"""Largest protobuf message, in bytes; larger weights go to a second file."""
 
 USAGE = """
 import numpy as np
@@ -27,10 +30,11 @@ pooled, patches = session.run(None, {"images": images})  # float32 (B, N), (B, h
 """
 
 
-def write(model: FrancaModel, folder: Path) -> Contents:
-    """Write `model.onnx`, its weights beside it where they pass protobuf's 2 GB, and run it against the model.
+def write(model: FrancaModel, folder: Path) -> ExportInfo:
+    """Write `model.onnx`, with the weights in a second file if they exceed 2 GB, and compare it with the model.
 
-    Raises FrancaError where a package is missing, or ONNX Runtime's features are not the model's.
+    Raises:
+        FrancaError: A package is missing, or ONNX Runtime's features differ from the model's.
     """
     try:
         import onnx  # noqa: F401
@@ -43,17 +47,20 @@ def write(model: FrancaModel, folder: Path) -> Contents:
     path = folder / "model.onnx"
     model = _static(model)
     _export(model, path)
-    checked = compare(model, path)
-    lacks = (
-        f"other sizes than {model.image_size} px; `--image-size` makes another one native",
+    check = compare(model, path)
+    missing = (
+        f"sizes other than {model.image_size} px; `--image-size` changes the native size",
         "features of earlier blocks",
         "the mask token",
     )
-    return Contents("onnx", USAGE, lacks, checked)
+    return ExportInfo("onnx", USAGE, missing, check)
 
 
 def _static(model: FrancaModel) -> FrancaModel:
-    """The same model whose positions are a constant: timm resamples those of its own models in any traced graph."""
+    """Return the model with positions as a constant.
+
+    Models of timm with dynamic image size would resample their positions in the exported graph.
+    """
     if not isinstance(model.architecture, str):
         return model
     backbone = timm.create_model(model.architecture, pretrained=False, num_classes=0, img_size=model.image_size)
@@ -64,14 +71,14 @@ def _static(model: FrancaModel) -> FrancaModel:
 
 
 def _images(model: FrancaModel, count: int) -> torch.Tensor:
-    """Random images, uint8 (count, 3, S, S), the same at every call."""
+    """Return random images (count, 3, S, S) uint8; the same for every call."""
     generator = torch.Generator().manual_seed(count)
     shape = (count, 3, model.image_size, model.image_size)
     return torch.randint(256, shape, generator=generator, dtype=torch.uint8)
 
 
 def _export(model: FrancaModel, path: Path) -> None:
-    # The exporter's own remarks tell the user nothing to do; a fault is an exception.
+    # The exporter's warnings are about its internals; errors are exceptions.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -91,9 +98,14 @@ def _export(model: FrancaModel, path: Path) -> None:
 
 @torch.no_grad()
 def compare(model: FrancaModel, path: Path) -> str:
-    """The largest difference between ONNX Runtime and torch over random batches of two sizes, told in a line.
+    """Compare ONNX Runtime with torch on random batches; return the largest difference as a sentence.
 
-    Raises FrancaError where it is no rounding.
+    Args:
+        model: The model.
+        path: The ONNX file.
+
+    Raises:
+        FrancaError: The difference exceeds rounding (`TOLERANCE`), or is NaN.
     """
     import onnxruntime
 
@@ -104,11 +116,11 @@ def compare(model: FrancaModel, path: Path) -> str:
         for got, expected in zip(session.run(None, {"images": images.numpy()}), model(images), strict=True):
             errors.append((torch.from_numpy(got) - expected).abs().max())
             sizes.append(expected.abs().max())
-    # Of tensors, whose maximum is NaN where one of them is.
+    # torch's max propagates NaN, unlike Python's.
     worst, largest = float(torch.stack(errors).max()), float(torch.stack(sizes).max())
     if not worst <= TOLERANCE * largest:
         raise FrancaError(
-            f"onnx: ONNX Runtime's features differ from torch's by {worst:.2g} of {largest:.2g}; not kept"
+            f"onnx: ONNX Runtime's features differ from torch's by {worst:.2g} of {largest:.2g}; use another format"
         )
     batches = " and ".join(map(str, BATCHES))
     return (

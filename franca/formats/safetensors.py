@@ -1,9 +1,9 @@
-"""Franca's own model folder: all of the model in `model.safetensors`, its architecture in `config.json`."""
+"""Franca's own model folder: weights and position planes in `model.safetensors`, architecture in `config.json`."""
 
 from pathlib import Path
 
-from franca.formats.card import Contents
-from franca.models.model import FrancaModel, save_model
+from franca.formats.model_card import ExportInfo
+from franca.models.model import FrancaModel, load_model, save_model
 
 USAGE = """
 import franca
@@ -16,6 +16,12 @@ pooled, patches = model(images)  # (B, N), (B, h, w, N)
 """
 
 
-def write(model: FrancaModel, folder: Path) -> Contents:
+def read(path: Path) -> FrancaModel:
+    """Return the model of a model folder; `path` is the folder or the `model.safetensors` in it."""
+    return load_model(path if path.is_dir() else path.parent)
+
+
+def write(model: FrancaModel, folder: Path) -> ExportInfo:
+    """Write `model.safetensors` and `config.json`, which hold all of the model."""
     save_model(model, folder)
-    return Contents("franca", USAGE)
+    return ExportInfo("franca", USAGE)

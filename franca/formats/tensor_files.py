@@ -1,4 +1,4 @@
-"""Checkpoints from files that nobody vouches for: nothing in them is run, and each fault is told in one line."""
+"""Read checkpoints from untrusted files: no code in them is run, and each error is one line."""
 
 import gzip
 import io
@@ -24,85 +24,98 @@ from franca.errors import FrancaError
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 GZIP, ZIP, PICKLE = b"\x1f\x8b", b"PK", b"\x80"
+"""First bytes of files."""
 
 
 def read_checkpoint(files: Sequence[Path]) -> Any:
-    """What a checkpoint holds, tensors on the CPU, mapped from the file where its format can be.
+    """Return the content of a checkpoint, tensors on the CPU, memory-mapped if the format allows it.
 
-    `files` is one safetensors file, one that `torch.save` has written, or a gzip-compressed tar with exactly one of
-    these inside; the tar may be cut into parts, which are read as one stream in the order given. What a file is shows
-    in its first bytes, not in its name. Raises FrancaError for one that is missing, broken, something else, or asks to
-    run code: only `weights_only=True` is ever tried.
+    The format is recognized by the first bytes, not by the name. Pickles are loaded with `weights_only=True` only.
+
+    Args:
+        files: A safetensors file, a file of `torch.save`, or a gzip-compressed tar with exactly one of these. The tar
+            may be split into parts, which are read as one stream in the given order.
+
+    Raises:
+        FrancaError: A file is missing, broken, of another format, or would run code.
     """
     first = files[0]
     if _head(first).startswith(GZIP):
         with tempfile.TemporaryDirectory(prefix="franca-") as folder:
-            # A mapped file stays readable after its name is gone.
+            # A memory-mapped file stays readable after it is deleted.
             return _read(*_unpack(files, Path(folder)))
     if len(files) > 1:
         raise FrancaError(
-            f"{first}: no gzip-compressed tar, so that the {len(files)} files are not its parts in order; name one"
-            " checkpoint, or all parts from part_aa on"
+            f"{first}: not a gzip-compressed tar, so the {len(files)} files are not its parts in order; give one"
+            " checkpoint, or all parts starting with part_aa"
         )
     return _read(first, str(first))
 
 
 def _head(path: Path) -> bytes:
-    """The first bytes of a file."""
+    """Return the first 16 bytes of a file.
+
+    Raises:
+        FrancaError: It is missing, not a regular file, or empty.
+    """
     if not path.exists():
         raise FrancaError(f"{path}: no such file")
     if path.is_dir():
-        raise FrancaError(f"{path}: a folder; name the checkpoint in it")
+        raise FrancaError(f"{path}: is a folder; give the checkpoint in it")
     if not path.is_file():
-        raise FrancaError(f"{path}: not a regular file; save what it gives to a file and name that")
+        raise FrancaError(f"{path}: not a regular file; copy its content to a file")
     with path.open("rb") as file:
         head = file.read(16)
     if not head:
-        raise FrancaError(f"{path}: an empty file; download it again")
+        raise FrancaError(f"{path}: the file is empty; download it again")
     return head
 
 
 def _read(path: Path, name: str) -> Any:
-    """Read the checkpoint at `path`, which errors call `name`."""
+    """Return the content of the checkpoint at `path`; `name` is used in errors."""
     head = _head(path)
     if head.startswith((ZIP, PICKLE)):
         content = _read_torch(path, name)
+    # Safetensors: 8 bytes with the length of the header, which is JSON.
     elif head[8:9] == b"{":
         try:
             content = load_file(path)
         except (SafetensorError, ValueError, OverflowError) as error:
-            raise FrancaError(f"{name}: a broken safetensors file ({error}); download it again") from None
+            raise FrancaError(f"{name}: broken safetensors file ({error}); download it again") from None
     else:
         raise FrancaError(
-            f"{name}: neither a safetensors file, nor one of torch.save, nor a gzip-compressed tar of one of them"
+            f"{name}: unknown format; give a file of safetensors or torch.save, or a gzip-compressed tar of one"
         )
     for key, tensor in _tensors(content):
-        # A tensor of repeated elements may claim terabytes that the file does not hold.
+        # A tensor with stride 0 repeats its elements: a small file could make us allocate terabytes.
         if tensor.layout != torch.strided or tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes():
-            raise FrancaError(f"{name}: refused: {key} is not stored element by element")
+            raise FrancaError(
+                f"{name}: {key} has strides or a layout that does not store each element; save it with .contiguous()"
+            )
     return content
 
 
 def _tensors(content: Any) -> Iterator[tuple[Any, Tensor]]:
-    """Tensors of a dictionary and of all dictionaries in it, each with its key; one may hold itself."""
+    """Yield keys and tensors of nested dictionaries, which may contain themselves."""
     seen: set[int] = set()
-    waiting = [content]
-    while waiting:
-        part = waiting.pop()
+    pending = [content]
+    while pending:
+        part = pending.pop()
         if isinstance(part, Mapping) and id(part) not in seen:
             seen.add(id(part))
-            waiting += part.values()
+            pending += part.values()
             yield from ((key, value) for key, value in part.items() if isinstance(value, Tensor))
 
 
 def _read_torch(path: Path, name: str) -> Any:
+    """Return the content of a file of `torch.save`, either the zip format or the pickle format before torch 1.6."""
     zipped = zipfile.is_zipfile(path)
     if zipped:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
         if any(PurePosixPath(member.filename).name == "constants.pkl" for member in members):
             raise FrancaError(
-                f"{name}: refused, nothing was run: a TorchScript archive, which holds code; save its state_dict()"
+                f"{name}: not loaded, nothing was run: TorchScript archives contain code; save its state_dict()"
             )
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise FrancaError(f"{name}: a compressed zip, not a file of torch.save; unpack it")
@@ -111,34 +124,36 @@ def _read_torch(path: Path, name: str) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise FrancaError(
-            f"{name}: refused, nothing was run: a pickle of {_foreign(path, str(error))}; only tensors and plain"
-            " values are read, and no unsafe way is tried; save its tensors alone, best as safetensors"
+            f"{name}: not loaded, nothing was run: a pickle with {_unsafe_names(path, str(error))}, which"
+            " could run code; save its tensors only, preferably as safetensors"
         ) from None
-    except Exception as error:  # a broken file can fail in any way
+    except Exception as error:  # torch.load raises many types for broken files
         reason = " ".join(str(error).split()).partition(". ")[0]
-        raise FrancaError(f"{name}: broken or cut short ({reason}); download it again") from None
+        raise FrancaError(f"{name}: broken or incomplete ({reason}); download it again") from None
 
 
-def _foreign(path: Path, message: str) -> str:
-    """What a refused pickle holds beside tensors, as far as it can be told."""
+def _unsafe_names(path: Path, message: str) -> str:
+    """Return the classes and functions that a pickle refers to besides tensors, as far as they can be found."""
     try:
         names = get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # as above; and files without a zip cannot be looked into
+    except Exception:  # as above; the function supports the zip format only
         names = re.findall(r"GLOBAL ([\w.]+)", message)
-    return ", ".join(sorted(set(names))) or "something else than torch.save writes"
+    return ", ".join(sorted(set(names))) or "unknown objects"
 
 
 class _Parts(io.RawIOBase):
-    """Files read one after another as one stream."""
+    """A raw stream over several files, one after another."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._files = iter(files)
         self._file: io.BufferedReader | None = None
 
     def readable(self) -> bool:
+        """See `io.RawIOBase`."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """See `io.RawIOBase`."""
         while True:
             if self._file is None:
                 path = next(self._files, None)
@@ -152,13 +167,17 @@ class _Parts(io.RawIOBase):
             self._file = None
 
     def close(self) -> None:
+        """See `io.RawIOBase`."""
         if self._file is not None:
             self._file.close()
         super().close()
 
 
 def _unpack(files: Sequence[Path], folder: Path) -> tuple[Path, str]:
-    """Write the one checkpoint of a gzip-compressed tar into `folder`: its path, and its name for errors."""
+    """Extract the only checkpoint of a gzip-compressed tar; return its path, and a name for errors.
+
+    The parts are read as one stream, so they need not be joined first.
+    """
     archive = str(files[0]) if len(files) == 1 else f"{files[0]} to {files[-1].name}"
     found: list[str] = []
     path = folder / "checkpoint"
@@ -169,34 +188,35 @@ def _unpack(files: Sequence[Path], folder: Path) -> tuple[Path, str]:
             tarfile.open(fileobj=stream, mode="r|") as tar,
         ):
             for member in tar:
-                place = PurePosixPath(member.name)
-                if place.is_absolute() or ".." in place.parts:
-                    raise FrancaError(f"{archive}: refused: {member.name} leads out of the tar")
+                inner = PurePosixPath(member.name)
+                if inner.is_absolute() or ".." in inner.parts:
+                    raise FrancaError(f"{archive}: not unpacked: {member.name} is outside of the tar")
                 if not member.isfile() and not member.isdir():
-                    raise FrancaError(f"{archive}: refused: {member.name} is a link or a device")
-                if member.isdir() or place.suffix not in SUFFIXES:
+                    raise FrancaError(f"{archive}: not unpacked: {member.name} is a link or a device")
+                if member.isdir() or inner.suffix not in SUFFIXES:
                     continue
                 found.append(member.name)
                 if len(found) > 1:
-                    raise FrancaError(f"{archive}: several checkpoints: {', '.join(found)}; unpack it and name one")
+                    raise FrancaError(f"{archive}: several checkpoints: {', '.join(found)}; unpack it and give one")
                 _extract(tar, member, path)
-            # The checksum comes last.
+            # gzip's checksum is at the end, behind what tarfile reads.
             while stream.read(1 << 20):
                 pass
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        mend = "download it again" if len(files) == 1 else "name all parts in order, or download them again"
-        raise FrancaError(f"{archive}: no whole gzip-compressed tar ({error}); {mend}") from None
+        fix = "download it again" if len(files) == 1 else "give all parts in order, or download them again"
+        raise FrancaError(f"{archive}: not a complete gzip-compressed tar ({error}); {fix}") from None
     if not found:
-        raise FrancaError(f"{archive}: no checkpoint inside ({', '.join(SUFFIXES)})")
+        raise FrancaError(f"{archive}: contains no checkpoint ({', '.join(SUFFIXES)}); give another file")
     return path, f"{archive}: {found[0]}"
 
 
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    """Extract a member to `path`. Raises FrancaError if the disk has not enough space."""
     free = shutil.disk_usage(path.parent).free
     if member.size > free:
         raise FrancaError(
-            f"{path.parent.parent}: {member.name} needs {member.size / 1e9:.1f} GB, {free / 1e9:.1f} are free; name"
-            " another folder in TMPDIR"
+            f"{path.parent.parent}: {member.name} needs {member.size / 1e9:.1f} GB, {free / 1e9:.1f} are free; set"
+            " TMPDIR to another folder"
         )
     source = tar.extractfile(member)
     assert source is not None

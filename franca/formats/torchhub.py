@@ -1,10 +1,10 @@
-"""A folder for `torch.hub.load(FOLDER, "franca", source="local")`: the timm export and a `hubconf.py` beside it."""
+"""A folder for `torch.hub.load(FOLDER, "franca", source="local")`: the timm export plus a `hubconf.py`."""
 
 from pathlib import Path
 
 from franca.files import write_bytes
 from franca.formats import timm
-from franca.formats.card import Contents
+from franca.formats.model_card import ExportInfo
 from franca.models.model import FrancaModel
 
 HUBCONF = '''"""The model of this folder, for `torch.hub.load(FOLDER, "franca", source="local")`."""
@@ -17,14 +17,14 @@ dependencies = ["torch", "timm", "safetensors"]
 
 
 def franca(**arguments):
-    """The pretrained model as timm makes it; `arguments` are those of `timm.create_model`."""
+    """Return the pretrained model; `arguments` are those of `timm.create_model`."""
     return timm.create_model(f"local-dir:{Path(__file__).parent}", pretrained=True, **arguments)
 '''
 
 
-def write(model: FrancaModel, folder: Path) -> Contents:
-    """Write what the timm format has, and `hubconf.py`."""
-    loaded = 'torch.hub.load("FOLDER", "franca", source="local")'
-    contents = timm.write(model, folder, f"{timm.IMPORTED}\nimport torch", loaded)
+def write(model: FrancaModel, folder: Path) -> ExportInfo:
+    """Write the files of the timm format and `hubconf.py`."""
+    load = 'torch.hub.load("FOLDER", "franca", source="local")'
+    contents = timm.write(model, folder, f"{timm.IMPORT_LINES}\nimport torch", load)
     write_bytes(folder / "hubconf.py", HUBCONF.encode())
     return contents

@@ -1,4 +1,4 @@
-"""A model with fewer dimensions, another native image size, or position left in its patches."""
+"""Change a model for export: fewer dimensions, another native image size, or no removal of position."""
 
 import copy
 
@@ -9,16 +9,24 @@ from franca.models.backbone import Backbone
 from franca.models.model import FrancaModel, load_weights
 
 MAX_IMAGE_SIZE = 4096
-"""More pixels need more memory than machines have: each patch has a position."""
+"""Largest image size, in pixels: each patch has a position embedding, so memory grows with the square."""
 
 
 def variant(
     model: FrancaModel, dim: int | None = None, image_size: int | None = None, keep_position: bool = False
 ) -> FrancaModel:
-    """A model like `model`, but with `dim` leading dimensions and images of `image_size` pixels as its native ones.
+    """Return a model with other dimensions or image size, or `model` itself if nothing changes.
 
-    Its positions are those that `model` uses at that size, so that there both give the same features. RASA's planes
-    come along unless `keep_position`. Raises FrancaError for a dimension or a size that the model cannot have.
+    At the new image size both models give the same features: the positions are those that `model` interpolates there.
+
+    Args:
+        model: The model.
+        dim: Leading dimensions to keep; None for all.
+        image_size: Native image size in pixels, a multiple of the patch size; None for that of the model.
+        keep_position: Leave out RASA's planes.
+
+    Raises:
+        FrancaError: The model cannot have this dimension or image size.
     """
     dim = model.embed_dim if dim is None else dim
     image_size = model.image_size if image_size is None else image_size
@@ -31,16 +39,16 @@ def variant(
     same = (dim, image_size) == (model.embed_dim, model.image_size)
     if same and not (keep_position and len(model.position_planes)):
         return model
-    made = FrancaModel(model.architecture, image_size, model.mean, model.std, dim)
-    load_weights(made.backbone, _backbone_state(model, image_size), f"positions of {image_size} pixels")
+    changed = FrancaModel(model.architecture, image_size, model.mean, model.std, dim)
+    load_weights(changed.backbone, _backbone_state(model, image_size), f"positions of {image_size} pixels")
     if not keep_position:
-        made.remove_position(model.position_planes)
-    made.digest = model.digest
-    return made
+        changed.remove_position(model.position_planes)
+    changed.digest = model.digest
+    return changed
 
 
 def _backbone_state(model: FrancaModel, image_size: int) -> dict[str, Tensor]:
-    """The backbone's weights, its positions resampled for a square image by the model's own rule."""
+    """Return the weights of the backbone, with positions resampled for a square image by the model's own method."""
     if isinstance(model.backbone, Backbone):
         side = image_size // model.patch_size
         return {**model.backbone.state_dict(), "pos_embed": model.backbone.positions(side, side)}

@@ -17,7 +17,7 @@ from franca.pretrain.parallel import joined, launch
 from franca.pretrain.peers import peers_watched
 from franca.pretrain.run_folder import RunFolder, fingerprint, machine_facts
 from franca.pretrain.setup import choose_precision
-from franca.process import listen_for_stop, sole_owner
+from franca.process import listen_for_stop, lock_folder
 from franca.runtime import choose_device, configure_torch
 
 
@@ -36,7 +36,7 @@ def run(params: Params, on_start: Callable[[Path], object] | None = None) -> Non
         store = Store(PREPARED)
         mark = fingerprint(params, store.digest)
         folder = RunFolder(mark)
-        with sole_owner(folder.path, ranks.first), peers_watched(folder.checkpoints, ranks):
+        with lock_folder(folder.path, ranks.first), peers_watched(folder.checkpoints, ranks):
             folder.forget_requeue()
             if on_start and ranks.first:
                 on_start(folder.path)

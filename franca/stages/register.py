@@ -1,8 +1,8 @@
-"""The register stage: complete the MLflow run from files, register the model once, let the gates decide."""
+"""The register stage: complete the MLflow run from files, register the model, and check its gates."""
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from franca.advice import causes
 from franca.evaluation.comparison import Evidence
@@ -10,11 +10,12 @@ from franca.evaluation.outcomes import FILE, read_outcomes
 from franca.files import write_json
 from franca.params import Params
 from franca.paths import MODEL, RESULTS
-from franca.tracking.client import connect, experiment_id, redacted, server_faults, tracking_uri
-from franca.tracking.fill import fill_run, log_scores
-from franca.tracking.promote import DECISION, settle
-from franca.tracking.record import Record, read_record
+from franca.tracking.client import connect, experiment_id, redacted, server_errors, tracking_uri
+from franca.tracking.log_run import log_run, log_scores
+from franca.tracking.promote import DECISION, apply_gates
+from franca.tracking.receipt import receipt_text
 from franca.tracking.registry import CHALLENGER, CHAMPION, ensure_version, model_id
+from franca.tracking.run_content import RunContent, read_run_content
 from franca.tracking.runs import pipeline_run
 
 if TYPE_CHECKING:
@@ -23,30 +24,32 @@ if TYPE_CHECKING:
 
 RECEIPT = RESULTS / "register/receipt.json"
 JUDGED = "franca.judged"
+"""Tag of a version: digest of the gates and results that its decision was made from."""
 FILLED = "franca.filled"
+"""Tag of a run: the pipeline whose content it has completely."""
 
 
 def run(params: Params) -> None:
-    """Make the tracking server hold what the files say, and write the receipt.
+    """Bring the tracking server up to date with the project's files, and write the receipt.
 
-    Running it again adds nothing that is there already, and does not judge again what the same gates have judged
-    on the same results: from then on `franca promote` and people move the aliases.
+    The stage is idempotent. It sends only what the server does not have, and checks the same gates on the same results
+    once: afterwards aliases are moved by `franca promote` or by hand.
     """
-    record = read_record(params)
+    content = read_run_content(params)
     name = params.register_.model_name
     client = connect()
-    with server_faults():
+    with server_errors():
         experiment = experiment_id(client, params.register_.experiment)
-        run = pipeline_run(client, experiment, record.fingerprint, record.pipeline)
-        filled = run.info.status == "FINISHED" and run.data.tags.get(FILLED) == record.pipeline
-        if not filled:
-            run = fill_run(client, run, record)
-        version = ensure_version(client, name, run, MODEL, record.digest)
-        log_scores(client, run, client.get_logged_model(model_id(version)), record)
-        if not filled:
-            client.set_tag(run.info.run_id, FILLED, record.pipeline)
+        run = pipeline_run(client, experiment, content.fingerprint, content.pipeline)
+        complete = run.info.status == "FINISHED" and run.data.tags.get(FILLED) == content.pipeline
+        if not complete:
+            run = log_run(client, run, content)
+        version = ensure_version(client, name, run, MODEL, content.digest)
+        log_scores(client, run, client.get_logged_model(model_id(version)), content)
+        if not complete:
+            client.set_tag(run.info.run_id, FILLED, content.pipeline)
             client.set_terminated(run.info.run_id)
-        reasons = _decide(client, params, record, version)
+        reasons = _decide(client, params, content, version)
         version = client.get_model_version(name, str(version.version))
     receipt = {
         "tracking_uri": redacted(tracking_uri()),
@@ -56,18 +59,20 @@ def run(params: Params) -> None:
         "version": str(version.version),
         "aliases": sorted(version.aliases),
         "model_id": model_id(version),
-        "digest": record.digest,
-        "data_digest": record.results["data_digest"],
-        "fingerprint": record.fingerprint,
+        "digest": content.digest,
+        "data_digest": content.results["data_digest"],
+        "fingerprint": content.fingerprint,
         "decision": reasons,
         "links": links(redacted(tracking_uri()), experiment, run.info.run_id, name, str(version.version)),
     }
     write_json(RECEIPT, receipt)
-    print(summary(receipt))
+    print(receipt_text(receipt))
+    if not receipt["links"]:
+        print(f"  to look at it: mlflow ui --backend-store-uri {receipt['tracking_uri']}")
 
 
 def links(uri: str, experiment: str, run_id: str, name: str, version: str) -> dict[str, str]:
-    """Pages of the run and of the version in MLflow's UI; none without a server."""
+    """Return the URLs of the run and of the version in MLflow's UI; empty without a server."""
     if not uri.startswith("http"):
         return {}
     mode = "workflowType=machine_learning"
@@ -77,37 +82,27 @@ def links(uri: str, experiment: str, run_id: str, name: str, version: str) -> di
     }
 
 
-def summary(receipt: dict[str, Any]) -> str:
-    alias = ", ".join(receipt["aliases"]) or "no alias"
-    lines = [f"{receipt['model']} version {receipt['version']} ({alias}) on {receipt['tracking_uri']}"]
-    lines += [f"  {sentence}" for sentence in receipt["decision"]]
-    lines += [f"  {what}: {link}" for what, link in receipt["links"].items()]
-    if not receipt["links"]:
-        lines.append(f"  to look at it: mlflow ui --backend-store-uri {receipt['tracking_uri']}")
-    return "\n".join(lines)
-
-
-def _decide(client: "MlflowClient", params: Params, record: Record, version: "ModelVersion") -> list[str]:
-    """Let the gates judge the version once; return the sentences of the decision, made now or before."""
+def _decide(client: "MlflowClient", params: Params, content: RunContent, version: "ModelVersion") -> list[str]:
+    """Check the gates of the version unless that was done before; return the sentences of the decision."""
     name, number = params.register_.model_name, str(version.version)
     gates = [gate.model_dump() for gate in params.register_.gates]
-    question = hashlib.sha256(json.dumps([gates, record.results], sort_keys=True).encode()).hexdigest()[:16]
+    judged = hashlib.sha256(json.dumps([gates, content.results], sort_keys=True).encode()).hexdigest()[:16]
     known = client.get_model_version(name, number)
-    if known.tags.get(JUDGED) == question and DECISION in known.tags:
+    if known.tags.get(JUDGED) == judged and DECISION in known.tags:
         sentences = str(known.tags[DECISION]).splitlines()
         if CHAMPION in known.aliases and not sentences[0].startswith(("all gates hold", "it is the champion")):
             return ["it is the champion, by an alias that was set by hand", f"the gates had said: {sentences[0]}"]
         return sentences
-    evidence = Evidence(record.results, read_outcomes(RESULTS / "evaluate" / FILE, record.digest))
-    decision = settle(client, params, version, evidence, _advice(params, record))
+    evidence = Evidence(content.results, read_outcomes(RESULTS / "evaluate" / FILE, content.digest))
+    decision = apply_gates(client, params, version, evidence, _advice(params, content))
     if decision.champion != number and not decision.promote and not decision.worse_than:
         client.set_registered_model_alias(name, CHALLENGER, number)
-    client.set_model_version_tag(name, number, JUDGED, question)
+    client.set_model_version_tag(name, number, JUDGED, judged)
     return decision.sentences
 
 
-def _advice(params: Params, record: Record) -> str:
-    """What this run has that usually keeps a model from being better than its baselines."""
-    steps = int(record.metrics.get("pretrain/steps", 0))
-    images = record.manifest.get("counts", {}).get("train", {}).get("images", 0)
-    return causes(params, steps, images, record.manifest.get("channels"))
+def _advice(params: Params, content: RunContent) -> str:
+    """Return likely reasons in this run for a model that is not better than its baselines."""
+    steps = int(content.metrics.get("pretrain/steps", 0))
+    images = content.manifest.get("counts", {}).get("train", {}).get("images", 0)
+    return causes(params, steps, images, content.manifest.get("channels"))

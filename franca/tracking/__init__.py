@@ -1,4 +1,5 @@
-"""MLflow as a mirror of the project's files: runs, lineage, the model's flavor, registry and gates.
+"""MLflow tracking: runs, lineage, the model registry, gates and the model's MLflow flavor.
 
-No module here imports MLflow when it is itself imported: that costs two seconds, and a trainer need not have it.
+MLflow mirrors the project's files and is never their source. No module here imports MLflow at import time: the import
+takes two seconds, and training works without MLflow.
 """

@@ -1,4 +1,4 @@
-"""The tracking server: its address, a client for it, and one-line errors if it fails."""
+"""Connect to the tracking server, and report its errors in one line."""
 
 import logging
 import os
@@ -16,10 +16,10 @@ from franca.tracking.database import prepare_database, sqlite_reason
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-KNOCK_SECONDS = 3
+CONNECT_SECONDS = 3
 _SQLITE = "sqlite:///"
 
-# MLflow reads these when it is imported, and by its own defaults would hold a caller for minutes when nobody answers.
+# MLflow reads these when it is imported. By default it retries 7 times: calls to a dead server block for minutes.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -27,9 +27,10 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 
 
 def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, else SQLite in the project's root.
+    """Return `MLFLOW_TRACKING_URI`, by default SQLite in the project's root.
 
-    A relative SQLite path hangs on that root too: in `dvc exp run --temp` the current folder is thrown away.
+    A relative SQLite path is resolved against the project's root, not the current folder: `dvc exp run --temp` deletes
+    its current folder after the run, and a database in it would be lost.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
     if uri.startswith(_SQLITE):
@@ -37,10 +38,11 @@ def tracking_uri() -> str:
     return uri.rstrip("/")
 
 
-def database() -> Path | None:
-    """Return the SQLite file that the tracking address names, which need not exist yet; None for a server.
+def sqlite_file() -> Path | None:
+    """Return the SQLite file of the tracking URI, whether it exists or not; None if the URI names a server.
 
-    Raises FrancaError if the project's folder has a name that a database's address cannot carry.
+    Raises:
+        FrancaError: The project's path has characters with a special meaning in a database URL.
     """
     from sqlalchemy import make_url
 
@@ -49,30 +51,31 @@ def database() -> Path | None:
         return None
     if uri.startswith(f"{_SQLITE}{root}") and make_url(f"{_SQLITE}{root}").database != root:
         raise FrancaError(
-            f"{root}: `?` and `%` in a folder's name have a meaning in the address of a database; "
+            f"{root}: `?` and `%` in a folder's name have a special meaning in a database URL; "
             "rename the folder or set MLFLOW_TRACKING_URI"
         )
     return Path(str(make_url(uri).database))
 
 
 def redacted(uri: str) -> str:
-    """The address without user and password, fit for files and for the screen."""
+    """Return `uri` without user and password, for files and messages."""
     parts = urlsplit(uri)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
 
 
 def connect() -> "MlflowClient":
-    """Return a client of the tracking server; fail within seconds if the server does not answer.
+    """Return a client of the tracking server, and create the SQLite database if there is none.
 
-    A SQLite database is created first if there is none.
+    Raises:
+        FrancaError: The server does not answer within `CONNECT_SECONDS`, or the database cannot be used.
     """
-    uri, file = tracking_uri(), database()
-    with server_faults():
+    uri, file = tracking_uri(), sqlite_file()
+    with server_errors():
         import mlflow
 
-        _knock(uri)
+        _check_reachable(uri)
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        # It logs the traceback of an error that it raises as well, and which is reported in one line.
+        # This logger prints the traceback of an error that is also raised; we report it in one line.
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         if file is not None:
             prepare_database(file)
@@ -80,20 +83,21 @@ def connect() -> "MlflowClient":
         return mlflow.MlflowClient()
 
 
-def _knock(uri: str) -> None:
+def _check_reachable(uri: str) -> None:
+    """Raise an exception of the network within seconds if nothing answers at `uri`."""
     parts = urlsplit(uri)
     if parts.scheme in ("http", "https"):
         from mlflow.utils.credentials import get_default_host_creds
         from mlflow.utils.rest_utils import http_request
 
-        http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=KNOCK_SECONDS)
+        http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=CONNECT_SECONDS)
     elif parts.hostname and parts.port:
-        socket.create_connection((parts.hostname, parts.port), KNOCK_SECONDS).close()
+        socket.create_connection((parts.hostname, parts.port), CONNECT_SECONDS).close()
 
 
 @contextmanager
-def server_faults() -> Iterator[None]:
-    """Turn what MLflow and the libraries below it raise into one line."""
+def server_errors() -> Iterator[None]:
+    """Raise the exceptions of MLflow and of the libraries below it as a FrancaError of one line."""
     from alembic.util import CommandError
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
@@ -103,7 +107,7 @@ def server_faults() -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, CommandError, *network) as error:
-        file = database()
+        file = sqlite_file()
         place = f"server {redacted(tracking_uri())}" if file is None else f"database {file}"
         raise FrancaError(f"tracking {place}: {_reason(error)}") from error
 
@@ -112,30 +116,36 @@ def _reason(error: Exception) -> str:
     if reason := sqlite_reason(error):
         return reason
     text = " ".join(str(error).split()).replace(tracking_uri(), redacted(tracking_uri()))
-    for sign in ("Connection refused", "Name or service not known", "timed out", "No route to host"):
-        if sign in text:
-            return f"{sign.lower()}; start it or change MLFLOW_TRACKING_URI (nothing is lost: files wait for it)"
+    for cause in ("Connection refused", "Name or service not known", "timed out", "No route to host"):
+        if cause in text:
+            return f"{cause.lower()}; start it or change MLFLOW_TRACKING_URI (no results are lost: they are in files)"
     return text if len(text) <= 300 else text[:297] + "..."
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:
-    """Find or create the experiment; with a SQLite file, artifacts go to the folder `mlartifacts` next to it."""
+    """Return the ID of the experiment `name`, which is created if it is missing.
+
+    With a SQLite file, artifacts of a new experiment go to the folder `mlartifacts` next to it.
+
+    Raises:
+        FrancaError: The experiment was deleted.
+    """
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is None:
-        file = database()
+        file = sqlite_file()
         here = (file.parent / "mlartifacts").as_uri() if file else None
         try:
             return str(client.create_experiment(name, artifact_location=here))
         except MlflowException as error:
-            # Another process may have created it since; SQLite then reports a violated constraint.
+            # Another process may have created it in the meantime; SQLite then reports a violated constraint.
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise error
     if found.lifecycle_stage != "active":
         raise FrancaError(
-            f"experiment '{name}' was deleted on the tracking server; bring it back by "
+            f"experiment '{name}' was deleted on the tracking server; restore it by "
             f"`mlflow experiments restore --experiment-id {found.experiment_id}` or set register.experiment"
         )
     return str(found.experiment_id)

@@ -1,4 +1,7 @@
-"""Send the lines of `metrics.jsonl` to an MLflow run, each once, and remember in `mirror.json` how far that got."""
+"""Upload `metrics.jsonl` of a run folder to an MLflow run, each line once.
+
+`mirror.json` in the folder records how much of the file the server has, so that the next process continues there.
+"""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from franca.files import read_json, write_json
 from franca.tracking.client import experiment_id, redacted, tracking_uri
-from franca.tracking.runs import create_run, find_runs, sole_creator, still_there
+from franca.tracking.runs import create_run, find_runs, lock_run_creation, run_exists
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -16,12 +19,20 @@ if TYPE_CHECKING:
 
 METRICS = "metrics.jsonl"
 BATCH = 1000
-_LINE_BYTES = 1 << 16
+"""MLflow's limit of metrics per request."""
+_MAX_LINE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
-class Progress:
-    """`offset` bytes of the file are in run `run_id` of the server `tracking_uri`; the last line sent is `step`'s."""
+class UploadState:
+    """How much of `metrics.jsonl` is uploaded; the content of `mirror.json`.
+
+    Attributes:
+        tracking_uri: The server, without user and password.
+        run_id: The MLflow run.
+        offset: Uploaded bytes of the file.
+        step: Step of the last uploaded line; -1 if there is none.
+    """
 
     tracking_uri: str
     run_id: str
@@ -29,33 +40,35 @@ class Progress:
     step: int = -1
 
 
-class Curves:
-    """The curves of one run folder on their way to one MLflow run."""
+class CurveUploader:
+    """Uploads the metrics of one run folder to one MLflow run."""
 
     def __init__(self, client: "MlflowClient", folder: Path, run_id: str) -> None:
         self._client = client
         self._folder = folder
-        remembered = _read_progress(folder)
-        fresh = Progress(redacted(tracking_uri()), run_id)
-        same = remembered and (remembered.tracking_uri, remembered.run_id) == (fresh.tracking_uri, run_id)
-        self._progress = remembered if remembered and same else fresh
+        stored = _read_state(folder)
+        new = UploadState(redacted(tracking_uri()), run_id)
+        same = stored and (stored.tracking_uri, stored.run_id) == (new.tracking_uri, run_id)
+        self._state = stored if stored and same else new
 
     @property
     def run_id(self) -> str:
-        return self._progress.run_id
+        """ID of the MLflow run."""
+        return self._state.run_id
 
     def send(self) -> None:
-        """Send every whole line that the server lacks; a last line without its end waits for the next call."""
+        """Send every complete line that the server does not have; an incomplete last line waits for the next call."""
         path = self._folder / METRICS
         if not path.is_file():
             return
-        sent = self._progress.step
-        if not _ends_at(path, self._progress.offset, sent):
-            # A resumed training cut the file and wrote steps anew: read it again, and pass over the steps sent.
-            self._progress = replace(self._progress, offset=0)
+        sent = self._state.step
+        if not _ends_at(path, self._state.offset, sent):
+            # A resumed run has truncated the file and written steps again: read it from the start and skip the steps
+            # that were sent. MLflow would store a second value for them.
+            self._state = replace(self._state, offset=0)
         batch: list[Metric] = []
-        position = self._progress
-        for record, end in _records(path, self._progress.offset):
+        position = self._state
+        for record, end in _records(path, self._state.offset):
             metrics = _metrics(record) if record["step"] > sent else []
             if len(batch) + len(metrics) > BATCH:
                 self._flush(batch, position)
@@ -64,40 +77,40 @@ class Curves:
             position = replace(position, offset=end, step=max(position.step, record["step"]))
         self._flush(batch, position)
 
-    def _flush(self, batch: "list[Metric]", position: Progress) -> None:
+    def _flush(self, batch: "list[Metric]", position: UploadState) -> None:
         for start in range(0, len(batch), BATCH):
             self._client.log_batch(self.run_id, metrics=batch[start : start + BATCH])
-        if position != self._progress or not (self._folder / "mirror.json").is_file():
+        if position != self._state or not (self._folder / "mirror.json").is_file():
             write_json(self._folder / "mirror.json", asdict(position))
-        self._progress = position
+        self._state = position
 
 
-def attach(client: "MlflowClient", folder: Path, experiment: str) -> Curves:
-    """The curves of a run folder `pretrain-<fingerprint>`, in the run remembered, found by its tag, or created."""
+def open_uploader(client: "MlflowClient", folder: Path, experiment: str) -> CurveUploader:
+    """Return the uploader of a run folder `pretrain-<fingerprint>`.
+
+    Its MLflow run is the one of `mirror.json` if the server still has it, else the newest with the fingerprint as tag,
+    else a new one.
+    """
     fingerprint = folder.name.removeprefix("pretrain-")
-    remembered = _read_progress(folder)
-    if (
-        remembered
-        and remembered.tracking_uri == redacted(tracking_uri())
-        and still_there(client, remembered.run_id, fingerprint)
-    ):
-        return Curves(client, folder, remembered.run_id)
+    stored = _read_state(folder)
+    if stored and stored.tracking_uri == redacted(tracking_uri()) and run_exists(client, stored.run_id, fingerprint):
+        return CurveUploader(client, folder, stored.run_id)
     experiment = experiment_id(client, experiment)
-    with sole_creator(fingerprint):
+    with lock_run_creation(fingerprint):
         runs = find_runs(client, experiment, fingerprint)
         run = runs[0] if runs else create_run(client, experiment, fingerprint)
-    return Curves(client, folder, run.info.run_id)
+    return CurveUploader(client, folder, run.info.run_id)
 
 
-def _read_progress(folder: Path) -> Progress | None:
+def _read_state(folder: Path) -> UploadState | None:
     try:
-        return Progress(**read_json(folder / "mirror.json"))
+        return UploadState(**read_json(folder / "mirror.json"))
     except (OSError, ValueError, TypeError):
         return None
 
 
 def _records(path: Path, offset: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """Each whole line from `offset` on, with the offset behind it; a line that is no record is passed over."""
+    """Yield each record from byte `offset` on, and the offset after it; skip lines that are not records."""
     with path.open("rb") as file:
         file.seek(offset)
         for line in file:
@@ -124,11 +137,11 @@ def _metrics(record: dict[str, Any]) -> "list[Metric]":
 
 
 def _ends_at(path: Path, offset: int, step: int) -> bool:
-    """Whether the line of `step` ends at `offset`: then all before it is what was sent."""
+    """Return whether the line of `step` ends at `offset`, that is, whether the file up to there is what was sent."""
     if offset == 0:
         return step < 0
     with path.open("rb") as file:
-        start = max(0, offset - _LINE_BYTES)
+        start = max(0, offset - _MAX_LINE_BYTES)
         file.seek(start)
         before = file.read(offset - start)
     record = _parse(before.splitlines()[-1]) if len(before) == offset - start and before.endswith(b"\n") else None

@@ -1,4 +1,4 @@
-"""What promotion asks of a challenger: floors, and being better than baselines and champion beyond chance."""
+"""Gates: compare a challenger with floors, baselines and the champion, with confidence intervals."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -12,21 +12,29 @@ from franca.params import Gate
 NAMES = PHRASES | {"champion": "the champion"}
 
 
-class Verdict(NamedTuple):
-    """What one gate says. `worse_than` is the baseline that the model is not shown to be better than."""
+class GateResult(NamedTuple):
+    """The result of one gate.
+
+    Attributes:
+        metric: The gate's metric.
+        passed: Whether the gate passed.
+        sentence: The numbers and the reason.
+        worse_than: The baseline that the model is not shown to be better than, if any.
+    """
 
     metric: str
-    holds: bool
+    passed: bool
     sentence: str
     worse_than: str | None = None
 
 
-def benchmark(gate: Gate) -> str:
+def benchmark_of(gate: Gate) -> str:
+    """Return the name of the benchmark of a gate's metric."""
     return gate.metric.partition("/")[0]
 
 
-def unmeasured(gates: Sequence[Gate], skipped: Mapping[str, str]) -> dict[str, str]:
-    """Return why metrics of gates were not measured, from `skipped` of `results.json`."""
+def unmeasured_reasons(gates: Sequence[Gate], skipped: Mapping[str, str]) -> dict[str, str]:
+    """Return the metrics of gates that were not measured, with the reason; `skipped` is that of `results.json`."""
     reasons = {}
     for gate in gates:
         name, split, _ = gate.metric.split("/")
@@ -36,62 +44,70 @@ def unmeasured(gates: Sequence[Gate], skipped: Mapping[str, str]) -> dict[str, s
     return reasons
 
 
-def choose(gates: Sequence[Gate], skipped: Mapping[str, str]) -> tuple[list[Gate], list[str]]:
-    """Return the gates that apply, and a sentence if gates that need labels are left out.
+def select_gates(gates: Sequence[Gate], skipped: Mapping[str, str]) -> tuple[list[Gate], list[str]]:
+    """Return the gates that apply, and a note about those that are left out.
 
-    Gates on metrics without labels apply where the images have none, that is if no gate that needs labels can be
-    measured; where there are labels, those gates decide. A list of one kind alone always applies.
+    If any gate that needs labels was measured, gates on label-free metrics are left out; otherwise it is the other way
+    round. If all gates are of one kind, all apply.
     """
-    labeled = [gate for gate in gates if benchmark(gate) in LABELED]
-    free = [gate for gate in gates if benchmark(gate) in LABEL_FREE]
-    if not labeled or not free:
+    labeled = [gate for gate in gates if benchmark_of(gate) in LABELED]
+    label_free = [gate for gate in gates if benchmark_of(gate) in LABEL_FREE]
+    if not labeled or not label_free:
         return list(gates), []
-    reasons = unmeasured(labeled, skipped)
+    reasons = unmeasured_reasons(labeled, skipped)
     if any(gate.metric not in reasons for gate in labeled):
-        metrics = ", ".join(dict.fromkeys(gate.metric for gate in free))
-        return [gate for gate in gates if gate not in free], [f"not applied, since the images have labels: {metrics}"]
+        metrics = ", ".join(dict.fromkeys(gate.metric for gate in label_free))
+        return [gate for gate in gates if gate not in label_free], [
+            f"not applied, since the images have labels: {metrics}"
+        ]
     metrics = ", ".join(dict.fromkeys(gate.metric for gate in labeled))
     note = f"gates that need no labels decide; {metrics} not measured: {next(iter(reasons.values()))}"
     return [gate for gate in gates if gate not in labeled], [note]
 
 
-def judge(gates: Sequence[Gate], challenger: Evidence, champion: Evidence | None, seed: int) -> list[Verdict]:
-    """Return a verdict for each gate; without a champion those against it ask for their floors alone.
+def check_gates(gates: Sequence[Gate], challenger: Evidence, champion: Evidence | None, seed: int) -> list[GateResult]:
+    """Return a result for each gate.
+
+    Args:
+        gates: The gates that apply.
+        challenger: Results of the challenger and of its baselines.
+        champion: Results of the champion. If there is none, gates against it check their floors only.
+        seed: Seed of the bootstrap.
 
     Raises:
-        FrancaError: A gate names a metric that no benchmark has.
+        FrancaError: A gate has an unknown metric, or its baseline was not measured.
     """
     suite = challenger.results["suite"]
     resampling = Resampling(seed, suite["bootstrap_samples"], suite["confidence"])
-    reasons = unmeasured(gates, challenger.results.get("skipped", {}))
-    verdicts = []
+    reasons = unmeasured_reasons(gates, challenger.results.get("skipped", {}))
+    results = []
     for gate in gates:
         if gate.metric in reasons:
             sentence = f"{gate.metric} not measured: {reasons[gate.metric]}"
-            verdicts.append(Verdict(gate.metric, False, sentence))
+            results.append(GateResult(gate.metric, False, sentence))
             continue
         if gate.metric not in known_metrics(challenger):
             known = ", ".join(known_metrics(challenger)) or "none"
             raise FrancaError(f"register.gates: the challenger has no metric '{gate.metric}'; known: {known}")
-        verdicts.append(_judge(gate, challenger, champion, resampling))
-    return verdicts
+        results.append(_check_gate(gate, challenger, champion, resampling))
+    return results
 
 
 def known_metrics(evidence: Evidence) -> list[str]:
-    """Return our model's val metrics as gates name them, such as `knn/val/top1`."""
+    """Return the names of our model's val metrics in the form of gates, such as `knn/val/top1`."""
     rows = evidence.results["rows"]
     ours = [row for row in rows if (row["model"], row["split"]) == (OURS, "val")]
     return sorted(f"{row['benchmark']}/{row['split']}/{row['metric']}" for row in ours)
 
 
-def _judge(gate: Gate, challenger: Evidence, champion: Evidence | None, resampling: Resampling) -> Verdict:
+def _check_gate(gate: Gate, challenger: Evidence, champion: Evidence | None, resampling: Resampling) -> GateResult:
     name, split, metric = gate.metric.split("/")
     ours = challenger.row(OURS, name, split, metric)
-    assert ours is not None
+    assert ours is not None  # check_gates has compared the metric with known_metrics
     sign = -1 if name in LOWER_IS_BETTER else 1
-    reasons, holds, worse_than = [], True, None
+    reasons, passed, worse_than = [], True, None
     if gate.floor is not None:
-        holds = sign * (ours["value"] - gate.floor) >= 0
+        passed = sign * (ours["value"] - gate.floor) >= 0
         reasons.append(f"the {'floor' if sign > 0 else 'limit'} is {gate.floor:g}")
     if gate.against == "champion" and champion is None:
         reasons.append("no champion yet")
@@ -106,31 +122,32 @@ def _judge(gate: Gate, challenger: Evidence, champion: Evidence | None, resampli
                 f"{gate.metric} fails: the champion has no such metric; remove this gate, or choose a metric that both"
                 " models have"
             )
-            return Verdict(gate.metric, False, sentence)
+            return GateResult(gate.metric, False, sentence)
         if difference is None or row is None:
             raise FrancaError(
                 f"register.gates: {gate.metric} of {NAMES[gate.against]} was not measured; run `dvc repro evaluate` or"
                 " take another metric"
             )
-        holds &= _is_better(difference, sign, gate.min_improvement)
+        passed &= _is_better(difference, sign, gate.min_improvement)
         if gate.against != "champion" and _limits(difference, sign)[0] <= 0:
             worse_than = gate.against
         reasons.append(_compared(difference, row["value"], gate))
-    outcome = "holds" if holds else "fails"
+    outcome = "holds" if passed else "fails"
     sentence = f"{gate.metric} {ours['value']:.2f} {outcome}: {'; '.join(reasons)}"
-    return Verdict(gate.metric, holds, sentence, worse_than)
+    return GateResult(gate.metric, passed, sentence, worse_than)
 
 
 def _is_better(difference: Difference, sign: int, min_improvement: float) -> bool:
-    """Whether a difference is what a gate asks for; `sign` -1 if less is better."""
+    """Return whether a difference meets the gate; `sign` is -1 if lower is better."""
     low, high = _limits(difference, sign)
+    # Two rules: an improvement must be significant; "not worse" only fails if a loss is significant.
     if min_improvement > 0:
         return sign * difference.value >= min_improvement and low > 0
     return high >= 0
 
 
 def _limits(difference: Difference, sign: int) -> tuple[float, float]:
-    """Return the interval's limits, turned round if `sign` is -1, so that a positive difference is an improvement."""
+    """Return the limits of the interval, negated if `sign` is -1, so that a positive difference is an improvement."""
     return (difference.low, difference.high) if sign > 0 else (-difference.high, -difference.low)
 
 
@@ -138,7 +155,7 @@ def _compared(difference: Difference, theirs: float, gate: Gate) -> str:
     side = "above" if difference.value >= 0 else "below"
     whose = f"{NAMES[gate.against]}'s" if gate.against == "champion" else f"{NAMES[gate.against]},"
     kind = "same images" if difference.paired else "unpaired"
-    less = ", less is better" if benchmark(gate) in LOWER_IS_BETTER else ""
+    less = ", less is better" if benchmark_of(gate) in LOWER_IS_BETTER else ""
     asked = (
         f"at least {gate.min_improvement:g} better, interval above 0"
         if gate.min_improvement

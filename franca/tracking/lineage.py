@@ -1,29 +1,31 @@
-"""Where a result comes from: commit, uncommitted changes, data, packages and machine."""
+"""Lineage of a run: commit, uncommitted changes, data hash, packages and machine."""
 
 import json
 import os
-import subprocess
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from franca.errors import FrancaError
 from franca.files import read_json
+from franca.git import run_git
 from franca.params import read_yaml
 
 CODE_PATHS = ("franca", "dvc.yaml", "params.yaml", "data.dvc", "pyproject.toml", "requirements.lock")
+"""What `dirty_paths` and `code_diff` look at; data and results are recorded by their hashes."""
 LOCK = Path("dvc.lock")
 
 
 def tags(facts: dict[str, Any]) -> dict[str, str]:
-    """Tags of a run: commit, dirty paths, raw data's hash, DVC's experiment, and `facts` of the machine."""
+    """Return the tags of a run: commit, dirty paths, hash of the raw data, DVC experiment and machine `facts`."""
     found: dict[str, Any] = {"mlflow.source.name": "franca", "mlflow.source.type": "LOCAL"}
     if commit := _git("rev-parse", "HEAD"):
         dirty = dirty_paths()
         found["mlflow.source.git.commit"] = commit.strip()
         found["franca.git.dirty"] = str(bool(dirty)).lower()
-        found["franca.git.dirty_paths"] = ", ".join(dirty)[:5000] or None
+        found["franca.git.dirty_paths"] = ", ".join(dirty)[:5000] or None  # the limit of MLflow's database
     found["franca.data.md5"] = raw_data_hash()
     for name in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
         found[name] = os.environ.get(name)
@@ -34,13 +36,13 @@ def tags(facts: dict[str, Any]) -> dict[str, str]:
 
 
 def dirty_paths() -> list[str]:
-    """Code paths that differ from the commit, relative to the current folder, untracked ones too."""
+    """Return code paths that differ from the commit or are untracked, relative to the current folder."""
     changed = _git("diff", "--name-only", "--relative", "HEAD", "--", *CODE_PATHS) or ""
     return sorted({*changed.splitlines(), *_untracked()})
 
 
 def code_diff() -> str:
-    """What `git apply` needs to get from the commit to the code that ran; empty where nothing differs."""
+    """Return a patch for `git apply` that turns the commit into the code that ran; empty if nothing differs."""
     diff = _git("diff", "--binary", "--relative", "HEAD", "--", *CODE_PATHS) or ""
     for path in _untracked():
         diff += _git("diff", "--binary", "--no-index", "--", os.devnull, path) or ""
@@ -48,7 +50,7 @@ def code_diff() -> str:
 
 
 def raw_data_hash() -> str | None:
-    """DVC's hash of the folder that `prepare` read, out of dvc.lock."""
+    """Return DVC's hash of the folder that `prepare` read, from dvc.lock."""
     if not LOCK.is_file():
         return None
     deps = read_yaml(LOCK).get("stages", {}).get("prepare", {}).get("deps", [])
@@ -57,24 +59,24 @@ def raw_data_hash() -> str | None:
 
 @cache
 def packages() -> str:
-    """Installed packages with their versions, one a line, in the form of a requirements file."""
+    """Return the installed packages and versions as a requirements file."""
     names = {(dist.metadata["Name"], dist.version) for dist in metadata.distributions() if dist.metadata["Name"]}
     return "".join(f"{name}=={version}\n" for name, version in sorted(names, key=lambda pair: pair[0].lower()))
 
 
 def source_requirement() -> str | None:
-    """`franca` at this commit as pip can install it from a public remote; None where there is no such remote."""
+    """Return a pip requirement of `franca` at this commit; None if the remote `origin` is not a public HTTPS URL."""
     remote = (_git("remote", "get-url", "origin") or "").strip()
     commit = (_git("rev-parse", "HEAD") or "").strip()
     return f"franca @ git+{remote}@{commit}" if remote.startswith("https://") and "@" not in remote else None
 
 
 def stage_seconds(path: Path) -> dict[str, float]:
-    """Wall seconds of each stage's last run that ended well, out of `stages.jsonl`."""
+    """Return the wall-clock seconds of the last successful run of each stage, from `stages.jsonl`."""
     seconds: dict[str, float] = {}
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):  # a line that a full disk cut short
+            with suppress(ValueError):  # an incomplete line, as after a full disk
                 record = json.loads(line)
                 if record["status"] == "done":
                     seconds[record["stage"]] = float(record["seconds"])
@@ -86,20 +88,14 @@ def _untracked() -> list[str]:
 
 
 def _git(*arguments: str) -> str | None:
-    """Output of a git command in the current folder; None without git or a repository.
-
-    `git diff --no-index` ends with 1 where files differ.
-    """
+    """Return the output of a git command in the current folder; None without git or a repository."""
     try:
-        done = subprocess.run(
-            ["git", *arguments], capture_output=True, encoding="utf-8", errors="surrogateescape", check=False
-        )
-    except OSError:
+        return run_git(*arguments, success_codes=(0, 1)).decode("utf-8", "surrogateescape")
+    except FrancaError:
         return None
-    return done.stdout if done.returncode in (0, 1) else None
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """The machine's facts that the trainer wrote; none where the run folder is not on this machine."""
+    """Return the machine facts that the trainer wrote; empty if the run folder is not on this machine."""
     path = folder / "run.json"
     return read_json(path) if path.is_file() else {}

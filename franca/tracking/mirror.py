@@ -1,8 +1,8 @@
-"""A process beside the trainer that sends its curves to MLflow, so that the loop never waits for a server.
+"""Upload the metrics of a running training to MLflow from a second process, so that training never waits for a server.
 
     python -m franca.tracking.mirror runs/pretrain-<fingerprint>
 
-It ends when the trainer does, or once all is sent after the trainer wrote `finished` into the folder.
+It ends with the trainer, or once everything is sent after the trainer has written `finished` into the folder.
 """
 
 import argparse
@@ -16,20 +16,22 @@ from pathlib import Path
 from franca.errors import FrancaError
 from franca.params import load_params
 from franca.paths import PARAMS
-from franca.process import StopRequest, follow_parent, listen_for_stop
-from franca.tracking.client import connect, server_faults
-from franca.tracking.curves import Curves, attach
+from franca.process import StopRequest, listen_for_stop, terminate_with_parent
+from franca.tracking.client import connect, server_errors
+from franca.tracking.curves import CurveUploader, open_uploader
 
 FINISHED = "finished"
 POLL_SECONDS = 2.0
-LONGEST_WAIT_SECONDS = 60.0
+MAX_WAIT_SECONDS = 60.0
+"""Longest wait between attempts if the server is down; each failure doubles the wait."""
 REQUEST_SECONDS = "5"
+"""Timeout of a request. MLflow's default of 120 s would keep this process alive long after the trainer has ended."""
 
 
 def start(folder: Path) -> "subprocess.Popen[bytes] | None":
-    """Start the mirror of a run folder as a child of this process; None where MLflow is not installed.
+    """Start the mirror of a run folder as a child process; return None if MLflow is not installed.
 
-    What it has to say goes to `mirror.log` in the folder.
+    Its output goes to `mirror.log` in the folder.
     """
     if importlib.util.find_spec("mlflow") is None:
         return None
@@ -39,42 +41,51 @@ def start(folder: Path) -> "subprocess.Popen[bytes] | None":
 
 
 def follow(folder: Path, experiment: str, stop: StopRequest, parent: int) -> None:
-    """Send what comes until the training ends, whatever becomes of the server meanwhile."""
-    curves: Curves | None = None
+    """Send new lines until the training ends; if the server fails, try again with growing waits.
+
+    Args:
+        folder: The run folder.
+        experiment: Name of the MLflow experiment.
+        stop: Set by SIGTERM.
+        parent: Process ID of the trainer; another parent means that it has died.
+    """
+    uploader: CurveUploader | None = None
     wait = POLL_SECONDS
     while True:
         orphaned = bool(stop) or os.getppid() != parent
         finished = (folder / FINISHED).is_file()
         try:
-            with server_faults():
-                if curves is None:
+            with server_errors():
+                if uploader is None:
                     client = connect()
-                    curves = attach(client, folder, experiment)
-                    client.update_run(curves.run_id, status="RUNNING")
-                curves.send()
+                    uploader = open_uploader(client, folder, experiment)
+                    client.update_run(uploader.run_id, status="RUNNING")
+                uploader.send()
                 if finished or orphaned:
-                    client.set_terminated(curves.run_id, "FINISHED" if finished else "KILLED")
+                    client.set_terminated(uploader.run_id, "FINISHED" if finished else "KILLED")
                     return
             wait = POLL_SECONDS
         except FrancaError as error:
             print(time.strftime("%H:%M:%S"), error, flush=True)
-            curves = None
-            wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+            uploader = None
+            wait = min(2 * wait, MAX_WAIT_SECONDS)
             if orphaned:
                 return
-        awake = time.monotonic() + wait
-        while time.monotonic() < awake and not stop and (finished or not (folder / FINISHED).is_file()):
+        wake = time.monotonic() + wait
+        # Short sleeps, so that a stop or the end of the training is noticed at once.
+        while time.monotonic() < wake and not stop and (finished or not (folder / FINISHED).is_file()):
             time.sleep(0.2)
 
 
 def main() -> None:
+    """Run the command line of this module."""
     parser = argparse.ArgumentParser(prog="python -m franca.tracking.mirror", description=__doc__)
     parser.add_argument("folder", type=Path, help="run folder of a pretraining")
-    parser.add_argument("--parent", type=int, default=os.getppid(), help="process to end with")
+    parser.add_argument("--parent", type=int, default=os.getppid(), help="process ID of the trainer")
     arguments = parser.parse_args()
     stop = listen_for_stop()
-    follow_parent()
-    os.nice(10)
+    terminate_with_parent()
+    os.nice(10)  # training comes first
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", REQUEST_SECONDS)
     follow(arguments.folder, load_params(PARAMS).register_.experiment, stop, arguments.parent)
 

@@ -1,4 +1,4 @@
-"""The model in MLflow: logged once, registered once for each weights digest, and read back."""
+"""Log and register models in MLflow, once for each digest of weights, and read them back."""
 
 import contextlib
 import io
@@ -14,8 +14,8 @@ from franca.errors import FrancaError
 from franca.evaluation.comparison import Evidence
 from franca.evaluation.outcomes import FILE, read_outcomes
 from franca.files import read_json
-from franca.tracking.claim import claim
 from franca.tracking.lineage import source_requirement
+from franca.tracking.model_lock import lock_model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,20 +23,23 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 DIGEST = "franca.digest"
+"""Tag of runs, logged models and versions: SHA-256 of the weights."""
 RUN = "franca.run"
+"""Tag of a version: the newest run that measured it."""
 CHAMPION = "champion"
 CHALLENGER = "challenger"
-EVALUATED = "results/evaluate"
-_NEEDED = ("mlflow", "numpy", "pillow", "pydantic", "ruamel.yaml", "safetensors", "timm", "torch")
+EVALUATE_ARTIFACTS = "results/evaluate"
+_REQUIRED_PACKAGES = ("mlflow", "numpy", "pillow", "pydantic", "ruamel.yaml", "safetensors", "timm", "torch")
 
 
 def find_version(client: "MlflowClient", name: str, digest: str) -> "ModelVersion | None":
-    """The registered version of these weights, or None."""
+    """Return the registered version of the weights with this digest, or None."""
     found = client.search_model_versions(f"name = '{name}' and tags.`{DIGEST}` = '{digest}'")
     return min(found, key=lambda version: int(version.version), default=None)
 
 
 def version_with_alias(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
+    """Return the version with this alias, or None."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -48,40 +51,51 @@ def version_with_alias(client: "MlflowClient", name: str, alias: str) -> "ModelV
 
 
 def ensure_version(client: "MlflowClient", name: str, run: "Run", folder: Path, digest: str) -> "ModelVersion":
-    """The version of these weights, registered now if the server has none; its files are sent where it lacks them."""
+    """Return the version of these weights; register it and upload its files if the server does not have them.
+
+    Args:
+        client: The tracking server.
+        name: Name of the registered model.
+        run: The run that measured the model.
+        folder: The model folder.
+        digest: SHA-256 of its weights.
+    """
     version = find_version(client, name, digest)
     logged = _logged_model(client, run.info.experiment_id, digest, version)
     if logged is None or not _has_files(client, logged):
         logged = _log_model(client, run, folder, digest, logged)
     if version is None:
         _ensure_registered_model(client, name)
-        with claim(client, name):
+        with lock_model(client, name):
             version = find_version(client, name, digest) or _register(logged, name, digest)
     client.set_model_version_tag(name, version.version, RUN, run.info.run_id)
     return version
 
 
 def model_id(version: "ModelVersion") -> str:
+    """Return the ID of the logged model behind a version."""
     return version.model_id or str(version.source).removeprefix("models:/")
 
 
-def evidence_of(client: "MlflowClient", version: "ModelVersion") -> Evidence | None:
-    """Return what the newest run that measured this version holds; None if that run has no results.
+def read_evidence(client: "MlflowClient", version: "ModelVersion") -> Evidence | None:
+    """Return the results of the newest run that measured this version; None if the run has none.
 
-    Runs of an older version have no `outcomes.npz`: then differences are as if measured on other images.
+    Runs of early releases have no `outcomes.npz`. Differences to their models get unpaired intervals.
     """
     from mlflow.exceptions import MlflowException
 
     run_id = version.tags.get(RUN) or str(version.run_id)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as temporary:
         try:
-            results = read_json(Path(client.download_artifacts(run_id, f"{EVALUATED}/results.json", place)))
+            results = read_json(
+                Path(client.download_artifacts(run_id, f"{EVALUATE_ARTIFACTS}/results.json", temporary))
+            )
         except (MlflowException, OSError, ValueError):
             return None
         if not isinstance(results, dict) or "rows" not in results:
             return None
         try:
-            path = Path(client.download_artifacts(run_id, f"{EVALUATED}/{FILE}", place))
+            path = Path(client.download_artifacts(run_id, f"{EVALUATE_ARTIFACTS}/{FILE}", temporary))
             outcomes = read_outcomes(path, results.get("model_digest", ""))
         except (MlflowException, OSError):
             outcomes = {}
@@ -90,25 +104,31 @@ def evidence_of(client: "MlflowClient", version: "ModelVersion") -> Evidence | N
 
 @contextlib.contextmanager
 def model_folder(address: str) -> Iterator[Path]:
-    """The model folder behind a `models:/` address, downloaded for as long as the block lasts."""
+    """Download the model at a `models:/` address to a temporary folder and yield the model folder in it.
+
+    Raises:
+        FrancaError: Its files are missing on the server, or it is not a Franca model.
+    """
     import mlflow
 
-    with tempfile.TemporaryDirectory() as place:
-        root = Path(mlflow.artifacts.download_artifacts(address, dst_path=place))
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(mlflow.artifacts.download_artifacts(address, dst_path=temporary))
         if not (root / "MLmodel").is_file():
-            raise FrancaError(f"{address}: its files are gone from the tracking server; `franca register` sends them")
+            raise FrancaError(
+                f"{address}: its files are missing on the tracking server; run `franca register` to upload them"
+            )
         flavor = mlflow.models.Model.load(str(root)).flavors.get("python_function", {})
         if flavor.get("loader_module") != "franca.tracking.flavor":
             raise FrancaError(
-                f"{address}: not a Franca model; name, or move the alias to, one that `franca register` made"
+                f"{address}: not a Franca model; use a version made by `franca register`, or move the alias to one"
             )
         yield root / flavor["data"]
 
 
-def run_model(client: "MlflowClient", run: "Run") -> str | None:
-    """The `models:/` address of the weights that a run has trained, or None where it has none.
+def model_of_run(client: "MlflowClient", run: "Run") -> str | None:
+    """Return the `models:/` address of the weights of a run; None if there is none.
 
-    A run whose weights were logged before, by another run, has no model of its own.
+    The weights may have been logged by an earlier run: each digest is logged once.
     """
     digest = run.data.tags.get(DIGEST)
     if digest is None:
@@ -134,8 +154,8 @@ def _logged_model(
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise FrancaError(
-            f"{version.name} version {version.version} has lost its logged model on the tracking server; "
-            f"delete that version and register again"
+            f"{version.name} version {version.version}: its logged model is missing on the tracking server; "
+            f"delete the version and run `franca register` again"
         ) from None
 
 
@@ -151,9 +171,10 @@ def _has_files(client: "MlflowClient", logged: "LoggedModel") -> bool:
 def _log_model(
     client: "MlflowClient", run: "Run", folder: Path, digest: str, logged: "LoggedModel | None"
 ) -> "LoggedModel":
-    """Send the model folder as a pyfunc: safetensors, JSON and YAML, with signature and example.
+    """Upload the model folder as a python_function model: safetensors, JSON and YAML, with signature and example.
 
-    `mlflow.pyfunc.log_model` would write the store's location into the artifact; saving by name keeps it out.
+    `mlflow.pyfunc.log_model` would write the location of the artifact store into the uploaded files, so the model is
+    saved to a temporary folder and uploaded from there.
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
     from mlflow.models import Model, ModelSignature
@@ -177,8 +198,8 @@ def _log_model(
             model_type="vision-foundation-model",
         )
         client.log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "model"
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "model"
         save_model(
             str(path),
             mlflow_model=Model(folder.name, run.info.run_id, model_uuid=logged.model_id, model_id=logged.model_id),
@@ -194,8 +215,8 @@ def _log_model(
 
 
 def requirements() -> list[str]:
-    """What loading needs, at the installed versions, without a build's local mark such as `+cpu`."""
-    pinned = [f"{name}=={metadata.version(name).partition('+')[0]}" for name in _NEEDED]
+    """Return pip requirements for loading the model, pinned, without local version labels such as `+cpu`."""
+    pinned = [f"{name}=={metadata.version(name).partition('+')[0]}" for name in _REQUIRED_PACKAGES]
     source = source_requirement()
     return [*pinned, source] if source else pinned
 
@@ -213,5 +234,5 @@ def _ensure_registered_model(client: "MlflowClient", name: str) -> None:
 def _register(logged: "LoggedModel", name: str, digest: str) -> "ModelVersion":
     import mlflow
 
-    with contextlib.redirect_stderr(io.StringIO()):  # MLflow says there that the name exists already, as it must
+    with contextlib.redirect_stderr(io.StringIO()):  # MLflow warns there that the name exists already
         return mlflow.register_model(f"models:/{logged.model_id}", name, tags={DIGEST: digest})

@@ -1,10 +1,10 @@
-"""Find or create the MLflow run that stands for a pretraining, by tags and never by name."""
+"""Find or create the MLflow run of a pretraining, by its tags (names are not unique)."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from franca.paths import runs_root
-from franca.tracking.lock import locked
+from franca.tracking.file_lock import lock_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -15,7 +15,7 @@ PIPELINE = "franca.pipeline"
 
 
 def find_runs(client: "MlflowClient", experiment: str, fingerprint: str) -> "list[Run]":
-    """Active runs of the pretraining with this fingerprint, newest first."""
+    """Return the runs of this pretraining that are not deleted, newest first."""
     found = client.search_runs(
         [experiment], f"tags.`{FINGERPRINT}` = '{fingerprint}'", order_by=["attributes.start_time DESC"]
     )
@@ -23,15 +23,17 @@ def find_runs(client: "MlflowClient", experiment: str, fingerprint: str) -> "lis
 
 
 def create_run(client: "MlflowClient", experiment: str, fingerprint: str) -> "Run":
+    """Create a run with the fingerprint as tag."""
     return client.create_run(experiment, tags={FINGERPRINT: fingerprint}, run_name=f"franca-{fingerprint[:8]}")
 
 
 def pipeline_run(client: "MlflowClient", experiment: str, fingerprint: str, pipeline: str) -> "Run":
-    """Return the run of one whole pipeline: reuse its own, else adopt an unclaimed mirror run, else create one.
+    """Return the run of one pipeline: reuse its own, else take one that only has curves, else create one.
 
-    One pretraining may be evaluated in several ways; each gets its own run, as logged parameters never change.
+    One pretraining may be evaluated in several ways. Each has a run of its own, because MLflow does not allow logged
+    parameters to change.
     """
-    with sole_creator(fingerprint):
+    with lock_run_creation(fingerprint):
         runs = find_runs(client, experiment, fingerprint)
         own = [run for run in runs if run.data.tags.get(PIPELINE) == pipeline]
         free = [run for run in runs if PIPELINE not in run.data.tags]
@@ -40,18 +42,18 @@ def pipeline_run(client: "MlflowClient", experiment: str, fingerprint: str, pipe
         return run
 
 
-def sole_creator(fingerprint: str) -> AbstractContextManager[None]:
-    """Hold the right to look for a run of this pretraining and to create it if there is none.
+def lock_run_creation(fingerprint: str) -> AbstractContextManager[None]:
+    """Lock out other processes that look for a run of this pretraining and create it if there is none.
 
-    Without it `register` and a mirror that is still busy would create two. No lock is held on a machine that does not
-    have the pretraining's folder: no mirror works there.
+    Without it, `register` and a mirror that is still uploading would create two runs. On a machine without the
+    pretraining's folder there is no mirror and nothing is locked.
     """
     folder = runs_root() / f"pretrain-{fingerprint}"
-    return locked(folder / "mlflow.lock") if folder.is_dir() else nullcontext()
+    return lock_file(folder / "mlflow.lock") if folder.is_dir() else nullcontext()
 
 
-def still_there(client: "MlflowClient", run_id: str, fingerprint: str) -> bool:
-    """Whether the server holds this run, active and of this pretraining."""
+def run_exists(client: "MlflowClient", run_id: str, fingerprint: str) -> bool:
+    """Return whether the server has this run, not deleted and of this pretraining."""
     from mlflow.exceptions import MlflowException
 
     try:

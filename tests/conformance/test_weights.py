@@ -9,15 +9,10 @@ import torch
 from torch import Tensor
 
 from franca import presets
-from franca.formats.importing import run
-from franca.formats.official import (
-    architecture_of,
-    build_model,
-    from_official,
-    state_of,
-    to_official,
-    to_official_release,
-)
+from franca.formats.import_weights import import_weights
+from franca.formats.official import architecture_of, build_model
+from franca.formats.official_keys import from_official, to_official, to_official_release
+from franca.formats.state_dict import find_state
 from franca.models import FrancaModel, load_model
 from tests.conformance.conftest import DEVICE, Case
 
@@ -34,7 +29,7 @@ def imported(case: Case, folder: Path) -> FrancaModel:
         state[f"module.backbone.{chunked}"] = case[f"weight/{name}"]
     state["module.dino_head.mlps.0.0.weight"] = torch.zeros(2)
     torch.save({"teacher": state}, folder / "checkpoint.pth")
-    run(
+    import_weights(
         [folder / "checkpoint.pth"],
         folder / "model",
         num_heads=case.parameters["num_heads"],
@@ -90,7 +85,7 @@ def test_names_and_shapes_of_the_released_sizes_both_ways(case: Case) -> None:
     for name, about in case.json().items():
         for prefix, keys in (("backbone.", "checkpoint_keys"), ("", "model_keys")):
             state = {prefix + key: torch.empty(shape, device="meta") for key, shape in about[keys].items()}
-            found = from_official(state_of({"teacher": state}, name), name)
+            found = from_official(find_state({"teacher": state}, name), name)
             architecture, image_size = architecture_of(found.backbone, name, None)
             sizes = architecture.depth, architecture.num_heads, architecture.embed_dim
             assert sizes == tuple(about["block_settings"][key] for key in ("depth", "heads", "embed_dim"))

@@ -1,4 +1,4 @@
-"""A small DVC project with the real params.yaml, whose stages write a word each, and a Prefect server of its own."""
+"""A small DVC project with the real params.yaml and trivial stages, and a Prefect server."""
 
 import shutil
 import subprocess
@@ -99,7 +99,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the project as the current folder."""
+    """A copy of the project; the current folder."""
     folder = tmp_path / "project"
     shutil.copytree(template, folder)
     monkeypatch.chdir(folder)

@@ -24,7 +24,7 @@ Program = subprocess.Popen[bytes]
 
 
 class Site(httpx.Client):
-    """A server's API, and what starts programs that know the server."""
+    """The API of a server, and a function that starts programs with its URL."""
 
     start_program: Callable[..., Program]
     worker: Program
@@ -79,7 +79,7 @@ def answers(client: httpx.Client, path: str) -> bool:
 
 
 def wait(value: Any, seconds: float = 120) -> Any:
-    """The first true result of `value`."""
+    """Wait for a true result of `value` and return it."""
     deadline = time.monotonic() + seconds
     while not (found := value()):
         assert time.monotonic() < deadline
@@ -92,7 +92,7 @@ def deployment(api: httpx.Client, name: str) -> dict[str, Any]:
 
 
 def form(api: httpx.Client) -> dict[str, Any]:
-    """What the form of the manual deployment holds before anyone has touched it."""
+    """Return the initial values of the form of the manual deployment."""
     return dict(deployment(api, "pipeline/manual")["parameter_openapi_schema"]["properties"]["params"]["default"])
 
 
@@ -158,8 +158,8 @@ def test_a_cancelled_run_leaves_no_process(api: httpx.Client) -> None:
     assert end_of(api, run)["type"] == "CANCELLED"
 
 
-def test_a_run_whose_worker_goes_down_goes_on_with_the_next(api: Site) -> None:
-    """The worker ends after all that it started, and the run, the same one, waits for another worker."""
+def test_a_run_of_a_stopped_worker_continues_on_the_next(api: Site) -> None:
+    """The worker ends after its run, which goes back to the queue and is executed by the next worker."""
     run = start(api, "pipeline/manual", with_source(api, "waits")).json()["id"]
     wait(lambda: "step 0" in logs(api, run))
     below = psutil.Process(api.worker.pid).children(recursive=True)

@@ -22,8 +22,8 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import State
 from prefect.settings import get_current_settings
 
+from flows.commands import dvc
 from flows.pipeline import pipeline, reproduce
-from flows.process import dvc
 from franca.files import read_json
 from franca.params import Params, load_params
 
@@ -55,7 +55,7 @@ def task_states(state: State[Any]) -> dict[str, str]:
 
 
 def states_of_stage(state: State[Any], stage: str) -> list[str]:
-    """All that one stage's task went through."""
+    """Return the states of one stage's task."""
     chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id(state)]))
     with get_client(sync_client=True) as client:
         run = next(run for run in client.read_task_runs(flow_run_filter=chosen) if run.name == stage)
@@ -79,8 +79,8 @@ def experiment(state: State[Any]) -> str:
         return client.read_flow_run(flow_run_id(state)).name
 
 
-def test_it_runs_then_finds_all_up_to_date_then_makes_an_experiment(project: Path) -> None:
-    """The experiment bears the flow run's name, leaves the project as it was, and can be applied to it."""
+def test_first_run_second_run_and_experiment(project: Path) -> None:
+    """The experiment has the name of the flow run, does not change the project, and can be applied to it."""
     first = run_flow(params_of(project))
     assert first.is_completed()
     states = task_states(first)
@@ -115,7 +115,7 @@ def test_it_runs_then_finds_all_up_to_date_then_makes_an_experiment(project: Pat
     assert read_json(project / "results/evaluate/results.json")["rows"][0]["value"] == 75.0
 
 
-def test_a_failing_stage_fails_the_run_with_its_own_line(project: Path) -> None:
+def test_a_failed_stage_fails_the_run_with_its_error_line(project: Path) -> None:
     with_source(project, "broken")
     state = run_flow(params_of(project))
     assert state.is_failed()
@@ -123,10 +123,10 @@ def test_a_failing_stage_fails_the_run_with_its_own_line(project: Path) -> None:
     assert "evaluate" not in task_states(state)
 
 
-def test_a_stage_that_was_stopped_goes_on_for_as_long_as_it_gets_on(
+def test_a_stopped_stage_is_resumed_as_long_as_it_makes_progress(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that is stopped twice at the same step fails with its own line."""
+    """A stage that is stopped twice at the same step fails with its error line."""
     monkeypatch.setattr(reproduce, "retry_delay_seconds", 1)
     with_source(project, "stopped")
     state = run_flow(params_of(project))
@@ -142,8 +142,8 @@ def test_a_stage_that_was_stopped_goes_on_for_as_long_as_it_gets_on(
     assert states_of_stage(state, "prepare") == ["Pending", "Running", *again, "Failed"]
 
 
-def test_data_that_cannot_be_pulled_but_is_there_is_used(project: Path) -> None:
-    """The user's own change is nowhere in the cache: DVC does not overwrite it, and neither does the flow."""
+def test_existing_data_is_used_if_the_pull_fails(project: Path) -> None:
+    """DVC does not overwrite data that is changed and not in the cache, and the flow goes on with it."""
     (project / "data/images.txt").write_text("four images")
     state = run_flow(params_of(project))
     assert state.is_completed()
@@ -152,7 +152,7 @@ def test_data_that_cannot_be_pulled_but_is_there_is_used(project: Path) -> None:
 
 @pytest.fixture
 def running(project: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """The flow as a program of its own, in a stage that never ends; and the stage's processes."""
+    """The flow as a process, in a stage that never ends, and the process IDs of the stage."""
     with_source(project, "endless")
     environment = {**os.environ, **get_current_settings().to_environment_variables(exclude_unset=True)}
     command = [sys.executable, "-m", "flows.pipeline"]
@@ -173,7 +173,7 @@ def test_a_terminated_flow_leaves_no_process(running: tuple[subprocess.Popen[str
     assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_a_mistake_in_the_file_is_one_line(project: Path) -> None:
+def test_invalid_params_are_a_one_line_error(project: Path) -> None:
     text = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(text.replace("  knn_k:", "  knn_q:"))
     done = subprocess.run(

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.process import dvc
+from flows.commands import dvc
 from flows.workspace import workspace
 from franca.errors import FrancaError
 from franca.params import Params, load_params
@@ -21,13 +21,13 @@ def git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout
 
 
-def test_the_files_own_parameters_run_in_the_project(project: Path) -> None:
+def test_parameters_of_the_file_run_in_the_project(project: Path) -> None:
     with workspace(load_params(Path("params.yaml")), "name", quiet) as place:
         assert place == (project, {})
 
 
-def test_other_parameters_get_a_worktree_that_leaves_the_project_alone(project: Path) -> None:
-    """It holds uncommitted changes too, and the comments of params.yaml; it goes even where the run fails."""
+def test_other_parameters_run_in_a_worktree_and_the_project_is_unchanged(project: Path) -> None:
+    """The worktree has uncommitted changes and the comments of params.yaml; it is deleted even if the run fails."""
     with (project / "stage.py").open("a") as file:
         file.write("# a change that is not committed\n")
     before = git("status", "--porcelain")
@@ -45,7 +45,7 @@ def test_other_parameters_get_a_worktree_that_leaves_the_project_alone(project: 
     assert git("status", "--porcelain") == before
 
 
-def test_a_project_without_git_is_one_clear_line(project: Path) -> None:
+def test_a_project_without_git_is_a_one_line_error(project: Path) -> None:
     (project / ".git").rename(project / "elsewhere")
     params = edited(load_params(Path("params.yaml")), "evaluate", knn_k=7)
     with pytest.raises(FrancaError, match="git worktree: fatal: not a git repository"), workspace(params, "n", quiet):

@@ -79,7 +79,7 @@ def test_a_second_trainer_is_refused(make_project: MakeProject) -> None:
     os.kill(first.pid, signal.SIGSTOP)
     second = project.start()
     assert second.end() == 2
-    assert second.err == f"franca: {project.run_folder}: process {first.pid} works here; wait for it or stop it\n"
+    assert second.err == f"franca: {project.run_folder}: in use by process {first.pid}; wait for it or stop it\n"
 
 
 def test_after_its_parent_died(reference: Project, make_project: MakeProject, step: int) -> None:

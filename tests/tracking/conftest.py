@@ -1,4 +1,4 @@
-"""A small project folder with finished results, and a SQLite tracking database that is made once and then copied."""
+"""A small project folder with results, and a SQLite tracking database that is created once and then copied."""
 
 import json
 import os
@@ -29,7 +29,7 @@ MODELS = ("franca", "random_init")
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated database with nothing in it: migrations take a second, a copy takes none."""
+    """Path of an empty database to copy: the migrations of a new one take a second."""
     folder = tmp_path_factory.mktemp("database")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_ROOT", str(folder))
@@ -40,13 +40,13 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty project folder that is the current one, on its own database."""
+    """An empty project folder with its own database; the current folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     for name in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("franca.tracking.claim.SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr("franca.tracking.model_lock.DELAY_SECONDS", 0.2)
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     shutil.copy(REPOSITORY / "params.yaml", tmp_path / "params.yaml")
     return tmp_path
@@ -68,7 +68,7 @@ Finish = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def finish(root: Path, params: Params) -> Finish:
-    """Write what the stages before `register` leave: a model made by `seed`, with scores `knn` and `linear`."""
+    """Write the outputs of the stages before `register`: a random model of `seed`, with scores `knn` and `linear`."""
 
     def write(
         seed: int = 0,
@@ -122,7 +122,7 @@ def write_results(
 
 
 def hits(percent: float) -> Outcome:
-    """The first images of 1000 are right."""
+    """Return outcomes of 1000 images, of which the first `percent` are correct."""
     return Outcome("hits", np.arange(1000) < 10 * percent, "same", 1000)
 
 
@@ -153,12 +153,12 @@ def write_lines(folder: Path, steps: Iterator[int] | range, time: float | None =
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "timeout"
         time.sleep(0.1)
 
 
 class Server:
-    """`mlflow server` on a free port, over a database in the current folder."""
+    """`mlflow server` on a free port, with a database in the current folder."""
 
     def __init__(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -188,7 +188,7 @@ class Server:
 
 @pytest.fixture
 def server(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A running server, which is the tracking server of the test."""
+    """A running server; MLFLOW_TRACKING_URI names it."""
     running = Server()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", running.uri)
     running.start()

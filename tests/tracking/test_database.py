@@ -12,20 +12,20 @@ from pathlib import Path
 import pytest
 
 from franca.errors import FrancaError
-from franca.tracking.client import connect, experiment_id, server_faults
+from franca.tracking.client import connect, experiment_id, server_errors
 from franca.tracking.database import prepare_database
 from tests.tracking.conftest import REPOSITORY, line
 
 LONG_AGO = (1, 1)
 AS_OTHERS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-"""Take from root what lets it ignore permissions."""
+"""Remove the capability by which root ignores permissions."""
 
 START = """
 import os, signal, sys, time
 from pathlib import Path
 import mlflow.store.tracking.sqlalchemy_store
-from franca.tracking.client import connect, experiment_id, server_faults
-from franca.tracking.curves import attach
+from franca.tracking.client import connect, experiment_id, server_errors
+from franca.tracking.curves import open_uploader
 from franca.tracking.runs import pipeline_run
 
 def child(work):
@@ -68,7 +68,7 @@ def gone(path: Path) -> Path:
 
 
 def scramble(path: Path) -> None:
-    """Overwrite all pages but the first, and the counter in it by which SQLite knows that pages have changed."""
+    """Overwrite all pages except the first, and SQLite's change counter in the first."""
     content = path.read_bytes()
     path.write_bytes(content[:24] + b"\xa5" * 4 + content[28:4096] + b"\xa5" * (len(content) - 4096))
 
@@ -88,7 +88,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "interrupted": (
         lambda path: edit(path, *HALF, "INSERT INTO experiments (experiment_id, name) VALUES (1, 'mine')"),
-        "not upgraded to the end; copy the file",
+        "only partly upgraded; copy the file",
     ),
     "foreign": (
         lambda path: edit(gone(path), "CREATE TABLE songs (title)"),
@@ -99,7 +99,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_unusable_file_is_one_line_and_stays(kind: str, root: Path) -> None:
+def test_unusable_file_is_a_one_line_error_and_stays(kind: str, root: Path) -> None:
     spoil, message = BROKEN[kind]
     path = root / "mlflow.db"
     spoil(path)
@@ -113,7 +113,7 @@ def test_unusable_file_is_one_line_and_stays(kind: str, root: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["half", "zero", "journal alone", "link to nothing"])
-def test_a_file_that_holds_nothing_is_created_anew(kind: str, root: Path) -> None:
+def test_a_file_without_content_is_created_again(kind: str, root: Path) -> None:
     path = root / "mlflow.db"
     if kind == "half":
         edit(path, *HALF)
@@ -131,7 +131,7 @@ def test_a_file_that_holds_nothing_is_created_anew(kind: str, root: Path) -> Non
     assert not list(root.glob("*.new*")) and not list(root.glob("*-journal"))
 
 
-def test_a_file_that_somebody_else_is_creating_is_waited_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waits_for_another_process_that_creates_the_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, path = root / "whole.db", root / "mlflow.db"
     path.rename(whole)
     path.touch()
@@ -141,7 +141,7 @@ def test_a_file_that_somebody_else_is_creating_is_waited_for(root: Path, monkeyp
 
 
 @pytest.mark.parametrize("name", ["half%20way", "what?"])
-def test_folder_name_that_an_address_cannot_carry(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_name_that_a_database_url_cannot_have(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DVC_ROOT", str(root / name))
     with pytest.raises(FrancaError, match="rename the folder or set MLFLOW_TRACKING_URI"):
         connect()
@@ -187,10 +187,10 @@ def test_first_starts_at_the_same_time_share_one_run(tmp_path: Path) -> None:
     (folder / "metrics.jsonl").write_text("".join(map(line, range(20))))
     code = """
 def work(number):
-    with server_faults():
+    with server_errors():
         client = connect()
         if number % 2:
-            attach(client, Path("runs/pretrain-abc").resolve(), "franca").send()
+            open_uploader(client, Path("runs/pretrain-abc").resolve(), "franca").send()
         else:
             pipeline_run(client, experiment_id(client, "franca"), "abc", "whole")
 pids = [child(lambda: work(number)) for number in range(6)]
@@ -204,7 +204,7 @@ print(len(client.get_metric_history(run.info.run_id, "train/loss")))
 
 
 @pytest.mark.slow
-def test_killed_creation_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+def test_killed_creation_does_not_block_the_next(tmp_path: Path) -> None:
     code = """
 import random
 path = Path("mlflow.db")
@@ -234,7 +234,7 @@ def say(folder, size):
     if size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     try:
-        with server_faults():
+        with server_errors():
             client = connect()
             print("connected", flush=True)
             experiment_id(client, "one")
@@ -248,7 +248,7 @@ for folder, size in CASES:
 
 
 @pytest.mark.slow
-def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+def test_full_disk_is_a_one_line_error_and_leaves_no_file(tmp_path: Path) -> None:
     cases = [(tmp_path / str(size), size) for size in (0, 5000, 300_000)]
     for folder, _ in cases:
         folder.mkdir()
@@ -262,7 +262,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_missing_permission_is_one_line(tmp_path: Path, empty_database: Path) -> None:
+def test_missing_permission_is_a_one_line_error(tmp_path: Path, empty_database: Path) -> None:
     denied = "tracking database {file}: cannot be read or created (Permission denied)"
     readonly = "tracking database {file}: cannot be written; change the permissions"
     cases = {
@@ -293,8 +293,8 @@ def test_missing_permission_is_one_line(tmp_path: Path, empty_database: Path) ->
     assert "Traceback" not in errors
 
 
-def test_damage_that_shows_only_later_is_one_line(root: Path) -> None:
+def test_damage_found_later_is_a_one_line_error(root: Path) -> None:
     client = connect()
     scramble(root / "mlflow.db")
-    with pytest.raises(FrancaError, match="damaged; restore a backup, or move it away"), server_faults():
+    with pytest.raises(FrancaError, match="damaged; restore a backup, or move it away"), server_errors():
         client.search_experiments()

@@ -1,4 +1,4 @@
-"""Models read back from the tracking server, and one line for whatever is not there."""
+"""Models from the tracking server, and one-line errors for what is missing."""
 
 import shutil
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_a_run_whose_weights_another_run_has_logged(finish: Finish, params: Para
     assert franca.load(second["run_id"]).digest == digest
 
 
-def test_what_is_not_there_is_one_line(finish: Finish, params: Params) -> None:
+def test_missing_model_is_a_one_line_error(finish: Finish, params: Params) -> None:
     finish()
     register.run(params)
     client = connect()
@@ -51,15 +51,15 @@ def test_what_is_not_there_is_one_line(finish: Finish, params: Params) -> None:
         ("models:/franca/7", r"models:/franca/7: Model Version (name=franca, version=7) not found (tracking server "),
         ("models:/other@champion", "models:/other@champion: Registered Model with name=other not found (tracking "),
         ("0" * 32, f"runs:/{'0' * 32}: Run with id={'0' * 32} not found (tracking server "),
-        (bare, f"runs:/{bare}: this run has no model yet; `franca register` logs it"),
-        ("models:/", "models:/: no address of a model; models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID is"),
+        (bare, f"runs:/{bare}: this run has no model yet; run `franca register` to log it"),
+        ("models:/", "models:/: not a model address; use models:/NAME@ALIAS, models:/NAME/VERSION or runs:/ID"),
     ):
         with pytest.raises(FrancaError) as caught:
             franca.load(address)
         assert str(caught.value).startswith(line) and "\n" not in str(caught.value)
 
 
-def test_files_that_are_gone_or_of_another_kind(finish: Finish, params: Params, root: Path) -> None:
+def test_missing_files_and_models_of_another_kind(finish: Finish, params: Params, root: Path) -> None:
     finish()
     register.run(params)
     (about,) = root.glob("mlartifacts/**/MLmodel")
@@ -67,18 +67,20 @@ def test_files_that_are_gone_or_of_another_kind(finish: Finish, params: Params, 
     with pytest.raises(FrancaError, match="models:/franca@champion: not a Franca model; "):
         franca.load("models:/franca@champion")
     shutil.rmtree(about.parent)
-    with pytest.raises(FrancaError, match="models:/franca@champion: its files are gone from the tracking server; "):
+    with pytest.raises(
+        FrancaError, match="models:/franca@champion: its files are missing on the tracking server; run "
+    ):
         franca.load("models:/franca@champion")
 
 
-def test_no_database_is_made_by_looking_for_a_model(root: Path) -> None:
+def test_loading_a_model_creates_no_database(root: Path) -> None:
     (root / "mlflow.db").unlink()
     with pytest.raises(FrancaError, match=r"franca@champion: no tracking database at .*mlflow.db; set MLFLOW_TRACK"):
         franca.load("models:/franca@champion")
     assert not (root / "mlflow.db").exists()
 
 
-def test_dead_server_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_server_is_a_one_line_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(FrancaError, match=r"^tracking server http://127.0.0.1:9: connection refused; start it or"):
         franca.load("models:/franca@champion")

@@ -7,7 +7,7 @@ from franca.errors import FrancaError
 from franca.evaluation.comparison import Evidence
 from franca.evaluation.outcomes import Outcome
 from franca.params import Gate
-from franca.tracking.gates import Verdict, choose, judge
+from franca.tracking.gates import GateResult, check_gates, select_gates
 from tests.tracking.conftest import row
 
 KEY = "knn/val/top1"
@@ -30,9 +30,9 @@ def score(value: float, half: float = 1.0, model: str = "franca") -> dict[str, A
     return row(model, "knn", "val", value, half)
 
 
-def one(asked: Gate, ours: Evidence, champion: Evidence | None = None) -> Verdict:
-    (verdict,) = judge([asked], ours, champion, seed=0)
-    return verdict
+def one(asked: Gate, ours: Evidence, champion: Evidence | None = None) -> GateResult:
+    (result,) = check_gates([asked], ours, champion, seed=0)
+    return result
 
 
 @pytest.mark.parametrize(
@@ -65,10 +65,10 @@ def one(asked: Gate, ours: Evidence, champion: Evidence | None = None) -> Verdic
 def test_gate_against_a_champion(
     asked: Gate, challenger: dict[str, Any], champion: dict[str, Any] | None, holds: bool
 ) -> None:
-    verdict = one(asked, evidence(challenger), evidence(champion) if champion else None)
-    assert verdict.holds is holds and verdict.worse_than is None
-    assert verdict.sentence.startswith(f"{KEY} {challenger['value']:.2f} {'holds' if holds else 'fails'}: ")
-    assert "\n" not in verdict.sentence
+    result = one(asked, evidence(challenger), evidence(champion) if champion else None)
+    assert result.passed is holds and result.worse_than is None
+    assert result.sentence.startswith(f"{KEY} {challenger['value']:.2f} {'holds' if holds else 'fails'}: ")
+    assert "\n" not in result.sentence
 
 
 @pytest.mark.parametrize(("against", "model"), [("random", "random_init"), ("pixels", "raw_pixels")])
@@ -76,38 +76,38 @@ def test_gate_against_a_champion(
 def test_gate_against_a_baseline_needs_no_champion(
     against: Against, model: str, value: float, half: float, holds: bool
 ) -> None:
-    verdict = one(gate(0.5, against=against), evidence(score(value, half), score(20.4, half, model)))
-    assert verdict.holds is holds
-    assert verdict.worse_than == (None if holds else against)
-    assert ("random weights" if against == "random" else "raw pixels") in verdict.sentence
+    result = one(gate(0.5, against=against), evidence(score(value, half), score(20.4, half, model)))
+    assert result.passed is holds
+    assert result.worse_than == (None if holds else against)
+    assert ("random weights" if against == "random" else "raw pixels") in result.sentence
 
 
-def test_a_small_but_certain_gain_fails_without_being_called_no_gain() -> None:
-    verdict = one(gate(0.5, against="random"), evidence(score(20.4, 0.1), score(20, 0.1, "random_init")))
-    assert not verdict.holds and verdict.worse_than is None
+def test_a_significant_gain_below_the_minimum_fails_but_is_not_worse_than_the_baseline() -> None:
+    result = one(gate(0.5, against="random"), evidence(score(20.4, 0.1), score(20, 0.1, "random_init")))
+    assert not result.passed and result.worse_than is None
 
 
 def test_a_champion_without_the_metric_fails_the_gate() -> None:
     levels = "knn_levels/val/top1_192"
     ours = evidence({**row("franca", "knn_levels", "val", 70.0), "metric": "top1_192"})
-    verdict = one(gate(metric=levels), ours, evidence(score(70)))
-    assert not verdict.holds and "the champion has no such metric" in verdict.sentence
+    result = one(gate(metric=levels), ours, evidence(score(70)))
+    assert not result.passed and "the champion has no such metric" in result.sentence
 
 
-def test_gates_without_labels_are_named_where_labels_decide() -> None:
+def test_label_free_gates_that_do_not_apply_are_named() -> None:
     gates = [gate(), gate(metric="position/val/r2")]
-    chosen, notes = choose(gates, {})
+    chosen, notes = select_gates(gates, {})
     assert chosen == gates[:1] and notes == ["not applied, since the images have labels: position/val/r2"]
 
 
-def test_a_floor_that_is_missed_is_not_called_worse_than_the_baseline() -> None:
+def test_a_missed_floor_is_not_worse_than_the_baseline() -> None:
     ours = evidence(score(30), score(20, model="random_init"))
-    verdict = one(gate(0.5, floor=50, against="random"), ours)
-    assert not verdict.holds and verdict.worse_than is None
+    result = one(gate(0.5, floor=50, against="random"), ours)
+    assert not result.passed and result.worse_than is None
 
 
 def paired(ours: int, theirs: int, both: int, n: int = 200) -> Evidence:
-    """k-NN of two models on the same images, of which `ours` and `theirs` are right by one model alone."""
+    """Return k-NN results of two models; `ours` and `theirs` images are correct for one model only."""
     index = np.arange(n)
     right = {"franca": index < both + ours, "random_init": (index < both) | (index >= n - theirs)}
     outcomes = {(model, "knn", "val", "top1"): Outcome("hits", correct, "same", n) for model, correct in right.items()}
@@ -115,15 +115,15 @@ def paired(ours: int, theirs: int, both: int, n: int = 200) -> Evidence:
     return Evidence(evidence(*rows).results, outcomes)
 
 
-def test_the_same_images_are_compared_one_by_one() -> None:
+def test_results_on_the_same_images_are_paired() -> None:
     ours = paired(ours=14, theirs=2, both=100)
-    verdict = one(gate(0.5, against="random"), ours)
-    assert verdict.holds and "same images" in verdict.sentence
+    result = one(gate(0.5, against="random"), ours)
+    assert result.passed and "same images" in result.sentence
     apart = one(gate(0.5, against="random"), Evidence(ours.results))
-    assert not apart.holds and "unpaired" in apart.sentence
+    assert not apart.passed and "unpaired" in apart.sentence
 
 
-def test_a_champion_of_other_images_or_without_them_is_compared_as_before() -> None:
+def test_a_champion_measured_on_other_images_is_compared_unpaired() -> None:
     ours = paired(ours=14, theirs=2, both=100)
     champion = Evidence(evidence(score(51, 6.8)).results)
     assert "unpaired" in one(gate(), ours, champion).sentence
@@ -134,27 +134,27 @@ def test_a_champion_of_other_images_or_without_them_is_compared_as_before() -> N
     assert "same images" in one(gate(), ours, same).sentence
 
 
-def test_less_position_is_better() -> None:
+def test_lower_position_is_better() -> None:
     metric = "position/val/r2"
     rows = [
         {**row(model, "position", "val", value), "metric": "r2"}
         for model, value in (("franca", 3.0), ("random_init", 60.0))
     ]
-    assert one(gate(0.5, metric=metric, against="random"), evidence(*rows)).holds
-    assert one(gate(floor=5, metric=metric), evidence(*rows)).holds
-    assert not one(gate(floor=1, metric=metric), evidence(*rows)).holds
+    assert one(gate(0.5, metric=metric, against="random"), evidence(*rows)).passed
+    assert one(gate(floor=5, metric=metric), evidence(*rows)).passed
+    assert not one(gate(floor=1, metric=metric), evidence(*rows)).passed
     rows[0]["value"], rows[1]["value"] = 60.0, 3.0
     rows[0] |= {"low": 59.0, "high": 61.0}
     rows[1] |= {"low": 2.0, "high": 4.0}
-    verdict = one(gate(metric=metric, against="random"), evidence(*rows))
-    assert verdict.worse_than == "random" and "less is better" in verdict.sentence
+    result = one(gate(metric=metric, against="random"), evidence(*rows))
+    assert result.worse_than == "random" and "less is better" in result.sentence
 
 
-def test_every_gate_gets_a_verdict() -> None:
+def test_every_gate_has_a_result() -> None:
     ours = evidence(score(75), row("franca", "linear", "val", 60))
     theirs = evidence(score(70), row("franca", "linear", "val", 70))
-    verdicts = judge([gate(min_improvement=1), gate(metric="linear/val/top1")], ours, theirs, seed=0)
-    assert [verdict.holds for verdict in verdicts] == [True, False]
+    results = check_gates([gate(min_improvement=1), gate(metric="linear/val/top1")], ours, theirs, seed=0)
+    assert [result.passed for result in results] == [True, False]
 
 
 def test_missing_metric_names_the_known_ones() -> None:
@@ -165,32 +165,32 @@ def test_missing_metric_names_the_known_ones() -> None:
         one(gate(against="pixels"), ours)
 
 
-def test_gate_on_what_the_data_do_not_allow_fails_with_the_reason() -> None:
+def test_gate_on_a_skipped_metric_fails_with_the_reason() -> None:
     gates = [gate(), gate(metric="knn_levels/val/top1_24"), gate(metric="segmentation/val/miou")]
     skipped = {"knn": "the train images have no labels", "segmentation/val": "no val images for it"}
-    verdicts = judge(gates, evidence(skipped=skipped), None, seed=0)
-    assert [verdict.metric for verdict in verdicts] == [asked.metric for asked in gates]
-    assert verdicts[0].sentence == f"{KEY} not measured: the train images have no labels"
-    assert not any(verdict.holds or verdict.worse_than for verdict in verdicts)
+    results = check_gates(gates, evidence(skipped=skipped), None, seed=0)
+    assert [result.metric for result in results] == [asked.metric for asked in gates]
+    assert results[0].sentence == f"{KEY} not measured: the train images have no labels"
+    assert not any(result.passed or result.worse_than for result in results)
 
 
-def test_gates_without_labels_decide_where_there_are_none() -> None:
+def test_label_free_gates_apply_if_there_are_no_labels() -> None:
     labeled, dense = [gate(), gate(metric="linear/val/top1")], gate(metric="segmentation/val/miou")
     free = [gate(metric="rank/val/rankme"), gate(metric="position/val/r2")]
     gates = [*labeled, *free, dense]
     for skipped in ({}, {"knn/test": "no test images for it"}, {"linear": "the val images have no labels"}):
-        assert choose(gates, skipped)[0] == [*labeled, dense]
-    chosen, (note,) = choose(gates, NO_LABELS)
+        assert select_gates(gates, skipped)[0] == [*labeled, dense]
+    chosen, (note,) = select_gates(gates, NO_LABELS)
     assert chosen == [*free, dense]
     assert note == (
         "gates that need no labels decide; knn/val/top1, linear/val/top1 not measured: the train images have no labels"
     )
     single = dict.fromkeys(("knn/val", "linear"), "the val images have a single class")
-    assert choose(gates, single)[0] == [*free, dense]
+    assert select_gates(gates, single)[0] == [*free, dense]
 
 
-def test_a_list_of_one_kind_always_applies() -> None:
+def test_gates_of_one_kind_always_apply() -> None:
     free = [gate(metric="rank/val/rankme"), gate(metric="segmentation/val/miou")]
-    assert choose(free, {}) == choose(free, NO_LABELS) == (free, [])
+    assert select_gates(free, {}) == select_gates(free, NO_LABELS) == (free, [])
     labeled = [gate()]
-    assert choose(labeled, NO_LABELS) == (labeled, [])
+    assert select_gates(labeled, NO_LABELS) == (labeled, [])

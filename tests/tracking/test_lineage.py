@@ -1,4 +1,4 @@
-"""What a run says of its code is enough to get that code back."""
+"""The lineage of a run is enough to restore its code."""
 
 import subprocess
 from pathlib import Path
@@ -74,7 +74,7 @@ def test_package_is_required_from_a_public_remote_only(repository: Path, remote:
     assert lineage.source_requirement() == (expected.format(commit=commit) if expected else None)
 
 
-def test_stage_seconds_are_of_the_last_good_run(root: Path) -> None:
+def test_stage_seconds_are_of_the_last_successful_run(root: Path) -> None:
     path = root / "stages.jsonl"
     assert lineage.stage_seconds(path) == {}
     path.write_text(

@@ -1,4 +1,4 @@
-"""The mirror as the process that it is: beside a trainer, over a real database or server."""
+"""The mirror as a child process of a trainer, with a real database or server."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ def folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def trainer(folder: Path, code: str) -> "subprocess.Popen[str]":
-    """A process that starts the mirror and then runs `code`."""
+    """Start a process that starts the mirror and then runs `code`."""
     command = [sys.executable, "-c", TRAINER + code, str(folder)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
@@ -41,7 +41,7 @@ def statuses() -> list[str]:
     return [run.info.status for run in client.search_runs([experiment_id(client, "franca")])]
 
 
-def test_drains_and_ends_once_the_trainer_has_finished(folder: Path) -> None:
+def test_sends_everything_and_ends_after_the_trainer_has_finished(folder: Path) -> None:
     parent = trainer(folder, "print(p.wait(), 'mlflow' in sys.modules, 'torch' in sys.modules)")
     wait_for(lambda: all_sent(folder))
     write_lines(folder, range(3, 6))
@@ -62,14 +62,14 @@ def test_ends_with_a_trainer_that_is_killed(folder: Path) -> None:
     assert statuses() == ["KILLED"]
 
 
-def test_is_left_out_where_mlflow_is_not_installed(folder: Path) -> None:
+def test_does_not_start_if_mlflow_is_not_installed(folder: Path) -> None:
     code = "sys.modules['mlflow'] = None; from franca.tracking import mirror; print(mirror.start(pathlib.Path('.')))"
     command = [sys.executable, "-c", f"import sys, pathlib; {code}"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "None\n"
 
 
 @pytest.mark.slow
-def test_survives_a_server_that_is_killed_and_comes_back(folder: Path, server: Server) -> None:
+def test_survives_a_restart_of_the_server(folder: Path, server: Server) -> None:
     parent = trainer(folder, "print(p.wait())")
     try:
         wait_for(lambda: all_sent(folder))

@@ -1,4 +1,4 @@
-"""Promotion moves one alias, by the gates, on equal data and suite, and only once."""
+"""Promotion moves one alias, by the gates, on the same data and suite, and only once."""
 
 import subprocess
 import sys
@@ -16,18 +16,18 @@ from franca.tracking import promote
 from franca.tracking.client import connect
 from tests.tracking.conftest import REPOSITORY, Finish, row
 
-SETTLE = """
+APPLY_GATES = """
 import sys, time, pathlib
 from franca.params import load_params
-from franca.tracking import claim, promote, registry
+from franca.tracking import model_lock, promote, registry
 from franca.tracking.client import connect
-claim.SETTLE_SECONDS = 0.3
+model_lock.DELAY_SECONDS = 0.3
 client, params = connect(), load_params(pathlib.Path("params.yaml"))
 version = client.get_model_version("franca", sys.argv[1])
-results = registry.evidence_of(client, version)
+results = registry.read_evidence(client, version)
 print("ready", flush=True)
 sys.stdin.readline()
-print(promote.settle(client, params, version, results).promote)
+print(promote.apply_gates(client, params, version, results).promote)
 """
 
 
@@ -37,7 +37,7 @@ def aliases() -> dict[str, str]:
 
 
 def unreachable(params: Params) -> Params:
-    """The same params with a floor that nothing reaches, so that `register` leaves a challenger."""
+    """Parameters with a floor that no model reaches, so that `register` leaves a challenger."""
     values = params.model_dump(by_alias=True)
     gates = [{"metric": "knn/val/top1", "against": "champion", "min_improvement": 0.0, "floor": 1000.0}]
     return parse_params(values | {"register": values["register"] | {"gates": gates}}, "params.yaml")
@@ -53,7 +53,7 @@ def two_versions(finish: Finish, params: Params) -> None:
 
 
 @pytest.mark.usefixtures("two_versions")
-def test_dry_run_shows_the_verdicts_and_changes_nothing(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_shows_the_results_and_changes_nothing(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
     promote.run(params, apply=False)
     shown = capsys.readouterr().out
     assert "franca version 2: all gates hold against champion version 1" in shown
@@ -76,22 +76,20 @@ def test_a_gate_that_fails_keeps_the_champion(params: Params, capsys: pytest.Cap
 
 
 @pytest.mark.usefixtures("two_versions")
-def test_champion_that_changed_while_judging_is_judged_against_again(
-    params: Params, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between the verdict and the write, somebody crowns version 2 by hand, so version 2 has nobody left to beat."""
-    client, judged = connect(), promote.assess
+def test_gates_are_checked_again_if_the_champion_has_changed(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Version 2 is made champion by hand between the check and the write."""
+    client, judged = connect(), promote.evaluate_gates
     challenger = client.get_model_version("franca", "2")
 
-    def assess(*arguments: Any) -> promote.Decision:
+    def evaluate_gates(*arguments: Any) -> promote.Decision:
         decision = judged(*arguments)
         client.set_registered_model_alias("franca", "champion", "2")
         return decision
 
-    monkeypatch.setattr(promote, "assess", assess)
-    evidence = promote.evidence_of(client, challenger)
+    monkeypatch.setattr(promote, "evaluate_gates", evaluate_gates)
+    evidence = promote.read_evidence(client, challenger)
     assert evidence and evidence.outcomes
-    decision = promote.settle(client, params, challenger, evidence)
+    decision = promote.apply_gates(client, params, challenger, evidence)
     assert (decision.promote, decision.champion, decision.reason) == (False, "2", "it is the champion already")
 
 
@@ -99,11 +97,11 @@ def test_champion_that_changed_while_judging_is_judged_against_again(
 def test_two_promotions_at_once_have_one_winner(
     two_versions: None, finish: Finish, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both are better than the champion, neither is better than the other, so the second must see the first's win."""
+    """Both are better than the champion and equally good, so the second must be compared with the first."""
     finish(seed=3, knn=75.2)
     register.run(unreachable(params))
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    command = [sys.executable, "-c", SETTLE]
+    command = [sys.executable, "-c", APPLY_GATES]
     pipe = subprocess.PIPE
     rivals = [subprocess.Popen([*command, number], stdin=pipe, stdout=pipe, text=True) for number in ("2", "3")]
     for rival in rivals:
@@ -118,7 +116,7 @@ def test_two_promotions_at_once_have_one_winner(
     assert aliases()["champion"] == ("2" if won[0] else "3")
 
 
-def test_champion_of_another_suite_is_measured_anew(
+def test_champion_of_another_suite_is_measured_again(
     two_versions: None, finish: Finish, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = connect().get_model_version("franca", "1").tags["franca.digest"]
@@ -140,7 +138,7 @@ def test_champion_of_another_suite_is_measured_anew(
 
 
 @pytest.mark.usefixtures("two_versions")
-def test_present_data_that_are_not_the_challengers_are_told(params: Params) -> None:
+def test_prepared_data_other_than_the_challengers_are_an_error(params: Params) -> None:
     client = connect()
     run_id = client.get_model_version("franca", "1").run_id
     client.log_text(str(run_id), "{}", "results/evaluate/results.json")

@@ -1,4 +1,4 @@
-"""The whole register stage on a small model: files in, a complete run and one version on the server out."""
+"""The register stage on a small model, from files to a complete run and one version on the server."""
 
 import json
 import shutil
@@ -35,7 +35,7 @@ def with_gates(params: Params, *gates: dict[str, object]) -> Params:
     return parse_params(values | {"register": values["register"] | {"gates": list(gates)}}, "params.yaml")
 
 
-def test_first_model_becomes_champion_with_all_there_is_to_know(
+def test_first_model_becomes_champion_and_its_run_is_complete(
     finish: Finish, params: Params, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_EXP_NAME", "brave-owl")
@@ -71,7 +71,7 @@ def test_first_model_becomes_champion_with_all_there_is_to_know(
     assert scores["knn/test/top1"] == (69.0, "small-test")
 
 
-def test_model_loads_from_the_registry_and_holds_no_code(finish: Finish, params: Params, root: Path) -> None:
+def test_model_loads_from_the_registry_and_contains_no_code(finish: Finish, params: Params, root: Path) -> None:
     finish()
     register.run(params)
     loaded = mlflow.pyfunc.load_model("models:/franca@champion")
@@ -96,7 +96,7 @@ def test_model_loads_from_the_registry_and_holds_no_code(finish: Finish, params:
     assert "+cpu" not in requirements
 
 
-def test_predict_refuses_other_arrays_in_one_line(finish: Finish) -> None:
+def test_predict_rejects_other_arrays_in_one_line(finish: Finish) -> None:
     finish()
     model = Embedder(load_model(Path("models/franca")))
     good = np.zeros((2, 16, 16, 3), np.uint8)
@@ -105,11 +105,11 @@ def test_predict_refuses_other_arrays_in_one_line(finish: Finish) -> None:
         with pytest.raises(FrancaError, match=r"^images must be a uint8 array of shape \(N, 16, 16, 3\), not [^\n]*$"):
             model.predict(bad)  # type: ignore[arg-type]
     for black in (good, np.random.default_rng(0).random(good.shape).astype(np.uint8)):
-        with pytest.raises(FrancaError, match=r"^images: all values are 0 or 1, [^\n]*; send 0..255$"):
+        with pytest.raises(FrancaError, match=r"^images: all values are 0 or 1, [^\n]*; send values in 0..255$"):
             model.predict(black)
 
 
-def test_second_time_adds_nothing(finish: Finish, params: Params) -> None:
+def test_second_run_adds_nothing(finish: Finish, params: Params) -> None:
     finish()
     register.run(params)
     first = read_json(RECEIPT)
@@ -123,7 +123,7 @@ def test_second_time_adds_nothing(finish: Finish, params: Params) -> None:
     assert len(history) == 1
 
 
-def test_same_weights_measured_otherwise_are_no_second_version(finish: Finish, params: Params) -> None:
+def test_same_weights_with_other_results_make_no_second_version(finish: Finish, params: Params) -> None:
     finish(knn=70)
     register.run(params)
     first = read_json(RECEIPT)
@@ -153,7 +153,7 @@ def test_worse_model_stays_challenger_and_better_one_takes_over(finish: Finish, 
     assert client.get_model_version("franca", "3").tags["franca.decision"].splitlines() == receipt["decision"]
 
 
-def test_champion_made_by_hand_is_no_longer_said_to_stay_challenger(finish: Finish, params: Params) -> None:
+def test_receipt_reports_a_champion_alias_set_by_hand(finish: Finish, params: Params) -> None:
     finish(seed=0, knn=70, linear=80)
     register.run(params)
     finish(seed=1, knn=75, linear=60)
@@ -173,7 +173,7 @@ def test_champion_made_by_hand_is_no_longer_said_to_stay_challenger(finish: Fini
     assert read_json(RECEIPT)["decision"][0].startswith("stays challenger")
 
 
-def test_floor_keeps_a_first_model_from_the_throne(finish: Finish, params: Params) -> None:
+def test_first_model_below_the_floor_is_not_champion(finish: Finish, params: Params) -> None:
     finish(knn=70)
     register.run(
         with_gates(params, {"metric": "knn/val/top1", "against": "champion", "min_improvement": 0.0, "floor": 90.0})
@@ -183,7 +183,7 @@ def test_floor_keeps_a_first_model_from_the_throne(finish: Finish, params: Param
     assert read_json(RECEIPT)["aliases"] == ["champion"], "other gates judge anew"
 
 
-def test_a_model_that_is_no_better_than_its_baselines_gets_no_alias(
+def test_a_model_not_better_than_its_baselines_gets_no_alias(
     finish: Finish, params: Params, capsys: pytest.CaptureFixture[str]
 ) -> None:
     finish(seed=0, knn=41, baseline=40.6)
@@ -216,7 +216,7 @@ def test_a_model_that_is_no_better_than_its_baselines_gets_no_alias(
     assert aliases() == {"champion": "2"}, "nothing became of the champion"
 
 
-def test_a_challenger_that_other_results_show_no_better_loses_its_alias(finish: Finish, params: Params) -> None:
+def test_a_challenger_not_better_by_new_results_loses_its_alias(finish: Finish, params: Params) -> None:
     finish(seed=0, knn=70)
     register.run(params)
     finish(seed=1, knn=69)
@@ -234,7 +234,7 @@ def test_a_challenger_that_other_results_show_no_better_loses_its_alias(finish: 
     assert "franca.worse_than" not in version.tags and version.description == "what a person wrote"
 
 
-def test_the_same_images_are_compared_with_the_champions(finish: Finish, params: Params) -> None:
+def test_champion_and_challenger_are_paired_on_the_same_images(finish: Finish, params: Params) -> None:
     finish(seed=0, knn=70)
     register.run(params)
     finish(seed=1, knn=71.5)
@@ -247,8 +247,8 @@ def test_the_same_images_are_compared_with_the_champions(finish: Finish, params:
     assert Path(kept).read_bytes() == Path("results/evaluate/outcomes.npz").read_bytes()
 
 
-def test_a_champion_of_an_older_version_can_still_be_beaten(finish: Finish, params: Params) -> None:
-    """Its run has no outcomes.npz: then the intervals are those of different images."""
+def test_a_champion_without_outcomes_can_be_beaten(finish: Finish, params: Params) -> None:
+    """Without outcomes.npz the intervals are those of different images."""
     finish(seed=0, knn=70)
     Path("results/evaluate/outcomes.npz").unlink()
     register.run(params)
@@ -269,7 +269,7 @@ def test_outcomes_of_another_model_are_not_used(finish: Finish, params: Params) 
 
 
 @pytest.mark.parametrize(("views", "given"), [(30.0, ["champion"]), (12.0, [])])
-def test_a_model_of_images_without_labels_is_judged_by_its_views(
+def test_without_labels_the_gates_on_views_decide(
     finish: Finish, params: Params, views: float, given: list[str]
 ) -> None:
     results = finish()
@@ -289,7 +289,7 @@ def test_a_model_of_images_without_labels_is_judged_by_its_views(
     assert not any(line.startswith("knn") for line in receipt["decision"])
 
 
-def test_another_server_is_filled_too(
+def test_another_server_receives_the_run(
     finish: Finish, params: Params, empty_database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish()
@@ -305,7 +305,7 @@ def test_another_server_is_filled_too(
     assert Path("other/mlartifacts").is_dir()
 
 
-def test_lost_artifacts_are_sent_again_into_the_same_version(finish: Finish, params: Params) -> None:
+def test_lost_artifacts_are_uploaded_again_to_the_same_version(finish: Finish, params: Params) -> None:
     finish()
     register.run(params)
     shutil.rmtree("mlartifacts")
@@ -319,9 +319,9 @@ def test_lost_artifacts_are_sent_again_into_the_same_version(finish: Finish, par
 
 def test_mirror_and_register_share_one_run(finish: Finish, params: Params) -> None:
     finish()
-    from franca.tracking.curves import attach
+    from franca.tracking.curves import open_uploader
 
-    curves = attach(connect(), next(Path("runs").glob("pretrain-*")).resolve(), "franca")
+    curves = open_uploader(connect(), next(Path("runs").glob("pretrain-*")).resolve(), "franca")
     curves.send()
     register.run(params)
     receipt = read_json(RECEIPT)
@@ -329,7 +329,7 @@ def test_mirror_and_register_share_one_run(finish: Finish, params: Params) -> No
     assert len(connect().get_metric_history(curves.run_id, "train/loss")) == 5
 
 
-def test_dead_server_is_one_line_and_loses_nothing(
+def test_unreachable_server_is_a_one_line_error_and_loses_nothing(
     finish: Finish, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish()
@@ -343,7 +343,7 @@ def test_dead_server_is_one_line_and_loses_nothing(
 
 
 @pytest.mark.slow
-def test_real_server_dies_is_emptied_and_filled_again(
+def test_server_that_was_killed_and_emptied_is_filled_again(
     finish: Finish, params: Params, server: Server, empty_database: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     finish()
@@ -373,12 +373,14 @@ def test_real_server_dies_is_emptied_and_filled_again(
     )
 
 
-def test_results_of_other_weights_are_refused(finish: Finish, params: Params) -> None:
+def test_results_of_other_weights_are_an_error(finish: Finish, params: Params) -> None:
     finish(seed=0)
     results = Path("results/evaluate/results.json").read_bytes()
     finish(seed=1)
     Path("results/evaluate/results.json").write_bytes(results)
-    with pytest.raises(FrancaError, match="of other weights than models/franca; run `dvc repro evaluate`"):
+    with pytest.raises(
+        FrancaError, match="was computed from other weights than models/franca; run `dvc repro evaluate`"
+    ):
         register.run(params)
 
 
@@ -396,7 +398,7 @@ def test_unknown_metric_in_a_gate_names_the_known_ones(finish: Finish, params: P
         register.run(with_gates(params, BETTER | {"metric": "segmentation/val/miou"}))
 
 
-def test_links_lead_to_the_pages_of_a_server() -> None:
+def test_links_of_a_server() -> None:
     links = register.links("http://host:5000", "1", "abc", "franca", "3")
     assert links["run"] == "http://host:5000/#/experiments/1/runs/abc?workflowType=machine_learning"
     assert links["version"] == "http://host:5000/#/models/franca/versions/3?workflowType=machine_learning"

@@ -1,4 +1,4 @@
-"""A registered version behind HTTP, as `mlflow models serve` puts it there."""
+"""A registered version served by `mlflow models serve`."""
 
 import json
 import os
@@ -30,7 +30,7 @@ SIDE = 16
 
 @pytest.fixture
 def served(finish: Finish, params: Params) -> Iterator[str]:
-    """The address of a server of the champion, which is `models/franca` in the current folder."""
+    """URL of a server of the champion, which is `models/franca` in the current folder."""
     finish()
     register.run(params)
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -63,7 +63,7 @@ def served(finish: Finish, params: Params) -> Iterator[str]:
 
 
 def ask(address: str, inputs: Any) -> tuple[int, dict[str, Any]]:
-    """Status and content of the answer."""
+    """Return status and content of the response."""
     body = json.dumps({"inputs": inputs}).encode()
     request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
     try:
@@ -74,7 +74,7 @@ def ask(address: str, inputs: Any) -> tuple[int, dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_images_in_embeddings_out_and_a_reason_for_anything_else(served: str) -> None:
+def test_embeddings_of_images_and_a_reason_for_invalid_input(served: str) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
     status, content = ask(served, images.tolist())
     pooled = load_model(Path("models/franca"))(torch.from_numpy(images).permute(0, 3, 1, 2)).pooled
@@ -87,7 +87,7 @@ def test_images_in_embeddings_out_and_a_reason_for_anything_else(served: str) ->
         ((images.astype(int) + 1).tolist(), "Python integer 256 out of bounds for uint8"),
         (
             (images / 255).tolist(),
-            "images: all values are 0 or 1, as those in 0..1 are once cast to uint8; send 0..255",
+            "images: all values are 0 or 1, as if values in 0..1 had been cast to uint8; send values in 0..255",
         ),
         ([[0, 1], [2]], "The requested array has an inhomogeneous shape after 1 dimensions."),
         ("a.jpg", "Failed to convert data `a.jpg` to type `Tensor('uint8', (-1, 16, 16, 3))`"),

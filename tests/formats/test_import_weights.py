@@ -1,4 +1,4 @@
-"""`franca import-weights`: files in, a model folder out, whole or not at all."""
+"""`franca import-weights`: model folders of all kinds of weights, written atomically."""
 
 import os
 import re
@@ -18,11 +18,11 @@ from torch import Tensor
 
 from franca.cli import main
 from franca.files import sha256_tree
-from franca.formats.official import rasa_to_official, to_official, to_official_release
+from franca.formats.official_keys import rasa_to_official, to_official, to_official_release
 from franca.models import FrancaModel, load_model
 from franca.pretrain.setup import make_networks
 from tests.conftest import MakeParams
-from tests.formats.reading.conftest import MEAN, STD, MakeModel
+from tests.formats.conftest import MEAN, STD, MakeModel
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -38,7 +38,7 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def imported(capsys: pytest.CaptureFixture[str]) -> Run:
-    """What the command says when it works."""
+    """Return a function that runs the command and returns its output."""
 
     def run(*arguments: object) -> str:
         assert main(["import-weights", *map(str, arguments)]) == 0, capsys.readouterr().err
@@ -51,7 +51,7 @@ def imported(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Run:
-    """The one line that the command says when it does not work; nothing new lies in the folder."""
+    """Return a function that runs the command, checks that it fails and writes nothing, and returns its error line."""
 
     def run(*arguments: object) -> str:
         before = sorted(Path().rglob("*"))
@@ -72,8 +72,8 @@ def check_features(got: FrancaModel, expected: FrancaModel, side: int = 28) -> N
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_a_release_with_heads_and_rasa(make_model: MakeModel, imported: Run) -> None:
-    model = make_model(rounds=3)
+def test_a_release_with_heads_and_rasa(make_official_model: MakeModel, imported: Run) -> None:
+    model = make_official_model(rounds=3)
     checkpoint = to_official_release(model)
     checkpoint["teacher"]["dino_head.mlps.0.0.weight"] = torch.zeros(2)
     torch.save(checkpoint, "vitb14.pth")
@@ -82,7 +82,7 @@ def test_a_release_with_heads_and_rasa(make_model: MakeModel, imported: Run) -> 
     assert said.splitlines() == [
         "models/b14: ViT 64 wide, 5 blocks, 1 heads, swiglu, 0 registers, 28 px, patches of 7 px, 0.3 M parameters,"
         " 3 planes of RASA",
-        "left out: dino_head (1 tensors); fresh heads start with pretrain.init",
+        "left out: dino_head (1 tensors); pretraining starts with new heads",
         "train on: pretrain.init: models/b14 and base.backbone: {patch_size: 7, embed_dim: 64, depth: 5, num_heads: 1,"
         " ffn: swiglu, registers: 0, layer_scale: 1.0e-05, position_resampling: offset}",
     ]
@@ -95,8 +95,8 @@ def test_a_release_with_heads_and_rasa(make_model: MakeModel, imported: Run) -> 
     assert [path.name for path in Path("models").iterdir()] == ["b14"]
 
 
-def test_channels_heads_and_embedded_rasa(make_model: MakeModel, imported: Run) -> None:
-    model = make_model(rounds=1, num_heads=4)
+def test_channels_heads_and_embedded_rasa(make_official_model: MakeModel, imported: Run) -> None:
+    model = make_official_model(rounds=1, num_heads=4)
     save_file(to_official(model) | {f"rasa_head.{k}": v for k, v in rasa_to_official(model).items()}, "x.safetensors")
     channels = ["--mean", *model.mean, "--std", *model.std]
     assert "4 heads" in imported("x.safetensors", "-o", "out", "--num-heads", 4, *channels)
@@ -108,8 +108,8 @@ def test_channels_heads_and_embedded_rasa(make_model: MakeModel, imported: Run) 
     assert torch.equal(load_model(Path("other")).position_planes, model.position_planes + 1)
 
 
-def test_pretraining_goes_on_from_it(make_model: MakeModel, imported: Run, tiny_params: MakeParams) -> None:
-    model = make_model(num_heads=4)
+def test_pretraining_starts_from_it(make_official_model: MakeModel, imported: Run, tiny_params: MakeParams) -> None:
+    model = make_official_model(num_heads=4)
     torch.save(to_official_release(model), "x.pth")
     said = imported("x.pth", "-o", "start", "--num-heads", 4).splitlines()[-1]
     advice = re.fullmatch(r"train on: pretrain\.init: (\S+) and base\.backbone: (\{.*\})", said)
@@ -128,22 +128,22 @@ def test_pretraining_goes_on_from_it(make_model: MakeModel, imported: Run, tiny_
             assert torch.equal(value, model.backbone.state_dict()[key]), key
 
 
-def test_the_same_file_gives_the_same_bytes(make_model: MakeModel, imported: Run) -> None:
-    torch.save(to_official_release(make_model()), "x.pth")
+def test_the_same_file_gives_the_same_bytes(make_official_model: MakeModel, imported: Run) -> None:
+    torch.save(to_official_release(make_official_model()), "x.pth")
     imported("x.pth", "-o", "a/model")
     imported("x.pth", "-o", "b/model")
     assert sha256_tree(Path("a/model")) == sha256_tree(Path("b/model"))
 
 
-def test_what_is_there_is_kept_unless_it_is_a_model_and_force_is_given(
-    make_model: MakeModel, imported: Run, refused: Run
+def test_only_a_model_folder_is_replaced_and_only_with_force(
+    make_official_model: MakeModel, imported: Run, refused: Run
 ) -> None:
-    torch.save(to_official(make_model()), "x.pth")
-    torch.save(to_official(make_model(depth=2)), "y.pth")
+    torch.save(to_official(make_official_model()), "x.pth")
+    torch.save(to_official(make_official_model(depth=2)), "y.pth")
     Path("empty").mkdir()
     imported("x.pth", "-o", "empty")
     assert refused("y.pth", "-o", "empty") == (
-        "empty: holds a model already; name another folder, or replace it with --force"
+        "empty: holds a model already; give another folder, or replace the model by --force"
     )
     assert len(load_model(Path("empty")).backbone.blocks) == 5
     imported("y.pth", "-o", "empty", "--force")
@@ -154,18 +154,20 @@ def test_what_is_there_is_kept_unless_it_is_a_model_and_force_is_given(
     Path("empty/notes.txt").write_text("mine")
     for place, odd in (("empty", "notes.txt"), (".", "empty, link, x.pth"), ("x.pth", "x.pth")):
         assert refused("x.pth", "-o", place, "--force") == (
-            f"{place}: no model folder ({odd}), so that it is not written over; name another one"
+            f"{place}: not a model folder ({odd}) and not replaced; give another folder"
         )
     Path("half").mkdir()
     Path("half/config.json").write_text("{}")
-    assert refused("x.pth", "-o", "half", "--force").startswith("half: no model folder (not all of a model)")
+    assert refused("x.pth", "-o", "half", "--force").startswith("half: not a model folder (incomplete)")
 
 
-def test_a_fault_leaves_the_model_that_was_there(make_model: MakeModel, imported: Run, refused: Run) -> None:
-    torch.save(to_official(make_model()), "x.pth")
+def test_an_error_leaves_the_existing_model(make_official_model: MakeModel, imported: Run, refused: Run) -> None:
+    torch.save(to_official(make_official_model()), "x.pth")
     imported("x.pth", "-o", "model")
     before = sha256_tree(Path("model"))
-    torch.save({key: value for key, value in to_official(make_model()).items() if key != "norm.bias"}, "y.pth")
+    torch.save(
+        {key: value for key, value in to_official(make_official_model()).items() if key != "norm.bias"}, "y.pth"
+    )
     assert refused("y.pth", "-o", "model", "--force") == (
         "y.pth: the weights do not fit the architecture: missing norm.bias"
     )
@@ -177,32 +179,36 @@ def test_a_fault_leaves_the_model_that_was_there(make_model: MakeModel, imported
 
 
 def test_mistakes_in_the_command(refused: Run) -> None:
-    assert refused("-o", "out") == "no file to import; name one, or a model of timm with --timm"
+    assert refused("-o", "out") == "no file to import; give one, or a model name of timm by --timm"
     assert refused("x.pth", "-o", "out") == "x.pth: no such file"
     assert refused("-o", "out", "--timm", "test_vit", "--num-heads", 3) == (
-        "--num-heads: test_vit has its own number of heads; leave it out"
+        "--num-heads: test_vit has a fixed number of heads; leave it out"
     )
-    assert refused("x.pth", "-o", "out", "--mean", 123, 116, 103).startswith("--mean: 123 116 103 are not of channels")
-    assert refused("x.pth", "-o", "out", "--std", 0.2, 0.2, 0).startswith("--std: 0.2 0.2 0 are not of channels")
+    assert refused("x.pth", "-o", "out", "--mean", 123, 116, 103).startswith(
+        "--mean: 123 116 103 are not for channel values"
+    )
+    assert refused("x.pth", "-o", "out", "--std", 0.2, 0.2, 0).startswith(
+        "--std: 0.2 0.2 0 are not for channel values"
+    )
 
 
 KILLED = """
 import time
 from pathlib import Path
-import franca.formats.importing as importing
-write = importing.save_model
+from franca.formats import import_weights
+write = import_weights.save_model
 def save_model(model, folder):
     write(model, folder)
     (folder / "config.json").unlink()
     print("half", flush=True)
     time.sleep(60)
-importing.save_model = save_model
-importing.run([Path("x.pth")], Path("model"), force=True)
+import_weights.save_model = save_model
+import_weights.import_weights([Path("x.pth")], Path("model"), force=True)
 """
 
 
-def test_killed_while_it_writes(make_model: MakeModel, imported: Run) -> None:
-    torch.save(to_official(make_model()), "x.pth")
+def test_killed_while_writing(make_official_model: MakeModel, imported: Run) -> None:
+    torch.save(to_official(make_official_model()), "x.pth")
     imported("x.pth", "-o", "model")
     before = sha256_tree(Path("model"))
     process = subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True)
@@ -216,7 +222,7 @@ def test_killed_while_it_writes(make_model: MakeModel, imported: Run) -> None:
 
 
 def as_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """OpenCLIP's names, with a text tower and the projection beside."""
+    """Return weights by OpenCLIP's names, with a text tower and the projection."""
     names = {
         "patch_embed.proj.": "conv1.",
         "norm_pre.": "ln_pre.",
@@ -243,14 +249,14 @@ def as_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def as_open_clip_trunk(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """OpenCLIP's names where its tower is a model of timm, as SigLIP's is."""
+    """Return weights by the names of OpenCLIP models with a tower of timm, such as SigLIP."""
     return {f"visual.trunk.{key}": value for key, value in state.items()} | {
         "text.token_embedding.weight": torch.ones(2)
     }
 
 
 def as_dinov2(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """DINOv2's names, registers or not."""
+    """Return weights by DINOv2's names, with or without registers."""
     out = dict(state) | {"mask_token": torch.zeros(1, state["cls_token"].shape[-1])}
     if "reg_token" in out:
         out["register_tokens"] = out.pop("reg_token")
@@ -290,7 +296,7 @@ ORIGINALS = [
 
 
 @pytest.mark.parametrize(("name", "as_original", "left_out"), ORIGINALS)
-def test_originals_of_timms_models(
+def test_original_checkpoints_of_timms_models(
     name: str, as_original: Callable[[dict[str, Tensor]], dict[str, Any]], left_out: str, imported: Run
 ) -> None:
     about = timm.get_pretrained_cfg(name)
@@ -310,29 +316,29 @@ def test_originals_of_timms_models(
     check_features(again, source, side=2 * source.patch_size)
 
 
-def test_faults_of_timms_models(imported: Run, refused: Run) -> None:
+def test_errors_of_timms_models(imported: Run, refused: Run) -> None:
     torch.save({"cls_token": torch.zeros(1, 1, 64)}, "x.pth")
     assert refused("x.pth", "-o", "out", "--timm", "test_vit").startswith(
         "x.pth: the weights do not fit the architecture: missing blocks.0.attn.proj.bias; "
     )
     torch.save({"visual.class_embedding": torch.zeros(()), "visual.proj": torch.zeros(())}, "x.pth")
     assert refused("x.pth", "-o", "out", "--timm", "test_vit").startswith(
-        "x.pth: no weights of test_vit in a form that timm reads ("
+        "x.pth: not weights of test_vit in a form that timm reads ("
     )
     for name, fault in (
-        ("no_such_vit", "no_such_vit: timm has no model of that name"),
+        ("no_such_vit", "no_such_vit: timm has no model with that name"),
         ("test_vit.nope", "test_vit.nope: Invalid pretrained tag (nope) for test_vit"),
-        ("hf-hub:timm/test_vit", "hf-hub:timm/test_vit: timm has no model of that name"),
+        ("hf-hub:timm/test_vit", "hf-hub:timm/test_vit: timm has no model with that name"),
         ("resnet18", "resnet18: "),
         (
             "vit_base_patch16_xp_224",
-            "vit_base_patch16_xp_224: timm has no pretrained weights of that name; a local file",
+            "vit_base_patch16_xp_224: timm has no pretrained weights with that name; download",
         ),
     ):
         assert refused("-o", "out", "--timm", name).startswith(fault)
 
 
-def test_a_hub_that_nobody_answers_for(tmp_path: Path) -> None:
+def test_an_unreachable_hub(tmp_path: Path) -> None:
     away = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache")}
     done = subprocess.run(
         [sys.executable, "-m", "franca", "import-weights", "-o", "out", "--timm", "test_vit"],
@@ -341,7 +347,9 @@ def test_a_hub_that_nobody_answers_for(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
-    assert done.stderr.startswith("franca: test_vit: timm's hub does not give the weights (") and done.stderr.endswith(
-        "); a local file of these weights does instead: franca import-weights FILE --timm test_vit\n"
+    assert done.stderr.startswith(
+        "franca: test_vit: cannot get the weights from timm's hub ("
+    ) and done.stderr.endswith(
+        "); download the weights elsewhere and run: franca import-weights FILE --timm test_vit\n"
     )
     assert not Path("out").exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows import process
+from flows import commands
 from franca.errors import FrancaError
 
 
@@ -29,7 +29,7 @@ def gone(pid: int) -> bool:
 
 
 def test_lines_are_logged_while_the_command_runs(tmp_path: Path) -> None:
-    """The command waits for a file that is made once its first line was seen."""
+    """The command waits for a file that is created when its first line is logged."""
     code = "import os, time\nprint('first')\nwhile not os.path.exists('seen'): time.sleep(0.01)\nprint('last')"
     seen = []
 
@@ -37,13 +37,13 @@ def test_lines_are_logged_while_the_command_runs(tmp_path: Path) -> None:
         seen.append(line)
         (tmp_path / "seen").touch()
 
-    assert process.run(python(code), tmp_path, log) == (0, ["first", "last"])
+    assert commands.run(python(code), tmp_path, log) == (0, ["first", "last"])
     assert seen == ["first", "last"]
 
 
-def test_both_streams_the_exit_code_and_bytes_that_are_no_text(tmp_path: Path) -> None:
+def test_both_streams_the_exit_code_and_invalid_utf8(tmp_path: Path) -> None:
     code = "import sys; sys.stderr.write('to stderr\\n'); sys.stdout.buffer.write(b'\\xff\\rbar\\n\\n'); sys.exit(3)"
-    assert process.run(python(code), tmp_path, lambda line: None) == (3, ["to stderr", "\ufffd", "bar"])
+    assert commands.run(python(code), tmp_path, lambda line: None) == (3, ["to stderr", "\ufffd", "bar"])
 
 
 PARENT = """
@@ -63,8 +63,8 @@ child.wait()
 def test_an_interrupted_wait_ends_every_process(
     interruption: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command has a child that is deaf to SIGTERM."""
-    monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)
+    """The command has a child that ignores SIGTERM."""
+    monkeypatch.setattr(commands, "GRACE_SECONDS", 0.5)
     pids = []
 
     def log(line: str) -> None:
@@ -73,11 +73,11 @@ def test_an_interrupted_wait_ends_every_process(
         pids.append(int(line))
 
     with pytest.raises(interruption):
-        process.run(python(PARENT), tmp_path, log)
+        commands.run(python(PARENT), tmp_path, log)
     assert wait_until(lambda: gone(pids[0]))
 
 
-def test_a_command_has_time_to_save_before_it_ends(tmp_path: Path) -> None:
+def test_a_command_has_time_to_save_after_sigterm(tmp_path: Path) -> None:
     code = """
 import signal, sys, time
 def save(*_):
@@ -93,15 +93,15 @@ time.sleep(600)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        process.run(python(code), tmp_path, log)
+        commands.run(python(code), tmp_path, log)
     assert (tmp_path / "saved").exists()
 
 
-def test_a_killed_flow_takes_its_command_along(tmp_path: Path) -> None:
-    """SIGKILL leaves the flow no time to do anything."""
+def test_a_killed_flow_ends_its_command(tmp_path: Path) -> None:
+    """A flow killed by SIGKILL cannot end its command itself."""
     code = f"""
 from pathlib import Path
-from flows.process import run
+from flows.commands import run
 command = "import os, time; print(os.getpid()); time.sleep(600)"
 run([{sys.executable!r}, "-c", command], Path(), lambda line: print(line, flush=True))
 """
@@ -113,9 +113,9 @@ run([{sys.executable!r}, "-c", command], Path(), lambda line: print(line, flush=
     assert wait_until(lambda: gone(pid))
 
 
-def test_dvc_waits_for_another_one(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other one holds the stage's files until this one has said that it waits."""
-    monkeypatch.setattr(process, "BUSY_SECONDS", 0.2)
+def test_dvc_waits_for_another_dvc(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other command holds the lock until this one has logged that it waits."""
+    monkeypatch.setattr(commands, "BUSY_SECONDS", 0.2)
     (project / "stage.py").write_text(
         "import os, time, pathlib\n"
         "pathlib.Path('started').touch()\n"
@@ -133,15 +133,15 @@ def test_dvc_waits_for_another_one(project: Path, monkeypatch: pytest.MonkeyPatc
         if line.startswith("another command"):
             (project / "go").touch()
 
-    lines = process.dvc(["repro", "prepare"], project, log)
+    lines = commands.dvc(["repro", "prepare"], project, log)
     assert other.wait() == 0
     assert any(line.startswith("another command") for line in said)
     assert "Stage 'prepare' didn't change, skipping" in lines
 
 
-def test_a_failing_dvc_gives_its_one_line(project: Path) -> None:
+def test_a_failed_dvc_command_raises_its_error_line(project: Path) -> None:
     with pytest.raises(FrancaError, match=r"nothing\.dvc"):
-        process.dvc(["pull", "nothing.dvc"], project, lambda line: None)
+        commands.dvc(["pull", "nothing.dvc"], project, lambda line: None)
 
 
 @pytest.mark.parametrize(
@@ -150,9 +150,9 @@ def test_a_failing_dvc_gives_its_one_line(project: Path) -> None:
         (["> x", "step 1", "no such folder", "ERROR: failed to run: x, exited with 2"], 255, "no such folder"),
         (["> x", "ERROR: failed to run: x, exited with -9"], 255, "failed to run: x, exited with -9"),
         (["Updating", "ERROR: missing data 'source': data"], 255, "missing data 'source': data"),
-        (["half"], -9, "dvc was killed by signal 9 (Killed); its last words: half"),
-        ([], 3, "dvc ended with exit code 3; its last words: none"),
+        (["half"], -9, "dvc was killed by signal 9 (Killed); its last line: half"),
+        ([], 3, "dvc ended with exit code 3; its last line: none"),
     ],
 )
 def test_reason(lines: list[str], code: int, expected: str) -> None:
-    assert process.reason(lines, code) == expected
+    assert commands.reason(lines, code) == expected

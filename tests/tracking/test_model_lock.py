@@ -1,4 +1,4 @@
-"""The claim on a registered model: one holder at a time, and nobody waits for the dead."""
+"""The lock on a registered model: one holder at a time, and a lock of a dead process expires."""
 
 import subprocess
 import sys
@@ -8,18 +8,18 @@ import pytest
 from mlflow import MlflowClient
 
 from franca.errors import FrancaError
-from franca.tracking.claim import TAG, claim
 from franca.tracking.client import connect
+from franca.tracking.model_lock import TAG, lock_model
 from tests.tracking.conftest import REPOSITORY
 
 COUNT = """
 import time
-from franca.tracking import claim
+from franca.tracking import model_lock
 from franca.tracking.client import connect
-claim.SETTLE_SECONDS = 0.3
+model_lock.DELAY_SECONDS = 0.3
 client = connect()
 for _ in range(3):
-    with claim.claim(client, "m"):
+    with model_lock.lock_model(client, "m"):
         count = int(client.get_registered_model("m").tags["count"])
         time.sleep(0.3)
         client.set_registered_model_tag("m", "count", count + 1)
@@ -43,24 +43,24 @@ def test_two_processes_never_write_at_once(client: MlflowClient, monkeypatch: py
     assert TAG not in tags
 
 
-def test_claim_of_a_dead_process_is_passed_over(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("franca.tracking.claim.STALE_SECONDS", 0.5)
+def test_lock_of_a_dead_process_expires(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("franca.tracking.model_lock.STALE_SECONDS", 0.5)
     client.set_registered_model_tag("m", TAG, "elsewhere process 7 abc")
-    with claim(client, "m") as ours:
+    with lock_model(client, "m") as ours:
         assert ours()
     assert TAG not in client.get_registered_model("m").tags
 
 
-def test_claim_of_a_live_process_is_told(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("franca.tracking.claim.PATIENCE_SECONDS", 0.5)
+def test_lock_of_a_live_process_is_reported(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("franca.tracking.model_lock.TIMEOUT_SECONDS", 0.5)
     client.set_registered_model_tag("m", TAG, "elsewhere process 7 abc")
-    with pytest.raises(FrancaError, match="elsewhere process 7 writes to it"), claim(client, "m"):
+    with pytest.raises(FrancaError, match="locked by elsewhere process 7; run again"), lock_model(client, "m"):
         pass
     assert client.get_registered_model("m").tags[TAG] == "elsewhere process 7 abc"
 
 
-def test_holder_sees_that_its_claim_was_overrun_and_leaves_the_other(client: MlflowClient) -> None:
-    with claim(client, "m") as ours:
+def test_holder_notices_that_it_lost_the_lock_and_leaves_the_other_one(client: MlflowClient) -> None:
+    with lock_model(client, "m") as ours:
         client.set_registered_model_tag("m", TAG, "elsewhere process 7 abc")
         assert not ours()
     assert client.get_registered_model("m").tags[TAG] == "elsewhere process 7 abc"

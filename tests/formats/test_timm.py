@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from franca.files import read_json
 from franca.models.model import Features, normalize
-from tests.formats.writing.conftest import (
+from tests.formats.conftest import (
     CHOICES,
     KINDS,
     Exported,
@@ -22,7 +22,7 @@ from tests.formats.writing.conftest import (
 
 @pytest.mark.parametrize("choices", CHOICES)
 @pytest.mark.parametrize(("ffn", "registers"), KINDS)
-def test_stock_timm_gives_our_features(
+def test_timm_has_the_same_features(
     make_model: MakeModel, exported: Exported, ffn: str, registers: int, choices: dict[str, Any]
 ) -> None:
     model = make_model(ffn, registers)
@@ -53,13 +53,15 @@ def test_other_sizes(
 ) -> None:
     model, image = make_model(position_resampling=position_resampling), make_image(48)
     folder, _ = exported(model, "timm", keep_position=True)
-    told = "Franca's resampling of positions: other sizes than 32 px differ a little" in capsys.readouterr().out
+    noted = (
+        "Franca's position resampling: features of sizes other than 32 px differ slightly" in capsys.readouterr().out
+    )
     pixels = normalize(pixels_of(image) / 255, model.mean, model.std)
     stock: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     tokens = stock.forward_features(pixels)
     wanted = model.forward_features(pixels_of(image))
-    assert torch.allclose(tokens, wanted, atol=1e-5) is not told
-    assert told is (position_resampling == "offset")
+    assert torch.allclose(tokens, wanted, atol=1e-5) is not noted
+    assert noted is (position_resampling == "offset")
 
     _, features = exported(model, "timm", image_size=48)
     assert_same(features, expected(model, image))
@@ -75,7 +77,7 @@ def test_models_of_timm(exported: Exported, name: str, choices: dict[str, Any]) 
     assert {path.name for path in folder.iterdir()} == {"model.safetensors", "config.json", "README.md"}
 
 
-def test_what_the_folder_says(make_model: MakeModel, exported: Exported) -> None:
+def test_config_of_the_folder(make_model: MakeModel, exported: Exported) -> None:
     folder, _ = exported(make_model(registers=4), "timm", dim=8)
     assert {path.name for path in folder.iterdir()} == {"model.safetensors", "config.json", "README.md"}
     config = read_json(folder / "config.json")

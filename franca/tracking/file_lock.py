@@ -1,4 +1,4 @@
-"""A lock between processes of one machine, which ends with the process that holds it."""
+"""A file lock between processes of one machine; the kernel releases it when its process ends."""
 
 import fcntl
 import time
@@ -8,17 +8,19 @@ from pathlib import Path
 
 from franca.errors import FrancaError
 
-PATIENCE_SECONDS = 300.0
+TIMEOUT_SECONDS = 300.0
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`, which is created and stays.
+def lock_file(path: Path) -> Iterator[None]:
+    """Wait for an exclusive lock on `path` and hold it; the file is created if it is missing, and never deleted.
 
-    Raises FrancaError if another process holds it for more than `PATIENCE_SECONDS`.
+    Raises:
+        FrancaError: Another process held the lock for more than `TIMEOUT_SECONDS`.
     """
     with path.open("a") as file:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        # Polls, because a blocking flock has no timeout.
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -26,7 +28,7 @@ def locked(path: Path) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise FrancaError(
-                        f"{path}: held by another process for {PATIENCE_SECONDS:g} s; "
+                        f"{path}: held by another process for {TIMEOUT_SECONDS:g} s; "
                         f"stop that process (`fuser {path}` shows it) and run again"
                     ) from None
                 time.sleep(0.1)

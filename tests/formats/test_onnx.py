@@ -11,7 +11,7 @@ from franca.errors import FrancaError
 from franca.formats import onnx as writer
 from franca.formats.variant import variant
 from franca.models.model import Features, FrancaModel
-from tests.formats.writing.conftest import Exported, MakeModel, assert_same, expected, make_image, perturbed
+from tests.formats.conftest import Exported, MakeModel, assert_same, expected, make_image, perturbed
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from tests.formats.writing.conftest import Exported, MakeModel, assert_same, exp
         pytest.param("mlp", 0, {"keep_position": True, "image_size": 48}, marks=pytest.mark.slow),
     ],
 )
-def test_bytes_to_our_features(
+def test_onnx_runtime_has_the_same_features(
     make_model: MakeModel,
     exported: Exported,
     capsys: pytest.CaptureFixture[str],
@@ -48,10 +48,12 @@ def test_bytes_to_our_features(
     assert "Resize" not in {node.op_type for node in graph(folder).node}
 
     other = variant(model, choices.get("dim"), size, keep_position=not choices.get("keep_position"))
-    with pytest.raises(FrancaError, match=r"onnx: ONNX Runtime's features differ from torch's by .*; not kept"):
+    with pytest.raises(
+        FrancaError, match=r"onnx: ONNX Runtime's features differ from torch's by .*; use another format"
+    ):
         writer.compare(other, folder / "model.onnx")
     other.backbone.norm.bias[0] = torch.nan
-    with pytest.raises(FrancaError, match="differ from torch's by nan of nan; not kept"):
+    with pytest.raises(FrancaError, match="differ from torch's by nan of nan; use another format"):
         writer.compare(other, folder / "model.onnx")
 
 
@@ -72,7 +74,9 @@ def test_models_of_timm(exported: Exported) -> None:
 
 
 @pytest.mark.slow
-def test_large_weights_lie_beside(make_model: MakeModel, exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_weights_are_in_a_second_file(
+    make_model: MakeModel, exported: Exported, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(writer, "PROTOBUF_LIMIT", 0)
     model = make_model()
     folder, features = exported(model, "onnx")

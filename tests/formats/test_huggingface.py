@@ -6,7 +6,7 @@ from transformers import AutoImageProcessor, AutoModel
 
 from franca.errors import FrancaError
 from franca.models.model import normalize
-from tests.formats.writing.conftest import (
+from tests.formats.conftest import (
     CHOICES,
     KINDS,
     Exported,
@@ -21,7 +21,7 @@ from tests.formats.writing.conftest import (
 
 @pytest.mark.parametrize("choices", CHOICES)
 @pytest.mark.parametrize(("ffn", "registers"), KINDS)
-def test_transformers_gives_our_features(
+def test_transformers_has_the_same_features(
     make_model: MakeModel, exported: Exported, ffn: str, registers: int, choices: dict[str, Any]
 ) -> None:
     model = make_model(ffn, registers)
@@ -30,7 +30,7 @@ def test_transformers_gives_our_features(
     assert (folder / "patch_projection.safetensors").exists() is (choices != {"keep_position": True})
 
 
-def test_every_weight_finds_its_place(make_model: MakeModel, exported: Exported) -> None:
+def test_every_weight_is_loaded(make_model: MakeModel, exported: Exported) -> None:
     model = make_model(registers=4)
     folder, _ = exported(model, "huggingface")
     loaded, report = AutoModel.from_pretrained(folder, output_loading_info=True)
@@ -60,11 +60,14 @@ def test_other_sizes(
 ) -> None:
     model, image = make_model("mlp", registers, position_resampling), make_image(48)
     folder, _ = exported(model, "huggingface", keep_position=True)
-    told = "the model's resampling of positions: other sizes than 32 px differ a little" in capsys.readouterr().out
+    noted = (
+        "the model's position resampling: features of sizes other than 32 px differ slightly"
+        in capsys.readouterr().out
+    )
     pixels = normalize(pixels_of(image) / 255, model.mean, model.std)
     tokens = AutoModel.from_pretrained(folder).eval()(pixels).last_hidden_state
-    assert torch.allclose(tokens, model.forward_features(pixels_of(image)), atol=1e-5) is not told
-    assert told is (registers == 0)
+    assert torch.allclose(tokens, model.forward_features(pixels_of(image)), atol=1e-5) is not noted
+    assert noted is (registers == 0)
 
     _, features = exported(model, "huggingface", image_size=48)
     assert_same(features, expected(model, image))
@@ -79,8 +82,8 @@ def test_the_processor_resizes_and_normalizes(make_model: MakeModel, exported: E
     assert processor(make_image(100).crop((0, 0, 100, 50)), return_tensors="pt")["pixel_values"].shape[-2:] == (32, 32)
 
 
-def test_other_architectures_are_refused(exported: Exported) -> None:
+def test_other_architectures_are_an_error(exported: Exported) -> None:
     with pytest.raises(
-        FrancaError, match=r"huggingface: holds Franca's own architecture, not test_vit; --format timm"
+        FrancaError, match=r"huggingface: holds Franca's own architecture, not test_vit; use --format timm"
     ):
         exported(perturbed("test_vit"), "huggingface")

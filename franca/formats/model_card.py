@@ -1,4 +1,4 @@
-"""The model card: README.md with front matter, what the folder holds, how to load it, what it lacks."""
+"""Model cards: a README.md with Hugging Face front matter that says what a folder holds and how to load it."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -10,39 +10,42 @@ from franca.models.model import FrancaModel
 from franca.params import Backbone
 
 
-class Contents(NamedTuple):
-    """What a format's writer says of the folder.
+class ExportInfo(NamedTuple):
+    """What the writer of a format reports about the folder.
 
-    `library` is the front matter's `library_name`; `usage` the Python lines that load the model, FOLDER standing for
-    the folder's name, and turn a PIL `image` or uint8 `images` into `pooled` and `patches`; `lacks` what of the model
-    the format does not carry; `checked` how the written files were compared with the model.
+    Attributes:
+        library: `library_name` of the front matter.
+        usage: Python lines that load the model and turn a PIL `image` into `pooled` and `patches`. FOLDER stands for
+            the name of the folder.
+        missing: Parts of the model that the format cannot hold.
+        check: How the written files were compared with the model; empty if they were not.
     """
 
     library: str
     usage: str
-    lacks: tuple[str, ...] = ()
-    checked: str = ""
+    missing: tuple[str, ...] = ()
+    check: str = ""
 
 
-def write_card(model: FrancaModel, contents: Contents, folder: Path, name: str) -> None:
-    """Write `folder/README.md` for a folder that will be called `name`."""
+def write_card(model: FrancaModel, info: ExportInfo, folder: Path, name: str) -> None:
+    """Write `folder/README.md` for a folder that will be renamed to `name`."""
     data = ModelCardData(
-        library_name=contents.library,
+        library_name=info.library,
         license="unknown",
         pipeline_tag="image-feature-extraction",
         tags=["franca", "vision", "self-supervised-learning", "matryoshka"],
     )
-    rows = "\n".join(f"| {key} | {value} |" for key, value in _facts(model, contents).items())
-    lacks = "\n".join(f"- {line}" for line in contents.lacks) or "Nothing of the model is missing."
+    rows = "\n".join(f"| {key} | {value} |" for key, value in _facts(model, info).items())
+    missing = "\n".join(f"- {line}" for line in info.missing) or "Nothing of the model is missing."
     text = f"""---
 {data.to_yaml()}
 ---
 
 # {name}
 
-A vision transformer that turns images into features: one vector an image (`pooled`) and one a patch (`patches`).
-Written by `franca export`. Its license is a matter of the weights and of the images behind them: name it above before
-you publish.
+A vision transformer that turns images into features: one vector per image (`pooled`) and one per patch (`patches`).
+Written by `franca export`. The license depends on the weights and on the training images: fill it in above before you
+publish.
 
 | | |
 | --- | --- |
@@ -53,17 +56,17 @@ you publish.
 From the folder that holds `{name}`:
 
 ```python
-{contents.usage.strip().replace("FOLDER", name)}
+{info.usage.strip().replace("FOLDER", name)}
 ```
 
 ## Not in this format
 
-{lacks}
+{missing}
 """
     write_bytes(folder / "README.md", text.encode())
 
 
-def _facts(model: FrancaModel, contents: Contents) -> dict[str, str]:
+def _facts(model: FrancaModel, info: ExportInfo) -> dict[str, str]:
     facts = {"Architecture": _architecture(model.architecture)}
     facts["Image size, native"] = f"{model.image_size} px, short side resized bicubically, center cropped"
     facts["Patch size"] = f"{model.patch_size} px"
@@ -71,13 +74,13 @@ def _facts(model: FrancaModel, contents: Contents) -> dict[str, str]:
     if model.levels:
         facts["Matryoshka levels"] = ", ".join(map(str, model.levels))
     planes = len(model.position_planes)
-    facts["Position in patches"] = f"taken out by RASA, {planes} planes" if planes else "not taken out"
+    facts["Position in patches"] = f"removed by RASA, {planes} planes" if planes else "not removed"
     facts["Mean, of RGB in 0..1"] = ", ".join(f"{value:g}" for value in model.mean)
     facts["Standard deviation"] = ", ".join(f"{value:g}" for value in model.std)
     if model.digest:
-        facts["SHA-256 of the weights exported"] = f"`{model.digest}`"
-    if contents.checked:
-        facts["Checked"] = contents.checked
+        facts["SHA-256 of the exported weights"] = f"`{model.digest}`"
+    if info.check:
+        facts["Checked"] = info.check
     return facts
 
 

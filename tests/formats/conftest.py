@@ -1,4 +1,4 @@
-"""A small model to export, and its card's own lines, run as a reader would."""
+"""Small models with distinct weights, and functions that export them and run the example of their model card."""
 
 import re
 from collections.abc import Callable
@@ -26,6 +26,8 @@ CHOICES: list[dict[str, Any]] = [
 ]
 """With and without RASA, truncated and whole."""
 
+MEAN, STD = (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)
+
 MakeModel = Callable[..., FrancaModel]
 Exported = Callable[..., tuple[Path, Features]]
 
@@ -41,8 +43,8 @@ def pixels_of(image: Image.Image) -> Tensor:
 
 
 def perturbed(architecture: Architecture, image_size: int = SIZE) -> FrancaModel:
-    """A model no weight of which is near zero or one, with two planes of position."""
-    model = FrancaModel(architecture, image_size, (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+    """Return a model with random changes of all weights, so that none is 0 or 1, and two planes of RASA."""
+    model = FrancaModel(architecture, image_size, MEAN, STD)
     generator = torch.Generator().manual_seed(0)
     for parameter in model.backbone.parameters():
         parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
@@ -53,6 +55,8 @@ def perturbed(architecture: Architecture, image_size: int = SIZE) -> FrancaModel
 
 @pytest.fixture
 def make_model() -> MakeModel:
+    """Return a function that makes a model of 32 dimensions, 2 blocks and 32 px with two planes of RASA."""
+
     def make(ffn: str = "swiglu", registers: int = 0, position_resampling: str = "offset") -> FrancaModel:
         about = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "ffn": ffn, "registers": registers}
         about |= {"layer_scale": 0.5, "position_resampling": position_resampling}
@@ -61,8 +65,36 @@ def make_model() -> MakeModel:
     return make
 
 
+def _make_official_model(rounds: int = 0, **changes: object) -> FrancaModel:
+    about = {
+        "patch_size": 7,
+        "embed_dim": 64,
+        "depth": 5,
+        "num_heads": 1,
+        "ffn": "swiglu",
+        "registers": 0,
+        "layer_scale": 1e-5,
+        "position_resampling": "offset",
+    }
+    model = FrancaModel(Backbone.model_validate(about | changes), 28, MEAN, STD)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.backbone.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) / 10)
+    model.remove_position(torch.randn(rounds, 2, 64, generator=generator))
+    return model
+
+
+@pytest.fixture(scope="session")
+def make_official_model() -> MakeModel:
+    """Return a function that makes a model of 64 dimensions, 5 blocks and 28 px.
+
+    It takes the number of RASA planes, and changes of the architecture by keyword.
+    """
+    return _make_official_model
+
+
 def run_card(folder: Path, image: Image.Image) -> dict[str, Any]:
-    """The names that the Python lines of a folder's card leave, run from the folder above."""
+    """Run the Python example of a folder's card and return its variables; the current folder must be the parent."""
     code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     assert code is not None
     names: dict[str, Any] = {"image": image}
@@ -73,9 +105,9 @@ def run_card(folder: Path, image: Image.Image) -> dict[str, Any]:
 
 @pytest.fixture
 def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Exported:
-    """Export a model, run the card's lines on an image, and give the folder and the features.
+    """Return a function that exports a model, runs the card's example on an image, and returns folder and features.
 
-    The current folder is the one that the card's lines are for.
+    The current folder is the parent of the exported folder.
     """
     monkeypatch.chdir(tmp_path)
 
@@ -91,7 +123,7 @@ def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Exported:
 
 
 def expected(model: FrancaModel, image: Image.Image, dim: int | None = None, keep_position: bool = False) -> Features:
-    """What the model itself says of an image, with the choices of an export."""
+    """Return the features of the model itself for an image, with the options of an export."""
     pooled, patches = model(pixels_of(image))
     if keep_position:
         tokens = model.forward_features(pixels_of(image))[:, model.backbone.num_prefix_tokens :]

@@ -8,10 +8,12 @@ import torch
 from franca.cli import main
 from franca.errors import FrancaError
 from franca.formats.export import export
-from franca.formats.official import build_model, from_official, planes_of, state_of
+from franca.formats.official import build_model
+from franca.formats.official_keys import from_official, rasa_planes
+from franca.formats.state_dict import find_state
 from franca.models import load_model
 from franca.models.model import FrancaModel
-from tests.formats.writing.conftest import KINDS, MakeModel, make_image, perturbed, run_card
+from tests.formats.conftest import KINDS, MakeModel, make_image, perturbed, run_card
 
 
 def assert_equal(got: FrancaModel, wanted: FrancaModel) -> None:
@@ -22,7 +24,7 @@ def assert_equal(got: FrancaModel, wanted: FrancaModel) -> None:
 
 
 @pytest.mark.parametrize(("ffn", "registers"), KINDS)
-def test_there_and_back(
+def test_round_trip(
     make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ffn: str, registers: int
 ) -> None:
     model = make_model(ffn, registers)
@@ -30,13 +32,13 @@ def test_there_and_back(
     export(model, "official", Path("released"))
     names = run_card(tmp_path / "released", make_image())
     assert all(key.startswith("backbone.") for key in names["backbone"])
-    found = from_official(state_of({"teacher": names["backbone"]}, "model.pth"), "model.pth")
+    found = from_official(find_state({"teacher": names["backbone"]}, "model.pth"), "model.pth")
     again = build_model(found.backbone, "model.pth", model.architecture.num_heads, model.mean, model.std)  # type: ignore[union-attr]
-    again.remove_position(planes_of(names["rasa"], "rasa.pth"))
+    again.remove_position(rasa_planes(names["rasa"], "rasa.pth"))
     assert_equal(again, model)
 
 
-def test_the_card_tells_how_to_import_it(
+def test_the_import_command_of_the_card(
     make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_model()
@@ -57,26 +59,28 @@ def test_without_planes(make_model: MakeModel, tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("registers", "position_resampling", "told"),
+    ("registers", "position_resampling", "note"),
     [(0, "offset", ""), (4, "antialias", ""), (0, "antialias", ": antialiased"), (4, "offset", ": not antialiased")],
 )
-def test_resampling_of_positions_is_told(
+def test_position_resampling_is_reported(
     make_model: MakeModel,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     registers: int,
     position_resampling: str,
-    told: str,
+    note: str,
 ) -> None:
     export(make_model("mlp", registers, position_resampling), "official", tmp_path / "released")
-    line = f"not in this format: the kind of resampling of positions{told}"
+    line = f"not in this format: the kind of position resampling{note}"
     found = [printed for printed in capsys.readouterr().out.splitlines() if printed.startswith(line)]
-    assert len(found) == 1 and (told or found == [line])
+    assert len(found) == 1 and (note or found == [line])
 
 
-def test_what_the_official_code_has_not(make_model: MakeModel, tmp_path: Path) -> None:
+def test_models_that_the_official_format_cannot_hold(make_model: MakeModel, tmp_path: Path) -> None:
     with pytest.raises(FrancaError, match=r"official: holds all 32 dimensions, not 8; export with --dim 32 and slice"):
         export(make_model(), "official", tmp_path / "released", dim=8)
-    with pytest.raises(FrancaError, match=r"official: holds Franca's own architecture, not test_vit; --format timm"):
+    with pytest.raises(
+        FrancaError, match=r"official: holds Franca's own architecture, not test_vit; use --format timm"
+    ):
         export(perturbed("test_vit"), "official", tmp_path / "released")
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""The command, whatever the format: a new folder wholly or not at all, its card, and mistakes."""
+"""`franca export` in any format: atomic writes, the model card, and user errors."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from franca.formats import FORMATS
 from franca.formats.export import export
 from franca.formats.variant import variant
 from franca.models import load_model, save_model
-from tests.formats.writing.conftest import MakeModel, make_image, perturbed, pixels_of
+from tests.formats.conftest import MakeModel, make_image, perturbed, pixels_of
 
 UMASK = os.umask(0o022)
 os.umask(UMASK)
@@ -24,7 +24,7 @@ os.umask(UMASK)
 
 @pytest.fixture
 def folder(make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of one model, `model`, far from any params.yaml."""
+    """A folder with a model `model` and no params.yaml; the current folder."""
     monkeypatch.chdir(tmp_path)
     save_model(make_model(registers=4), tmp_path / "model")
     return tmp_path
@@ -35,8 +35,8 @@ def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "model", "--format", "safetensors", "-o", "out/short", *choices]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "out/short: written, format safetensors",
-        "not in this format: positions of the native 32 px: those of 48 px are in their place",
-        "not in this format: RASA: left out as --keep-position asks",
+        "not in this format: positions of the native 32 px: replaced by those of 48 px",
+        "not in this format: RASA: left out (--keep-position)",
     ]
     model = load_model(folder / "out/short")
     assert (model.embed_dim, model.image_size, len(model.position_planes)) == (8, 48, 0)
@@ -58,8 +58,8 @@ def test_usage_mistakes(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (["--dim", "33"], "--dim 33: the model has dimensions 1 to 32"),
         (["--image-size", "30"], "--image-size 30: must be a multiple of the patch size 8"),
         (["--image-size", "0"], "--image-size 0: must be a multiple of the patch size 8"),
-        (["-o", "model"], "model: is there already; name a new folder, or remove it first"),
-        (["-o", "model/config.json"], "model/config.json: is there already; name a new folder, or remove it first"),
+        (["-o", "model"], "model: exists already; give a new folder, or remove it first"),
+        (["-o", "model/config.json"], "model/config.json: exists already; give a new folder, or remove it first"),
     ],
 )
 def test_mistakes_in_one_line(
@@ -71,7 +71,7 @@ def test_mistakes_in_one_line(
     assert sorted(folder.rglob("*")) == before
 
 
-def test_a_model_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "nowhere", "--format", "timm", "-o", "out"]) == 2
     assert capsys.readouterr().err.startswith("franca: nowhere: no such model; ")
     assert not (folder / "out").exists()
@@ -99,7 +99,7 @@ def test_a_killed_export_leaves_no_folder(folder: Path) -> None:
     assert main(["export", "model", "--format", "timm", "-o", "out"]) == 0
 
 
-def test_the_same_bytes_again_for_all_to_read(folder: Path) -> None:
+def test_exports_are_reproducible_and_readable_by_all(folder: Path) -> None:
     for format in FORMATS.keys() - {"onnx"}:
         for name in ("first", "second"):
             (folder / name).mkdir(exist_ok=True)
@@ -120,9 +120,9 @@ def test_the_card(make_model: MakeModel, tmp_path: Path) -> None:
         "| Architecture | ViT, width 32, depth 2, 2 heads, SwiGLU, 4 registers |",
         "| Dimensions | 8 of 32 |",
         "| Matryoshka levels | 2, 4, 8 |",
-        "| Position in patches | taken out by RASA, 2 planes |",
+        "| Position in patches | removed by RASA, 2 planes |",
         "| Mean, of RGB in 0..1 | 0.5, 0.4, 0.3 |",
-        f"| SHA-256 of the weights exported | `{model.digest}` |",
+        f"| SHA-256 of the exported weights | `{model.digest}` |",
         'timm.create_model("local-dir:fine-model", pretrained=True)',
         "- the mask token\n",
     ):
@@ -131,7 +131,7 @@ def test_the_card(make_model: MakeModel, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_vit2"])
-def test_a_variant_says_what_the_model_says(name: str, make_model: MakeModel) -> None:
+def test_a_variant_has_the_features_of_the_model(name: str, make_model: MakeModel) -> None:
     for model, size in ((perturbed(name), 64), (make_model(registers=4), 48)):
         wanted, got = model(pixels_of(make_image(size))), variant(model, image_size=size)(pixels_of(make_image(size)))
         for one, other in zip(got, wanted, strict=True):

@@ -1,4 +1,4 @@
-"""What the project's files say of the present pipeline: the whole of what its MLflow run is to hold."""
+"""Read the content of a pipeline's MLflow run from the project's files."""
 
 import hashlib
 import json
@@ -15,12 +15,15 @@ from franca.paths import MODEL, PREPARED, RESULTS, runs_root
 from franca.tracking.lineage import stage_seconds
 
 STAGES = ("prepare", "pretrain", "disentangle", "evaluate")
-DIGITS = 36  # MLflow's limit for the digest of a data set
+DIGEST_CHARACTERS = 36
+"""MLflow's limit for the digest of a data set."""
+MAX_VALUE = 6000
+"""MLflow's limit for the value of a parameter, in characters."""
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """A split of the prepared store, as MLflow shows it: `profile` has its counts."""
+class DatasetSplit:
+    """A split of the prepared store in the form of an MLflow data set; `profile` has its number of images."""
 
     name: str
     digest: str
@@ -30,8 +33,19 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Record:
-    """`digest` is of the weights, `pipeline` of all that the run describes; metrics by their MLflow names."""
+class RunContent:
+    """The content of an MLflow run.
+
+    Attributes:
+        fingerprint: ID of the pretraining.
+        pipeline: Digest of everything that distinguishes this run from others: parameters, weights and results.
+        digest: SHA-256 of the weights.
+        results: `results.json` of the evaluate stage.
+        params: Parameters by dotted path.
+        metrics: Metrics of the stages and of the baselines by MLflow name.
+        scores: Metrics of the model by MLflow name.
+        manifest: `manifest.json` of the prepared store.
+    """
 
     fingerprint: str
     pipeline: str
@@ -44,35 +58,44 @@ class Record:
 
     @property
     def run_folder(self) -> Path:
+        """Folder of the pretraining's checkpoints and logs, which may be on another machine."""
         return runs_root() / f"pretrain-{self.fingerprint}"
 
-    def datasets(self) -> dict[SplitName, Dataset]:
-        """The store's splits by name; the same digest for all, as they are parts of one store."""
+    def datasets(self) -> dict[SplitName, DatasetSplit]:
+        """Return the splits of the prepared store; all have the digest of the store."""
         parts = [part for part in (self.manifest, self.manifest.get("dense")) if part]
         name = "+".join(Path(part["source"]["path"]).name for part in parts) or "prepared"
         source = ", ".join(part["source"]["path"] for part in parts)
-        digest = self.results["data_digest"][:DIGITS]
+        digest = self.results["data_digest"][:DIGEST_CHARACTERS]
         found = {}
         for split in SPLITS:
             profile = {"images": [part["counts"][split]["images"] for part in parts]}
-            found[split] = Dataset(f"{name}-{split}", digest, split, source, profile)
+            found[split] = DatasetSplit(f"{name}-{split}", digest, split, source, profile)
         return found
 
 
-def read_record(params: Params) -> Record:
-    """Read it all; a FrancaError names the stage to run where a file is missing or of another model."""
+def read_run_content(params: Params) -> RunContent:
+    """Read the content of the run from the outputs of all stages.
+
+    Raises:
+        FrancaError: A file is missing or of another model; the message names the stage to run.
+    """
     weights, results_path = MODEL / "model.safetensors", RESULTS / "evaluate/results.json"
     for path, stage in ((weights, "disentangle"), (results_path, "evaluate")):
         if not path.is_file():
             raise FrancaError(f"{path}: no such file; run `dvc repro {stage}` first")
     digest, results = sha256_file(weights), read_json(results_path)
     if results["model_digest"] != digest:
-        raise FrancaError(f"{results_path}: of other weights than {MODEL}; run `dvc repro evaluate` first")
+        raise FrancaError(
+            f"{results_path}: was computed from other weights than {MODEL}; run `dvc repro evaluate` first"
+        )
 
     stages = {stage: _read_metrics(stage) for stage in STAGES}
     fingerprint = stages["pretrain"].get("fingerprint")
     if not isinstance(fingerprint, str):
-        raise FrancaError(f"{RESULTS}/pretrain/metrics.json: names no fingerprint; run `dvc repro pretrain` first")
+        raise FrancaError(
+            f"{RESULTS}/pretrain/metrics.json: the fingerprint is missing; run `dvc repro pretrain` first"
+        )
     manifest = PREPARED / "manifest.json"
     values = params.model_dump(mode="json", by_alias=True, exclude={"register_"})
     content = {
@@ -91,7 +114,7 @@ def read_record(params: Params) -> Record:
             scores[key] = row["value"]
         else:
             metrics[f"baseline/{row['model']}/{key}"] = row["value"]
-    return Record(
+    return RunContent(
         fingerprint=fingerprint,
         pipeline=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16],
         digest=digest,
@@ -104,7 +127,7 @@ def read_record(params: Params) -> Record:
 
 
 def flatten(tree: dict[str, Any], separator: str) -> dict[str, Any]:
-    """Leaves of nested dicts by their paths; lists are leaves."""
+    """Return the leaves of nested dicts by their paths; lists are leaves."""
     leaves: dict[str, Any] = {}
     for name, value in tree.items():
         inner = flatten(value, separator) if isinstance(value, dict) else None
@@ -113,7 +136,7 @@ def flatten(tree: dict[str, Any], separator: str) -> dict[str, Any]:
 
 
 def numbers(tree: dict[str, Any]) -> dict[str, float]:
-    """The numeric leaves, by paths with slashes."""
+    """Return the numeric leaves of nested dicts by their paths, with slashes."""
     leaves = flatten(tree, "/").items()
     return {name: float(leaf) for name, leaf in leaves if isinstance(leaf, int | float) and not isinstance(leaf, bool)}
 
@@ -125,4 +148,4 @@ def _read_metrics(stage: str) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) < 6000 else text[:5990] + "..."
+    return text if len(text) < MAX_VALUE else text[: MAX_VALUE - 10] + "..."

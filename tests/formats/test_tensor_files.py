@@ -1,4 +1,4 @@
-"""Checkpoints of every form, and files that are none: broken, hostile, in the wrong order."""
+"""Checkpoint files of every format, and broken, malicious and misordered ones."""
 
 import argparse
 import gzip
@@ -17,14 +17,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from franca.errors import FrancaError
-from franca.formats.official import state_of
+from franca.formats.state_dict import find_state
 from franca.formats.tensor_files import read_checkpoint
 
 STATE = {"cls_token": torch.arange(6.0).reshape(1, 1, 6), "norm.bias": torch.randn(5, dtype=torch.float64)}
 
 
 class Code:
-    """Creates a file where its pickle is loaded the unsafe way."""
+    """An object that creates a file when its pickle is loaded without weights_only."""
 
     def __init__(self, witness: Path) -> None:
         self.witness = witness
@@ -40,7 +40,7 @@ def saved(content: Any, zipped: bool = True) -> bytes:
 
 
 def tar_of(*members: tuple[str | tarfile.TarInfo, bytes]) -> bytes:
-    """A gzip-compressed tar; a member is a name or a TarInfo, and its content."""
+    """Return a gzip-compressed tar; a member is a name or a TarInfo, and its content."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for member, content in members:
@@ -71,7 +71,7 @@ def check_same(content: Any, expected: dict[str, Tensor]) -> None:
 
 
 def refusal(*paths: Path) -> str:
-    """The one line of the error that reading raises."""
+    """Return the error line of reading the files, without the first file's name."""
     with warnings.catch_warnings(action="error"), pytest.raises(FrancaError) as caught:
         read_checkpoint(paths)
     line = str(caught.value)
@@ -79,7 +79,7 @@ def refusal(*paths: Path) -> str:
     return line.removeprefix(str(paths[0]))
 
 
-def test_every_form(tmp_path: Path) -> None:
+def test_every_file_format(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "model.safetensors")
     check_same(read_checkpoint([tmp_path / "model.safetensors"]), STATE)
     for name, zipped in (("zip.pth", True), ("old.bin", False)):
@@ -104,15 +104,15 @@ def test_a_tar_whole_and_in_parts(tmp_path: Path, name: str) -> None:
     check_same(read_checkpoint(parts_of(tar, tmp_path)), STATE)
 
 
-def test_parts_in_another_order_or_not_all(tmp_path: Path) -> None:
+def test_parts_in_another_order_or_incomplete(tmp_path: Path) -> None:
     noise = {"x": torch.randn(20_000)}
     first, second, third = parts_of(tar_of(("model.pth", saved(noise))), tmp_path)
     check_same(read_checkpoint([first, second, third]), noise)
     for wrong in ([first, third, second], [first, second], [first, third]):
-        assert "name all parts in order, or download them again" in refusal(*wrong)
+        assert "give all parts in order, or download them again" in refusal(*wrong)
     assert refusal(second, first, third) == (
-        ": no gzip-compressed tar, so that the 3 files are not its parts in order; name one checkpoint, or all parts"
-        " from part_aa on"
+        ": not a gzip-compressed tar, so the 3 files are not its parts in order; give one checkpoint, or all parts"
+        " starting with part_aa"
     )
     with pytest.raises(FrancaError, match="part_ad: no such file"):
         read_checkpoint([first, second, third, tmp_path / "vitg14.tar.gz.part_ad"])
@@ -128,11 +128,11 @@ def test_a_pickle_with_code_runs_nothing(tmp_path: Path) -> None:
     ):
         (tmp_path / name).write_bytes(content)
         line = refusal(tmp_path / name)
-        assert line.startswith(": refused, nothing was run: a pickle of ") and "no unsafe way is tried" in line
+        assert line.startswith(": not loaded, nothing was run: a pickle with ") and "which could run code" in line
         assert ("io.open" in line) == (name != "plain.pkl")
         assert not witness.exists()
     (tmp_path / "in.tar.gz").write_bytes(tar_of(("model.pth", saved(evil))))
-    assert ": model.pth: refused, nothing was run: " in refusal(tmp_path / "in.tar.gz")
+    assert ": model.pth: not loaded, nothing was run: " in refusal(tmp_path / "in.tar.gz")
     assert not witness.exists()
 
 
@@ -142,17 +142,17 @@ def test_a_pickle_with_code_runs_nothing(tmp_path: Path) -> None:
 )
 def test_other_objects_are_named(tmp_path: Path, content: Any, culprit: str) -> None:
     (tmp_path / "model.pth").write_bytes(saved(content))
-    assert f"a pickle of {culprit}; " in refusal(tmp_path / "model.pth")
+    assert f"a pickle with {culprit}, which" in refusal(tmp_path / "model.pth")
 
 
-def test_torchscript_holds_code(tmp_path: Path) -> None:
+def test_torchscript_is_not_loaded(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "clip.pt", "w") as archive:
         archive.writestr("clip/constants.pkl", b"")
         archive.writestr("clip/code/__torch__.py", b"")
-    assert "a TorchScript archive, which holds code; save its state_dict()" in refusal(tmp_path / "clip.pt")
+    assert "TorchScript archives contain code; save its state_dict()" in refusal(tmp_path / "clip.pt")
 
 
-def test_files_cut_short(tmp_path: Path) -> None:
+def test_truncated_files(tmp_path: Path) -> None:
     state = {"x": torch.randn(2000)}
     save_file(state, tmp_path / "model.safetensors")
     whole = {
@@ -166,10 +166,10 @@ def test_files_cut_short(tmp_path: Path) -> None:
             (tmp_path / name).write_bytes(content[:length])
             line = refusal(tmp_path / name)
             # Where the name of a type is cut off, nobody can tell it from one that is not allowed.
-            assert "download it again" in line or "a pickle of collections.Ordered" in line, (name, length, line)
+            assert "download it again" in line or "a pickle with collections.Ordered" in line, (name, length, line)
 
 
-def test_a_damaged_tar_is_seen_behind_the_checkpoint(tmp_path: Path) -> None:
+def test_damage_after_the_checkpoint_is_detected(tmp_path: Path) -> None:
     content = bytearray(tar_of(("model.pth", saved(STATE))))
     content[-6] ^= 1  # of the checksum
     (tmp_path / "model.tar.gz").write_bytes(content)
@@ -185,24 +185,24 @@ def test_other_files(tmp_path: Path, content: bytes) -> None:
 
 
 def test_folders_missing_files_and_several_files(tmp_path: Path) -> None:
-    assert refusal(tmp_path) == ": a folder; name the checkpoint in it"
+    assert refusal(tmp_path) == ": is a folder; give the checkpoint in it"
     assert refusal(tmp_path / "x.pth") == ": no such file"
     for name in ("a.pth", "b.pth"):
         (tmp_path / name).write_bytes(saved(STATE))
     assert "the 2 files are not its parts" in refusal(tmp_path / "a.pth", tmp_path / "b.pth")
 
 
-def test_tars_that_hold_something_else(tmp_path: Path) -> None:
+def test_tars_without_exactly_one_checkpoint(tmp_path: Path) -> None:
     model = saved(STATE)
     tars = {
-        "../model.pth leads out of the tar": tar_of(("../model.pth", model)),
-        "/etc/model.pth leads out of the tar": tar_of(("/etc/model.pth", model)),
+        "../model.pth is outside of the tar": tar_of(("../model.pth", model)),
+        "/etc/model.pth is outside of the tar": tar_of(("/etc/model.pth", model)),
         "notes.txt is a link": tar_of(link("notes.txt", "/etc/passwd"), ("model.pth", model)),
         "model.pth is a link": tar_of(link("model.pth", "../other.pth", tarfile.LNKTYPE)),
         "fifo is a link or a device": tar_of(link("fifo", "", tarfile.FIFOTYPE)),
         "several checkpoints: a.pth, b/c.safetensors; ": tar_of(("a.pth", model), ("b/c.safetensors", b"x")),
-        "no checkpoint inside": tar_of(("README.md", b"x")),
-        "no whole gzip-compressed tar": gzip.compress(model),
+        "contains no checkpoint": tar_of(("README.md", b"x")),
+        "not a complete gzip-compressed tar": gzip.compress(model),
     }
     for fault, content in tars.items():
         (tmp_path / "x.tar.gz").write_bytes(content)
@@ -215,27 +215,33 @@ def test_a_member_larger_than_the_disk(tmp_path: Path) -> None:
     info.size = 1 << 60
     (tmp_path / "x.tar.gz").write_bytes(gzip.compress(info.tobuf() + b"\0" * 1024))
     with pytest.raises(
-        FrancaError, match=r"model\.pth needs 1152921504\.6 GB, .* are free; name another folder in TMPDIR"
+        FrancaError, match=r"model\.pth needs 1152921504\.6 GB, .* are free; set TMPDIR to another folder"
     ):
         read_checkpoint([tmp_path / "x.tar.gz"])
 
 
-def test_a_tensor_that_claims_more_than_the_file_holds(tmp_path: Path) -> None:
+def test_a_tensor_larger_than_its_storage(tmp_path: Path) -> None:
     huge = torch.zeros(1).expand(1 << 20, 1 << 20)
     (tmp_path / "model.pth").write_bytes(saved({"model": {"teacher": {"cls_token": huge}}}))
-    assert refusal(tmp_path / "model.pth") == ": refused: cls_token is not stored element by element"
+    assert (
+        refusal(tmp_path / "model.pth")
+        == ": cls_token has strides or a layout that does not store each element; save it with .contiguous()"
+    )
     with warnings.catch_warnings(action="ignore"):
         sparse = torch.zeros(4, 4).to_sparse()
         (tmp_path / "model.pth").write_bytes(saved({"cls_token": sparse}))
-    assert refusal(tmp_path / "model.pth") == ": refused: cls_token is not stored element by element"
+    assert (
+        refusal(tmp_path / "model.pth")
+        == ": cls_token has strides or a layout that does not store each element; save it with .contiguous()"
+    )
 
 
-def test_a_dictionary_that_holds_itself(tmp_path: Path) -> None:
+def test_a_dictionary_that_contains_itself(tmp_path: Path) -> None:
     content: dict[str, Any] = {}
     content |= {"model": content, "teacher": content}
     (tmp_path / "model.pth").write_bytes(saved(content))
     with pytest.raises(FrancaError, match="no dictionary of tensors"):
-        state_of(read_checkpoint([tmp_path / "model.pth"]), "x.pth")
+        find_state(read_checkpoint([tmp_path / "model.pth"]), "x.pth")
 
 
 def test_a_compressed_zip(tmp_path: Path) -> None:

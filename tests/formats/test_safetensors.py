@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from franca.models import load_model
-from tests.formats.writing.conftest import (
+from tests.formats.conftest import (
     CHOICES,
     Exported,
     MakeModel,
@@ -17,7 +17,7 @@ from tests.formats.writing.conftest import (
 
 
 @pytest.mark.parametrize("choices", CHOICES)
-def test_our_own_folder(
+def test_model_folder(
     make_model: MakeModel, exported: Exported, capsys: pytest.CaptureFixture[str], choices: dict[str, Any]
 ) -> None:
     model = make_model(registers=4)
@@ -26,7 +26,7 @@ def test_our_own_folder(
     again = load_model(folder)
     assert again.embed_dim == choices.get("dim", 32)
     assert torch.equal(again.backbone.mask_token, model.backbone.mask_token)
-    left = "not in this format: RASA: left out as --keep-position asks\n" if choices.get("keep_position") else ""
+    left = "not in this format: RASA: left out (--keep-position)\n" if choices.get("keep_position") else ""
     assert capsys.readouterr().out == f"{folder}: written, format safetensors\n{left}"
 
 

@@ -1,4 +1,4 @@
-"""Commands of a flow: each line is logged as it comes, and no process outlives the flow that started it."""
+"""Run the commands of a flow: log their output line by line, and leave no process behind when the flow ends."""
 
 import os
 import signal
@@ -15,27 +15,35 @@ Log = Callable[[str], None]
 
 # Prefect's worker kills a cancelled flow run after 30 s; a stage saves its checkpoint before that.
 GRACE_SECONDS = 20.0
+# Wait before the next attempt if another command has locked the files.
 BUSY_SECONDS = 10.0
 KEPT_LINES = 100
 
-# What DVC says, and a stage that was told to stop and still saves where DVC is gone already.
-_BUSY = ("is busy, it is being blocked by", "Unable to acquire lock", "works here; wait for it or stop it")
+# Messages of DVC's locks; and of a stage whose predecessor is still saving its checkpoint after DVC has exited.
+_BUSY = ("is busy, it is being blocked by", "Unable to acquire lock", "in use by process")
 
 
 def run(
     command: Sequence[str], folder: Path, log: Log, extra_env: Mapping[str, str] | None = None
 ) -> tuple[int, list[str]]:
-    """Run `command` in `folder`; return its exit code and the last lines of its output (stdout and stderr together).
+    """Run a command; return its exit code and the last lines of its output (stdout and stderr together).
 
-    Whatever ends the wait early (a cancellation, SIGTERM, Ctrl-C) first ends the command and all of its children.
+    Whatever interrupts the wait (a cancellation, SIGTERM, Ctrl-C) first ends the command and all of its children.
+
+    Args:
+        command: Program and arguments.
+        folder: Where to run it.
+        log: Called with each line that is not empty.
+        extra_env: Environment variables besides those of this process.
     """
-    here = Path(sys.executable).parent
+    # Stages call `python`; it must be the one of this environment.
+    bin_folder = Path(sys.executable).parent
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("supervise.py")), str(os.getpid()), *command],
         cwd=folder,
         env={
             **os.environ,
-            "PATH": f"{here}:{os.environ.get('PATH', os.defpath)}",
+            "PATH": f"{bin_folder}:{os.environ.get('PATH', os.defpath)}",
             "PYTHONUNBUFFERED": "1",
             **(extra_env or {}),
         },
@@ -45,7 +53,7 @@ def run(
         text=True,
         encoding="utf-8",
         errors="replace",
-        start_new_session=True,
+        start_new_session=True,  # one process group, which _end_group signals
     )
     lines: deque[str] = deque(maxlen=KEPT_LINES)
     try:
@@ -61,43 +69,45 @@ def run(
 
 
 def dvc(arguments: Sequence[str], folder: Path, log: Log, extra_env: Mapping[str, str] | None = None) -> list[str]:
-    """Run a DVC command, waiting for as long as another one holds the same files; return its last lines.
+    """Run a DVC command and return the last lines of its output; wait as long as another command uses the same files.
 
-    Raises FrancaError with the one line that says what was wrong.
+    Raises:
+        FrancaError: The command failed; the message is the line that explains why.
     """
     while True:
         code, lines = run([sys.executable, "-m", "dvc", *arguments], folder, log, extra_env)
         if code == 0:
             return lines
-        if not any(sign in line for sign in _BUSY for line in lines):
+        if not any(message in line for message in _BUSY for line in lines):
             raise FrancaError(reason(lines, code))
-        log(f"another command holds these files; trying again in {BUSY_SECONDS:g} s")
+        log(f"another command uses these files; trying again in {BUSY_SECONDS:g} s")
         time.sleep(BUSY_SECONDS)
 
 
 def reason(lines: Sequence[str], code: int) -> str:
-    """The line that explains a failed DVC command: the stage's own last one, else DVC's, else how it ended."""
+    """Return the line that explains why a DVC command failed: the stage's last one, else DVC's, else its exit code."""
     for position, line in enumerate(lines):
         if line.startswith("ERROR: "):
-            said = lines[position - 1] if position else "> "
-            of_stage = "failed to run:" in line and not said.startswith("> ")
-            return said.removeprefix("franca: ") if of_stage else line.removeprefix("ERROR: ")
+            # DVC prints the stage's command after "> ", then the stage's output.
+            before = lines[position - 1] if position else "> "
+            of_stage = "failed to run:" in line and not before.startswith("> ")
+            return before.removeprefix("franca: ") if of_stage else line.removeprefix("ERROR: ")
     ending = (
         f"was killed by signal {-code} ({signal.strsignal(-code)})" if code < 0 else f"ended with exit code {code}"
     )
-    return f"dvc {ending}; its last words: {lines[-1] if lines else 'none'}"
+    return f"dvc {ending}; its last line: {lines[-1] if lines else 'none'}"
 
 
 def _end_group(process: subprocess.Popen[str]) -> None:
-    """SIGTERM to the whole group, time to save, SIGKILL to whoever is left."""
+    """Send SIGTERM to the process group, wait for it to save and exit, then send SIGKILL to what is left."""
     signum: int
     for signum in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + GRACE_SECONDS
         while time.monotonic() < deadline:
-            process.poll()  # a leader that is not reaped would keep its group alive
+            process.poll()  # reaps the leader; as a zombie it would keep its group alive
             try:
                 os.killpg(process.pid, signum)
             except ProcessLookupError:
                 return
-            signum = 0  # from here on only look whether anyone is left
+            signum = 0  # from now on only check whether the group exists
             time.sleep(0.1)

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from tests.formats.writing.conftest import CHOICES, Exported, MakeModel, assert_same, expected, make_image, perturbed
+from tests.formats.conftest import CHOICES, Exported, MakeModel, assert_same, expected, make_image, perturbed
 
 
 @pytest.mark.parametrize("choices", CHOICES)
-def test_the_hub_gives_our_features(make_model: MakeModel, exported: Exported, choices: dict[str, Any]) -> None:
+def test_torch_hub_has_the_same_features(make_model: MakeModel, exported: Exported, choices: dict[str, Any]) -> None:
     model = make_model(registers=4)
     _, features = exported(model, "torchhub", **choices)
     assert_same(features, expected(model, make_image(), **choices))
@@ -29,7 +29,7 @@ print(tuple(model(torch.zeros(1, 3, 32, 32)).shape))
 """
 
 
-def test_it_needs_no_franca(make_model: MakeModel, exported: Exported) -> None:
+def test_it_does_not_need_franca(make_model: MakeModel, exported: Exported) -> None:
     folder, _ = exported(make_model(), "torchhub", keep_position=True)
     done = subprocess.run([sys.executable, "-c", ALONE, folder], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "(1, 32)"
