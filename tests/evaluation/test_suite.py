@@ -17,7 +17,7 @@ from franca.models import FrancaModel, random_model, save_model
 from franca.params import Gate, Params
 from franca.paths import MODEL, PREPARED
 from franca.stages import evaluate as stage
-from franca.tracking.gates import judge
+from franca.tracking.gates import check_gates
 
 MakeParams = Callable[..., Params]
 MakeStore = Callable[..., Store]
@@ -138,7 +138,7 @@ def test_a_benchmark_skipped_for_a_comparator_counts_for_the_model(params: Param
     reason = "an image has a single row or column of patches"
     assert results["skipped"] == {"baseline/one_patch/position": reason}
     asked = Gate(metric="position/val/r2", against="random", min_improvement=0, floor=101)
-    (verdict,) = judge([asked], Evidence(results), None, seed=0)
+    (verdict,) = check_gates([asked], Evidence(results), None, seed=0)
     assert "not measured" not in verdict.sentence
 
 
