@@ -1,8 +1,7 @@
 """The command, whatever the format: a new folder wholly or not at all, its card, and mistakes."""
 
 import os
-import subprocess
-import sys
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,12 @@ from huggingface_hub import ModelCard
 from franca.cli import main
 from franca.errors import FrancaError
 from franca.export import FORMATS
+from franca.export import folder as module
 from franca.export.folder import export
 from franca.export.variant import variant
 from franca.models import load_model, save_model
 from tests.export.conftest import MakeModel, make_image, perturbed, pixels_of
+from tests.forked import start
 
 UMASK = os.umask(0o022)
 os.umask(UMASK)
@@ -83,19 +84,15 @@ def test_an_empty_folder_is_filled(folder: Path) -> None:
     assert (folder / "out/README.md").exists()
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from franca.export import folder
-from franca.models import load_model
-folder.write_card = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-folder.export(load_model(Path("model")), "timm", Path("out"))
-"""
+def killed_export() -> None:
+    module.write_card = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    module.export(load_model(Path("model")), "timm", Path("out"))
 
 
 def test_a_killed_export_leaves_no_folder(folder: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED], cwd=folder)
-    assert done.returncode == -9 and not (folder / "out").exists()
+    process = start(killed_export)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL and not (folder / "out").exists()
     assert main(["export", "model", "--format", "timm", "-o", "out"]) == 0
 
 
