@@ -35,7 +35,7 @@ from tests.pretrain.conftest import PATIENCE_SECONDS
 
 RATES = Rates(lr=1e-4, last_layer_lr=1e-4, weight_decay=0.04, teacher_momentum=0.99, teacher_temperature=0.06)
 CPU = torch.device("cpu")
-STEPS, SETTLED, COMPARED = 20, 3, 6
+STEPS, SETTLED, COMPARED = 12, 3, 6
 PAPER = {
     "base.backbone.ffn": "swiglu",
     "pretrain.drop_path": 0.4,

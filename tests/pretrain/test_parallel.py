@@ -85,7 +85,9 @@ def test_parts_one_after_another_train_the_same_model(make_project: MakeProject,
     assert_alike(project.weights(), alone.weights())
 
 
-@pytest.mark.parametrize(("parallel", "then"), [("ddp", 1), ("fsdp", 1), ("fsdp", 3)])
+@pytest.mark.parametrize(
+    ("parallel", "then"), [("ddp", 1), pytest.param("fsdp", 1, marks=pytest.mark.slow), ("fsdp", 3)]
+)
 def test_another_number_of_processes_goes_on(
     make_project: MakeProject, alone: Project, parallel: str, then: int
 ) -> None:

@@ -123,6 +123,7 @@ def reproduced() -> set[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_dvc_sees_weights_that_are_imported_again(pipeline: Path, tiny_values: MakeValues) -> None:
     assert reproduced() == {"pretrain", "evaluate"}
     first, second = (fake_model(pipeline.parent / "models" / name, name) for name in ("first", "second"))
