@@ -31,9 +31,10 @@ demo: $(RUNTIME) ## Set up, get the data, run the pipeline, tell what came out.
 	@python -m franca summary
 
 .PHONY: test
+test: export OMP_NUM_THREADS := 1
 test: $(DEV) ## Set up and run the fast tests; `make test ARGS="-m slow"` runs others.
 	dvc pull --quiet data.dvc
-	pytest $(ARGS)
+	pytest --numprocesses logical --maxprocesses 4 --dist loadgroup $(ARGS)
 
 .PHONY: lint
 lint: $(DEV) ## Style, types, Dockerfile and compose file.

@@ -16,6 +16,9 @@ from franca.data.pack import PackWriter
 from franca.files import write_json
 from franca.params import Params, parse_params
 
+TOGETHER = ("conformance", "flows")
+"""Folders whose modules share a server, or what the tests before have found."""
+
 MakeValues = Callable[..., dict[str, Any]]
 MakeParams = Callable[..., Params]
 MakeStore = Callable[..., Path]
@@ -102,6 +105,14 @@ TINY = {
     "runtime.milestone_steps": None,
     "runtime.profile_steps": 0,
 }
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a module, or of a folder, in one process of pytest-xdist, where they share fixtures."""
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else f"{folder}-{item.path.stem}"))
 
 
 def write_tar(path: Path, files: Mapping[str, bytes] | Sequence[tuple[str, bytes]]) -> Path:
