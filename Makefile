@@ -34,7 +34,7 @@ demo: $(RUNTIME) ## Set up, get the data, run the pipeline, tell what came out.
 test: export OMP_NUM_THREADS := 1
 test: $(DEV) ## Set up and run the fast tests; `make test ARGS="-m slow"` runs others.
 	dvc pull --quiet data.dvc
-	pytest --numprocesses logical --maxprocesses 4 --dist loadgroup $(ARGS)
+	pytest --numprocesses logical --maxprocesses 4 --dist loadscope $(ARGS)
 
 .PHONY: lint
 lint: $(DEV) ## Style, types, Dockerfile and compose file.

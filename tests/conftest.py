@@ -4,7 +4,7 @@ import copy
 import io
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from franca import presets
-from franca.data.pack import PackWriter
+from franca.data.store.pack import PackWriter
 from franca.files import write_json
 from franca.params import Params, parse_params
 
@@ -107,12 +107,17 @@ TINY = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a module, or of a folder, in one process of pytest-xdist, where they share fixtures."""
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder in TOGETHER else f"{folder}-{item.path.stem}"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Have one process of pytest-xdist run the tests of a module, or of a folder, since they share fixtures."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = PurePosixPath(nodeid.partition("::")[0])
+            return str(path.parent if path.parent.name in TOGETHER else path)
+
+    return Scheduling(config, log)
 
 
 def write_tar(path: Path, files: Mapping[str, bytes] | Sequence[tuple[str, bytes]]) -> Path:

@@ -12,11 +12,11 @@ FORKSERVER.set_forkserver_preload(
     [
         "pytest",
         "franca.cli",
-        "franca.export.timm",
+        "franca.formats.importing",
+        "franca.formats.timm",
         "franca.inference.embed",
-        "franca.pretrain.loop",
+        "franca.stages.pretrain",
         "franca.tracking.mirror",
-        "franca.weights.importing",
     ]
 )
 

@@ -1,6 +1,6 @@
 """The folder of one pretraining run, found again by what determines its result: plain files that are never an out.
 
-runs/pretrain-<fingerprint>/run.json        facts: fingerprint, host, versions, threads, precision
+runs/pretrain-<fingerprint>/run.json        facts: fingerprint, host, versions, threads, precision, head parameters
 runs/pretrain-<fingerprint>/metrics.jsonl   a line a reading: step, time, metrics
 runs/pretrain-<fingerprint>/checkpoints/
 runs/pretrain-<fingerprint>/warned          there once the log says that the model is no better than its baselines
@@ -25,17 +25,7 @@ from franca.files import read_json, sha256_tree, write_bytes, write_json
 from franca.params import Params
 from franca.paths import requeue_path, runs_root
 
-CODE = (
-    "data",
-    "models",
-    "losses",
-    "pretrain",
-    "evaluation/knn.py",
-    "evaluation/pixels.py",
-    "evaluation/rank.py",
-    "evaluation/views.py",
-    "runtime.py",
-)
+CODE = ("stages/pretrain.py", "data/store", "data/views", "losses", "models", "pretrain", "probes", "runtime.py")
 
 
 def fingerprint(params: Params, data_digest: str) -> str:

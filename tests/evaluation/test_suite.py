@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from franca.data.store import Store
+from franca.data.store.prepared import Store
 from franca.errors import FrancaError
 from franca.evaluation import report, suite
 from franca.evaluation.comparison import Evidence, compare
@@ -16,6 +16,7 @@ from franca.evaluation.outcomes import read_outcomes
 from franca.models import FrancaModel, random_model, save_model
 from franca.params import Params
 from franca.paths import MODEL, PREPARED
+from franca.stages import evaluate as stage
 
 MakeParams = Callable[..., Params]
 MakeStore = Callable[..., Store]
@@ -50,7 +51,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_params: MakeParams, 
         patch.chdir(folder)
         params = start(tiny_params)
         make_store(PREPARED)
-        suite.run(params)
+        stage.run(params)
     return folder
 
 
@@ -68,7 +69,7 @@ def test_the_whole_stage_twice(
     stale = PLOTS / "of-an-older-run.png"
     stale.touch()
     capsys.readouterr()
-    suite.run(params)
+    stage.run(params)
     printed = capsys.readouterr().out
     assert _digests(Path("results")) == first
     assert {Path(name).name for name in first} == {
@@ -114,8 +115,10 @@ def test_the_whole_stage_twice(
         }
         assert widths == {f"top1_{width}" for width in (2, 4, 8, 16, 32)}
     metrics = json.loads(Path("results/evaluate/metrics.json").read_text())
-    assert set(metrics["knn_levels"]["test"]) == {f"top1_{width}" for width in (2, 4, 8, 16, 32)}
-    assert metrics["knn"]["val"]["top1"] == metrics["knn_levels"]["val"]["top1_32"]
+    for probe in ("knn", "linear"):
+        for part in ("levels", "random_dims", "components"):
+            assert set(metrics[f"{probe}_{part}"]["test"]) == {f"top1_{width}" for width in (2, 4, 8, 16, 32)}
+        assert metrics[probe]["val"]["top1"] == metrics[f"{probe}_levels"]["val"]["top1_32"]
 
     assert "same ViT, random weights" in printed and "On test, 95 % intervals" in printed
     lines = (PLOTS / "confusion.csv").read_text().splitlines()
@@ -136,10 +139,11 @@ def test_comparators_stand_beside_the_model(
     save_model(random_model(tiny_params({"base.backbone.depth": 3}).base), folders[0])
     save_model(FrancaModel("vit_tiny_patch16_224", 48, (0.5,) * 3, (0.5,) * 3), folders[1])
     evaluate = params.evaluate.model_copy(update={"comparators": [str(folder) for folder in folders]})
-    suite.run(params.model_copy(update={"evaluate": evaluate}))
+    stage.run(params.model_copy(update={"evaluate": evaluate}))
     rows = json.loads(Path("results/evaluate/results.json").read_text())["rows"]
     benchmarks = {name: {row["benchmark"] for row in rows if row["model"] == name} for name in ("larger", "timm")}
-    assert benchmarks["timm"] == benchmarks["larger"] - {"knn_levels"} >= {"knn", "linear", "segmentation", "position"}
+    nested = {"knn_levels", "linear_levels", "linear_random_dims", "linear_components"}
+    assert benchmarks["timm"] == benchmarks["larger"] - nested >= {"knn", "linear", "segmentation", "position"}
     printed = capsys.readouterr().out
     assert "\nlarger" in printed and "\ntimm" in printed
 
@@ -170,7 +174,7 @@ def test_data_without_labels_and_masks(
     params: Params, make_store: MakeStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_store(PREPARED, labeled=(), dense_counts=None)
-    suite.run(params)
+    stage.run(params)
     results = json.loads(Path("results/evaluate/results.json").read_text())
     assert results["skipped"] == {
         "knn": "the train images have no labels",
@@ -184,7 +188,7 @@ def test_data_without_labels_and_masks(
 
 def test_empty_splits(params: Params, make_store: MakeStore) -> None:
     make_store(PREPARED, counts={"train": 24, "val": 9, "test": 0}, dense_counts={"train": 4, "val": 2, "test": 0})
-    suite.run(params)
+    stage.run(params)
     skipped = json.loads(Path("results/evaluate/results.json").read_text())["skipped"]
     assert skipped == {
         f"{name}/test": "no test images for it"
@@ -194,7 +198,7 @@ def test_empty_splits(params: Params, make_store: MakeStore) -> None:
     assert (PLOTS / "masks.png").is_file()
 
     make_store(PREPARED, counts={"train": 24, "val": 0, "test": 9}, dense_counts={"train": 4, "val": 0, "test": 2})
-    suite.run(params)
+    stage.run(params)
     skipped = json.loads(Path("results/evaluate/results.json").read_text())["skipped"]
     assert skipped == {
         "knn/val": "no val images for it",
@@ -210,7 +214,7 @@ def test_no_model_is_one_clear_line(params: Params, make_store: MakeStore) -> No
     make_store(PREPARED)
     (MODEL / "model.safetensors").unlink()
     with pytest.raises(FrancaError, match=r"model\.safetensors"):
-        suite.run(params)
+        stage.run(params)
 
 
 @pytest.mark.parametrize(
