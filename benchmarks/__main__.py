@@ -16,7 +16,7 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
 def machine() -> str:
-    """What the figures depend on."""
+    """Return in one line what the figures depend on."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
@@ -26,6 +26,7 @@ def machine() -> str:
 
 
 def main() -> None:
+    """Run all benchmarks and write `RESULTS.md`."""
     text = f"# Benchmarks\n\nWritten by `make bench` on {machine()}.\n"
     for name in NAMES:
         module = importlib.import_module(f"benchmarks.{name}")

@@ -1,8 +1,8 @@
-"""Images a second of both ways to make crops of decoded images: by Pillow one by one, and a whole batch at once.
+"""Images per second of two ways to cut crops from decoded images: with Pillow one by one, and a whole batch at once.
 
-`python -m benchmarks.crops` prints them for the demo's crops of small images and for a ViT's crops of larger ones,
-draws and color included, on one core; where there is a GPU, also with color, and crops of the second way, made there.
-On a CPU seconds are those of the processor, so that other work on it counts for little.
+`python -m benchmarks.crops` measures the demo's crops of small images and a ViT's crops of larger ones on one core,
+including random draws and color changes. If there is a GPU, it is measured as well: colors are then changed there, and
+batches are cut there. On a CPU processor time is measured, so that other processes have little influence.
 """
 
 import time
@@ -21,12 +21,12 @@ from franca.data.views.loader import LARGEST_RAW
 from franca.data.views.multi_crop import MultiCrop, stack
 
 CASES = (("overhead-cpu", 64, 32), ("vitb14-in21k", 256, 8), ("vitb14-in21k", 500, 8))
-"""Preset that the crops are of, side of the images in pixels, images a batch."""
+"""Preset of the crops, side of the images in pixels, images per batch."""
 ROUNDS, ROUND_SECONDS = 5, 0.3
 
 
 def rows() -> list[dict[str, Any]]:
-    """One dict for each preset and device: images a second by Pillow, at once, and their ratio."""
+    """Return a row for each preset and device: images per second with Pillow, at once, and their ratio."""
     torch.set_num_threads(1)
     devices = [torch.device(name) for name in ("cpu", "cuda") if name == "cpu" or torch.cuda.is_available()]
     return [_row(*case, device) for case in CASES for device in devices]
@@ -51,7 +51,7 @@ def _row(preset: str, side: int, batch_size: int, device: torch.device) -> dict[
             return RawBatch(*multi_crop.flat_cuts(images, draws), []).crops(device)[:2]
         return RawBatch(stack(images, side), *multi_crop.cuts(draws, side), []).crops(device)[:2]
 
-    # Rounds take turns, and the best counts: what else the machine does slows both alike.
+    # The two ways alternate, and the best round of each counts, so that other load slows both equally.
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     rates = [tuple(batch_size * _rate(make, clock) for make in (one_by_one, at_once)) for _ in range(ROUNDS)]
     pillow, batched = (max(column) for column in zip(*rates, strict=True))
@@ -66,7 +66,7 @@ def _row(preset: str, side: int, batch_size: int, device: torch.device) -> dict[
 
 
 def _rate(make: Callable[[], tuple[Tensor, ...]], clock: Callable[[], float]) -> float:
-    """Batches a second."""
+    """Return batches per second."""
     make()[0].sum().item()  # waits for the device
     start, count = clock(), 0
     while clock() - start < ROUND_SECONDS:

@@ -1,9 +1,9 @@
-"""CUDA tensors without contents, on machines without a GPU: a whole training step is run, except for its kernels.
+"""CUDA tensors without contents on machines without a GPU: a whole training step runs, except for its kernels.
 
-Fake tensors have a device, a dtype and a shape. PyTorch raises on operators that mix devices, return a value to the
-host (`item`, `bool`) or have an output whose shape depends on values (`nonzero`). This module adds what is missing:
-copies for which the host waits raise as well, autocast is on although there is no GPU, attention takes the flash
-kernel, and the backward pass does without the autograd engine, which asks the driver for streams.
+Fake tensors have a device, a dtype and a shape. PyTorch raises an error for operators that mix devices, return a value
+to the host (`item`, `bool`) or have an output whose shape depends on values (`nonzero`). This module adds the rest:
+copies for which the host waits raise an error as well, autocast is on although there is no GPU, attention uses the
+flash kernel, and the backward pass runs without the autograd engine, which needs the CUDA driver for its streams.
 """
 
 from collections import defaultdict
@@ -35,7 +35,7 @@ class HostWaitError(Exception):
 
 @contextmanager
 def fake_cuda() -> Iterator[FakeTensorMode]:
-    """Make all new tensors fake, including those on `DEVICE`."""
+    """Return a context in which all new tensors are fake, including those on `DEVICE`."""
     with (
         FakeTensorMode() as mode,
         mock.patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
@@ -53,7 +53,7 @@ def fake(mode: FakeTensorMode, tree: Any) -> Any:
 
 
 def fake_networks(params: Params, device: torch.device = DEVICE) -> tuple[Network, Network]:
-    """Return student and teacher with fake weights; call it within a fake mode."""
+    """Return student and teacher with fake weights; call this within a fake mode."""
     with unset_fake_temporarily(), torch.device("meta"):  # timm's constructor reads values of small CPU tensors
         networks = make_networks(params, torch.device("meta"))
     for network in networks:
@@ -62,20 +62,20 @@ def fake_networks(params: Params, device: torch.device = DEVICE) -> tuple[Networ
 
 
 def _move(module: nn.Module, device: torch.device) -> nn.Module:
-    """Do as `Module.to`, which cannot swap the contents of fake parameters."""
-    for part in module.modules():
-        for name, own in list(part.named_parameters(recurse=False)):
+    """Replacement for `Module.to`, which cannot exchange the contents of fake parameters."""
+    for child in module.modules():
+        for name, own in list(child.named_parameters(recurse=False)):
             weights = torch.empty(own.shape, dtype=own.dtype, device=device)
-            setattr(part, name, nn.Parameter(weights, requires_grad=own.requires_grad))
+            setattr(child, name, nn.Parameter(weights, requires_grad=own.requires_grad))
     return module
 
 
 class NoHostWaits(TorchDispatchMode):
-    """Raises HostWaitError on operators that take or return tensors of both host and device.
+    """Raises HostWaitError for operators that take or return tensors of both host and device.
 
-    Allowed are copies to the device by `non_blocking=True` (that their source is pinned is not checked) and scalar CPU
-    tensors as operands, which become arguments of the kernel. A Python number or list that is made a tensor on the
-    device is a blocking copy from pageable memory.
+    Copies to the device with `non_blocking=True` are allowed (whether their source is pinned is not checked), and so
+    are scalar CPU tensors as operands, which become arguments of the kernel. Creating a tensor on the device from a
+    Python number or list is a blocking copy from pageable memory, and raises.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -104,7 +104,7 @@ def _is_upload(source: Tensor, args: Any, kwargs: Any) -> bool:
 
 
 def _flash_attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Do as `scaled_dot_product_attention` on a GPU; without one, it would choose plain matrix products."""
+    """Replacement for `scaled_dot_product_attention`, which without a GPU would choose plain matrix products."""
     if args or kwargs.get("attn_mask") is not None or not query.is_cuda or query.dtype == torch.float32:
         return _attention(query, key, value, *args, **kwargs)
     options = {"dropout_p": kwargs.get("dropout_p", 0.0), "is_causal": kwargs.get("is_causal", False)}
@@ -114,9 +114,9 @@ def _flash_attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kw
 
 
 def backward(loss: Tensor) -> None:
-    """Do as `Tensor.backward` without the engine: call the graph's nodes and add to the leaves' gradients.
+    """Replacement for `Tensor.backward` that calls the nodes of the graph itself, without the autograd engine.
 
-    Hooks are not called.
+    Gradients are added to the leaves. Hooks are not called.
     """
     root: Any = loss.grad_fn
     waiting = _count_edges(root)
@@ -153,7 +153,7 @@ def _count_edges(root: Any) -> dict[Any, int]:
 
 
 def _call(node: Any, given: dict[int, Tensor]) -> tuple[Tensor | None, ...]:
-    """Return the gradients of a node's inputs; `given` are those of its outputs, by place."""
+    """Return the gradients of a node's inputs; `given` are the gradients of its outputs, by index."""
     edges = len(node.next_functions)
     if not given:
         return (None,) * edges
@@ -161,15 +161,15 @@ def _call(node: Any, given: dict[int, Tensor]) -> tuple[Tensor | None, ...]:
         leaf = node.variable
         leaf.grad = given[0] if leaf.grad is None else leaf.grad + given[0]
         return ()
-    # A torch.autograd.Function is called by `apply`, which also returns the None of arguments that are no tensors.
+    # A torch.autograd.Function is called through `apply`, which returns None for arguments that are not tensors.
     call: Callable[..., Any] = getattr(node, "apply", node)
     found = call(*(given.get(place) for place in range(len(node._input_metadata))))
     if not isinstance(found, tuple):
         return (found,)
-    assert not any(x is not None for x in found[edges:]), f"{node}: arguments that are no tensors must come last"
+    assert not any(x is not None for x in found[edges:]), f"{node}: arguments that are not tensors must come last"
     return found[:edges]
 
 
-def _fitted(gradient: Tensor, wanted: Any) -> Tensor:
+def _fitted(gradient: Tensor, metadata: Any) -> Tensor:
     """Sum over broadcast dimensions and convert the dtype, as the engine does between nodes."""
-    return gradient.sum_to_size(wanted.shape).to(wanted.dtype)
+    return gradient.sum_to_size(metadata.shape).to(metadata.dtype)

@@ -1,9 +1,10 @@
-"""The heads' losses in chunks against the plain form, on a grid of tokens x prototypes: time and peak memory.
+"""Time and peak memory of the heads' losses in chunks and in a plain form, for several sizes.
 
-`python -m benchmarks.heads` assigns a teacher's tokens by Sinkhorn-Knopp, takes the student's cross-entropy and goes
-back to bottleneck and prototypes, once as the product does and once as a textbook writes it: all logits of all levels
-at once, as losses of all levels are summed before one backward pass. Each form runs in two processes of its own, on a
-single core: one tells the time, and one, whose allocator gives back at once what is freed, the peak over the inputs.
+`python -m benchmarks.heads` assigns a teacher's tokens with Sinkhorn-Knopp, computes the student's cross-entropy and
+its gradients for bottleneck and prototypes: once as the product does, and once in the textbook form with all logits
+of all levels at once, because losses of all levels are summed before one backward pass. Each form runs in two
+processes on a single core: one measures time, the other, whose allocator returns freed memory at once, the peak above
+the inputs.
 """
 
 import os
@@ -26,13 +27,13 @@ GRID = ((512, 4096), (1024, 8192), (2048, 16384), (2048, 32768), (3072, 65536))
 BOTTLENECK, TEMPERATURES, ITERATIONS, ROUNDS = 384, (0.04, 0.1), 3, 2
 LEVELS = (16, 8, 4, 2, 1)
 SCALE = 0.2
-"""Of the bottleneck: teacher logits over the temperature vary by 5, so that the plain form does not underflow."""
+"""Scale of the bottleneck. Teacher logits over the temperature vary by 5, so the plain form does not underflow."""
 
 Level4 = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def rows() -> list[dict[str, Any]]:
-    """One dict for each size: seconds and MiB of both forms, and their ratios."""
+    """Return a row for each size: seconds and MiB of both forms, and their ratios."""
     return [_row(*size) for size in GRID]
 
 
@@ -57,12 +58,12 @@ def _measure(what: str, form: str, tokens: int, prototypes: int) -> float:
 
 
 def _run(what: str, form: str, tokens: int, prototypes: int) -> float:
-    """Processor seconds or peak MiB of one form in this process."""
+    """Return processor seconds or peak MiB of one form in this process."""
     torch.set_num_threads(1)
     loss, levels = FORMS[form], _levels(tokens, prototypes)
     weights = torch.full((tokens,), 1 / tokens)
     few = [(student[:2], heads[:2], teacher[:2], targets[:2]) for student, heads, teacher, targets in levels]
-    loss(few, weights[:2]).backward()  # torch itself takes memory the first time
+    loss(few, weights[:2]).backward()  # torch itself allocates memory the first time
     before, best = resident(peak=True), float("inf")
     for _ in range(ROUNDS if what == "seconds" else 1):
         for student, heads, *_ in levels:
@@ -74,7 +75,7 @@ def _run(what: str, form: str, tokens: int, prototypes: int) -> float:
 
 
 def _levels(tokens: int, prototypes: int) -> list[Level4]:
-    """Student's bottleneck and prototypes, then the teacher's, of each level."""
+    """Return the student's bottleneck and prototypes and the teacher's for each level."""
     generator = torch.Generator().manual_seed(0)
     levels = []
     for divisor in LEVELS:

@@ -1,7 +1,7 @@
-"""Images a second that the loader alone gives, from packs and from tars on disk and S3; what opening a store costs.
+"""Images per second of the loader alone, from packs and from tars on disk and on S3, and the cost of opening a store.
 
-`python -m benchmarks.loader` prints both tables. S3 is a local server (moto, one Python process on the same cores), so
-its figures tell that reading works, and little about a real object store.
+`python -m benchmarks.loader` prints both tables. S3 is a local server (moto, one Python process on the same cores).
+Its figures show that reading works, but say little about a real object store.
 """
 
 import os
@@ -33,13 +33,13 @@ SHARD_ENTRIES = 10_000
 
 
 def rows() -> list[dict[str, Any]]:
-    """One dict a measurement, those of loading first."""
+    """Return a row for each measurement, those of loading first."""
     with tempfile.TemporaryDirectory() as folder:
         return [*loading(Path(folder)), *opening(Path(folder))]
 
 
 def loading(folder: Path) -> Iterator[dict[str, Any]]:
-    """Images a second of `StepLoader` on the demo's data; `folder` takes the stores."""
+    """Yield images per second of `StepLoader` on the demo's data; stores are created in `folder`."""
     source = Path(presets.load(PRESET).prepare.source)
     with s3_server() as url:
         place = f"{url}/images"
@@ -52,7 +52,7 @@ def loading(folder: Path) -> Iterator[dict[str, Any]]:
             "in_place, S3": _dataset(folder / "S3", "in_place", place),
         }
         for workers in (0, 1, 2):
-            # The best of rounds that take turns: what else the machine does slows all kinds alike.
+            # The kinds alternate, and the best round of each counts, so that other load slows all kinds equally.
             rates = [{kind: _rate(dataset, workers) for kind, dataset in kinds.items()} for _ in range(ROUNDS)]
             for kind in kinds:
                 best = max(rate[kind] for rate in rates)
@@ -60,7 +60,7 @@ def loading(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def opening(folder: Path) -> Iterator[dict[str, Any]]:
-    """Seconds to open a store and to know the images of the first step, and memory then, for synthetic indexes."""
+    """Yield the time to open a synthetic store and find a step's images, and the memory used then."""
     for entries in ENTRIES:
         store = folder / str(entries)
         synthetic_store(store, entries)
@@ -96,7 +96,7 @@ print(time.perf_counter() - start, resident(), resident() - before)
 
 
 def synthetic_store(folder: Path, entries: int) -> None:
-    """A store whose index speaks of `entries` images in tars that do not exist: 98 % train, one label in 1,000."""
+    """Write a store whose index lists `entries` images in tars that do not exist: 98 % train, 1,000 classes."""
     shard, place = np.divmod(np.arange(entries), SHARD_ENTRIES)
     shards = [Shard(f"{number:05d}.tar", SHARD_ENTRIES * 40_000) for number in range(int(shard[-1]) + 1)]
     columns = {
@@ -115,7 +115,7 @@ def synthetic_store(folder: Path, entries: int) -> None:
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """An S3 server of its own process with an empty bucket, which the environment points to; yields its URL."""
+    """Start an S3 server with an empty bucket, point the environment to it, and yield the bucket's URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,6 +1,6 @@
 """Operators, bytes and FLOPs of a training step on a GPU, counted on fake tensors, without a GPU.
 
-`python -m benchmarks.passes > benchmarks/PASSES.md` writes what this page and its two tables say.
+`python -m benchmarks.passes > benchmarks/PASSES.md` writes the page with its two tables.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from benchmarks.tables import table
 from franca.data.views.batch import PartMasks
 from franca.losses import cross_entropy, sinkhorn
 from franca.pretrain import objective
-from franca.pretrain.microbatch import Part
+from franca.pretrain.microbatch import Microbatch
 from franca.pretrain.schedules import Rates
 from franca.pretrain.step import TrainStep
 
@@ -42,7 +42,7 @@ CASE = Case("vitl14-in21k", 256, 64, 0.4, 14, 98)
 BOTTLENECK = 256
 PHASES = ("teacher", "student", "assignments", "losses", "backward", "optimizer", "moving average", "meter")
 FREE = ("aten::empty", "aten::new_empty", "aten::empty_like", "aten::lift_fresh", "aten::_unsafe_view")
-"""Operators that start no kernel, besides views."""
+"""Operators that start no kernel, in addition to views."""
 OVERWRITTEN = ("aten::copy_", "aten::fill_", "aten::zero_")
 GATHERS = ("aten::index", "aten::gather", "aten::index_select")
 
@@ -67,12 +67,13 @@ class Counter(TorchDispatchMode):
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:
-        """Count under another name for a while."""
+        """Return a context in which operators are counted for another phase."""
         before, self.phase = self.phase, phase
         yield
         self.phase = before
 
     def total(self) -> tuple[int, int, int]:
+        """Return operators, bytes and FLOPs of all phases."""
         operators, moved, flops = map(sum, zip(*self.counts.values(), strict=True))
         return operators, moved, flops
 
@@ -82,7 +83,7 @@ def _moved(func: Any, args: Any, kwargs: Any, result: Any) -> int:
     name = func._schema.name
     written = _bytes(result)
     if not written:
-        # Such operators return nothing. AdamW's could unscale gradients, which is not asked for.
+        # Such operators return nothing. AdamW's can unscale gradients in place, which is not used here.
         arguments = zip(func._schema.arguments, args, strict=False)
         written = sum(_bytes(x) for about, x in arguments if about.is_write and about.name != "grads")
     if name in OVERWRITTEN:
@@ -95,7 +96,7 @@ def _moved(func: Any, args: Any, kwargs: Any, result: Any) -> int:
 
 
 def _bytes(tree: Any) -> int:
-    """Return the bytes of tensors' elements; those that lie in the same place count once."""
+    """Return the bytes of all tensors' elements; elements that share memory within a tensor count once."""
     return sum(
         x.element_size() * prod(size for size, stride in zip(x.size(), x.stride(), strict=True) if stride)
         for x in tree_leaves(tree)
@@ -104,11 +105,12 @@ def _bytes(tree: Any) -> int:
 
 
 class CountedStep(TrainStep):
-    """A step that tells the counter its phases."""
+    """A training step that sets the phase of the counter."""
 
     counter: Counter
 
     def phase(self, name: str) -> AbstractContextManager[object]:
+        """Return a context in which operators are counted for this phase."""
         return self.counter.during("losses" if name == "assignments and losses" else name)
 
 
@@ -125,9 +127,9 @@ def step_rows(setting: Setting, masks: PartMasks) -> list[dict[str, Any]]:
     with fake_cuda() as mode:
         student, teacher = fake_networks(setting.params)
         step = CountedStep(setting.params, student, teacher, student, DEVICE, "bf16")
-        step.state()  # makes the optimizer's
+        step.state()  # creates the optimizer's state, which is not part of a step
         local = pretrain.crops.local_count * setting.batch, 3, *[pretrain.crops.local_size] * 2
-        part = Part(
+        microbatch = Microbatch(
             torch.empty(2 * setting.batch, 3, base.image_size, base.image_size, device=DEVICE),
             torch.empty(local, device=DEVICE),
             *(x.to(DEVICE) for x in fake(mode, masks)),
@@ -137,7 +139,7 @@ def step_rows(setting: Setting, masks: PartMasks) -> list[dict[str, Any]]:
             step.counter = counter
             # Within the losses, each level is assigned when its loss asks for it.
             with mock.patch.object(objective, "sinkhorn", counter.during("assignments")(objective.sinkhorn)):
-                step([part], rates, 1)
+                step([microbatch], rates, 1)
     counts = {phase: counter.counts[phase] for phase in PHASES} | {"sum": counter.total()}
     return [
         {
@@ -158,7 +160,7 @@ def loss_rows(tokens: int, prototypes: int) -> list[dict[str, Any]]:
         with fake_cuda(), ExitStack() as patches:
             student, teacher = (torch.empty(tokens, BOTTLENECK, device=DEVICE) for _ in range(2))
             own, targets = (torch.empty(prototypes, BOTTLENECK, device=DEVICE) for _ in range(2))
-            # Under autocast the student's bottleneck is bf16; a textbook takes its logits in float32.
+            # Under autocast the student's bottleneck is bf16; the textbook form computes its logits in float32.
             student = student if form == "plain" else student.bfloat16()
             level = (student.requires_grad_(), own.requires_grad_(), teacher, targets)
             if not kernels:

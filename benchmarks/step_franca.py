@@ -8,7 +8,7 @@ import torch
 from benchmarks.step_setting import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Setting
 from franca.data.views.batch import RawBatch
 from franca.data.views.multi_crop import stack
-from franca.pretrain.microbatch import Part
+from franca.pretrain.microbatch import Microbatch
 from franca.pretrain.parallel import Ranks
 from franca.pretrain.schedules import Rates
 from franca.pretrain.setup import compile_blocks, make_networks
@@ -16,13 +16,16 @@ from franca.pretrain.step import TrainStep
 from franca.runtime import configure_torch
 
 
-def franca_crops(setting: Setting) -> Part:
+def franca_crops(setting: Setting) -> Microbatch:
+    """Cut the crops of a batch as the product does."""
     cuts = setting.multi_crop.cuts(setting.draws(), setting.side)
     batch = RawBatch(stack(setting.images(), setting.side), *cuts, setting.masks())
     return setting.split(batch)[0]
 
 
 class FrancaStep(TrainStep):
+    """The product's step as a form of the benchmark."""
+
     def __init__(self, setting: Setting) -> None:
         configure_torch(setting.params.runtime)
         student, teacher = make_networks(setting.params, setting.device)
@@ -35,23 +38,26 @@ class FrancaStep(TrainStep):
         self._clock: Callable[[], float] | None = None
         self.seconds: dict[str, float] = {}
 
-    def crops(self) -> Part:
+    def crops(self) -> Microbatch:
+        """Cut the crops of a step."""
         with self.phase("crops"):
             return franca_crops(self._setting)
 
-    def backward(self, part: Part) -> torch.Tensor:
-        """Leave the gradients in the student; return the loss."""
-        self.gradients([part], self._setting.temperature)
+    def backward(self, microbatch: Microbatch) -> torch.Tensor:
+        """Compute the gradients of the student's parameters; return the loss, ()."""
+        self.gradients([microbatch], self._setting.temperature)
         return torch.tensor(self.meter.read(Ranks())["train/loss"], device=self._device)
 
-    def train(self, crops: Part) -> None:
+    def train(self, crops: Microbatch) -> None:
+        """Take a step."""
         self([crops], self._rates, 1)
 
     def time_phases(self, clock: Callable[[], float]) -> None:
-        """Add up the seconds of each phase in `seconds` from now on; `clock` waits for the device."""
+        """Add up the seconds of each phase in `seconds` from now on; `clock` must wait for the device."""
         self._clock = clock
 
     def phase(self, name: str) -> AbstractContextManager[object]:
+        """Return a context that measures a phase once `time_phases` was called."""
         return super().phase(name) if self._clock is None else self._timed(name, self._clock)
 
     @contextmanager

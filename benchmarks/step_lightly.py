@@ -1,7 +1,8 @@
-"""The step made of lightly's blocks for DINOv2, put together as in its documentation.
+"""A training step built from lightly's blocks for DINOv2, as in its documentation.
 
-Its teacher assigns by a softmax less a moving center, which is less work than Sinkhorn-Knopp; gradients are not
-clipped; its stochastic depth computes every sample and zeroes some. Only the two heads are separate, as they are here.
+Its teacher assigns with a softmax of logits minus a moving center, which is less work than Sinkhorn-Knopp. Gradients
+are not clipped. Stochastic depth computes every sample and multiplies some by zero. The two heads are separate, as in
+the product.
 """
 
 import random
@@ -20,6 +21,8 @@ from franca.params import Base, Pretrain
 
 
 class Views(NamedTuple):
+    """Input of a step."""
+
     global_crops: Tensor
     local_crops: Tensor
     masks: Tensor
@@ -39,6 +42,8 @@ class _Network(nn.Module):
 
 
 class LightlyStep:
+    """lightly's step as a form of the benchmark."""
+
     def __init__(self, setting: Setting) -> None:
         torch.manual_seed(0)
         self._setting, self._params, self._device = setting, setting.params.pretrain, setting.device
@@ -55,6 +60,7 @@ class LightlyStep:
         self._total = torch.zeros((), device=self._device)
 
     def crops(self) -> Views:
+        """Cut the crops of a step and draw its masks."""
         random.seed(0)
         views = zip(*(self._transform(image) for image, _ in self._setting.images()), strict=True)
         crops = [torch.stack(view) for view in views]
@@ -65,6 +71,7 @@ class LightlyStep:
         return Views(*(x.to(self._device) for x in (torch.cat(crops[:2]), torch.cat(crops[2:]), chosen)))
 
     def train(self, crops: Views) -> None:
+        """Take a step."""
         with self._setting.autocast():
             loss = self._loss(crops)
         loss.backward()

@@ -1,9 +1,9 @@
-"""The step as papers describe it, in plain PyTorch, on the weights of the product's networks.
+"""The training step as papers describe it, in plain PyTorch, with the weights of the product's networks.
 
-Crops are cut by Pillow one by one; blocks are timm's, whose stochastic depth computes every sample and zeroes some;
-global and local crops go through backbone and head apart; all logits of all levels are there at once, those of the
-patch head for masked patches alone; Sinkhorn-Knopp is done on exponentials, log-softmax in float32; the optimizer and
-the moving average go from parameter to parameter, and every loss is read in every step.
+Crops are cut by Pillow one by one. Blocks are timm's, whose stochastic depth computes every sample and multiplies
+some by zero. Global and local crops go through backbone and head separately. All logits of all levels are in memory at
+once, those of the patch head only for masked patches. Sinkhorn-Knopp is computed on exponentials, log-softmax in
+float32. The optimizer and the moving average loop over parameters, and every loss is read in every step.
 """
 
 import math
@@ -21,13 +21,13 @@ from franca.data.views.batch import Batch
 from franca.models.backbone import Backbone, timm_arguments
 from franca.models.heads import Level
 from franca.params import Params
-from franca.pretrain.microbatch import Part
+from franca.pretrain.microbatch import Microbatch
 from franca.pretrain.network import Network
 from franca.pretrain.setup import make_networks
 
 
 def plain_vit(params: Params) -> VisionTransformer:
-    """timm's vision transformer of the same architecture."""
+    """Return timm's vision transformer of the same architecture."""
     swiglu = params.base.backbone.ffn == "swiglu"
     return VisionTransformer(
         **timm_arguments(params.base.backbone, params.base.image_size),
@@ -38,6 +38,8 @@ def plain_vit(params: Params) -> VisionTransformer:
 
 
 class TextbookStep:
+    """The textbook's step as a form of the benchmark."""
+
     def __init__(self, setting: Setting) -> None:
         self._setting, self._params = setting, setting.params.pretrain
         self.student, self.teacher = make_networks(setting.params, setting.device)
@@ -49,21 +51,23 @@ class TextbookStep:
         self._optimizer = torch.optim.AdamW(groups, LEARNING_RATE, weight_decay=WEIGHT_DECAY, foreach=False)
         self._log: dict[str, float] = {}
 
-    def crops(self) -> Part:
+    def crops(self) -> Microbatch:
+        """Cut the crops of a step one by one."""
         setting = self._setting
         batch = Batch(*setting.multi_crop.views(setting.images(), setting.draws()), setting.masks())
         return setting.split(batch)[0]
 
-    def backward(self, part: Part) -> Tensor:
-        """The loss, whose gradients it leaves in the student."""
+    def backward(self, microbatch: Microbatch) -> Tensor:
+        """Compute the gradients of the student's parameters; return the loss, ()."""
         with self._setting.autocast():
-            losses = textbook_losses(self.student, self.teacher, part, self._setting)
+            losses = textbook_losses(self.student, self.teacher, microbatch, self._setting)
         loss = torch.stack(list(losses.values())).sum()
         loss.backward()
         self._log = {name: value.item() for name, value in losses.items()}
         return loss
 
-    def train(self, crops: Part) -> None:
+    def train(self, crops: Microbatch) -> None:
+        """Take a step."""
         if not math.isfinite(self.backward(crops).item()):
             raise FloatingPointError("the loss is not finite")
         for name, child in self.student.named_children():
@@ -77,7 +81,7 @@ class TextbookStep:
 
 
 def _plain_blocks(backbone: Backbone, params: Params, rate: float) -> nn.Sequential:
-    """timm's blocks with the weights of ours."""
+    """Return timm's blocks with the weights of the backbone's."""
     blocks = plain_vit(params).blocks
     blocks.load_state_dict(backbone.blocks.state_dict())
     for block in blocks:
@@ -92,20 +96,20 @@ def _plain_blocks(backbone: Backbone, params: Params, rate: float) -> nn.Sequent
     return blocks
 
 
-def textbook_losses(student: Network, teacher: Network, part: Part, setting: Setting) -> dict[str, Tensor]:
-    """The weighted losses by name; their sum is the objective."""
+def textbook_losses(student: Network, teacher: Network, microbatch: Microbatch, setting: Setting) -> dict[str, Tensor]:
+    """Return the weighted terms by name; their sum is the objective."""
     losses, crops = setting.params.pretrain.losses, setting.params.pretrain.crops
 
     with torch.no_grad():
-        tokens = _tokens(teacher.backbone, part.global_crops)
-        patches = tokens[:, 1:].flatten(0, 1)[part.masked]
+        tokens = _tokens(teacher.backbone, microbatch.global_crops)
+        patches = tokens[:, 1:].flatten(0, 1)[microbatch.masked]
         class_targets = [_sinkhorn(x, setting) for x in _logits(teacher.dino_head(tokens[:, 0]))]
         patch_targets = [_sinkhorn(x, setting) for x in _logits(teacher.ibot_head(patches))]
 
-    tokens = _tokens(student.backbone, part.global_crops, part.masks)
-    patches = tokens[:, 1:].flatten(0, 1)[part.masked]
+    tokens = _tokens(student.backbone, microbatch.global_crops, microbatch.masks)
+    patches = tokens[:, 1:].flatten(0, 1)[microbatch.masked]
     global_logits = _logits(student.dino_head(tokens[:, 0]))
-    local_logits = _logits(student.dino_head(_tokens(student.backbone, part.local_crops)[:, 0]))
+    local_logits = _logits(student.dino_head(_tokens(student.backbone, microbatch.local_crops)[:, 0]))
     patch_logits = _logits(student.ibot_head(patches))
 
     dino, ibot = [], []
@@ -120,7 +124,7 @@ def textbook_losses(student: Network, teacher: Network, part: Part, setting: Set
         dino.append(torch.stack(pairs).sum() / len(pairs))
     for targets, logits in zip(patch_targets, patch_logits, strict=True):
         entropies = _cross_entropy(logits, targets, losses.student_temperature)
-        ibot.append((entropies * part.mask_weights).sum() / len(part.global_crops))
+        ibot.append((entropies * microbatch.mask_weights).sum() / len(microbatch.global_crops))
     return {
         "dino": losses.dino_weight * torch.stack(dino).sum(),
         "ibot": losses.ibot_weight * torch.stack(ibot).sum(),

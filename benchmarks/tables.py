@@ -1,10 +1,10 @@
-"""Rows of measurements as Markdown."""
+"""Markdown tables."""
 
 from typing import Any
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Rows as Markdown; those of other columns than the ones before begin a new table."""
+    """Return rows as Markdown tables; a row whose columns differ from those before starts a new table."""
     lines: list[str] = []
     columns: list[str] = []
     for row in rows:

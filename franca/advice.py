@@ -1,13 +1,15 @@
-"""What usually keeps a model from being better than its baselines, from what is known of the run; text alone."""
+"""Advice for a model that is no better than its baselines."""
 
 from collections.abc import Sequence
 
 from franca.params import Params
 
 FEW_STEPS = 1000
+"""Number of steps below which a run counts as short."""
 FEW_IMAGES = 2000
+"""Number of training images below which a data set counts as small."""
 FAR = 0.05
-"""Distance of a channel's mean or spread from the data's, in 0..1, that counts as other statistics."""
+"""Difference between a channel's mean or standard deviation and the data's, in 0..1, above which they do not match."""
 
 USUAL = (
     "usual causes: too few steps, too few images, crops or augmentation that do not fit the images"
@@ -17,13 +19,13 @@ USUAL = (
 
 
 def causes(params: Params, steps: int, images: int, channels: dict[str, Sequence[float]] | None) -> str:
-    """Return one sentence: what is conspicuous in this run, and else the usual causes.
+    """Return a sentence with likely causes in this run, followed by the usual causes.
 
     Args:
         params: The run's parameters.
-        steps: Length of the run.
+        steps: Number of steps of the run.
         images: Number of training images.
-        channels: `mean` and `std` of the training images, values in 0..1, if they are known.
+        channels: `mean` and `std` of each channel of the training images, in 0..1; None if unknown.
     """
     found = []
     if params.pretrain.optimizer.base_lr == 0:

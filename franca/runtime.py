@@ -44,16 +44,16 @@ def _local_rank() -> int:
 
 
 def count_gpus(number: int) -> str:
-    """Spell a number of GPUs for messages: "1 GPU", "4 GPUs"."""
+    """Return a number of GPUs in words, "1 GPU" or "4 GPUs"."""
     return f"{number} GPU" if number == 1 else f"{number} GPUs"
 
 
 def device_of(choice: Literal["auto", "cpu", "cuda"], key: str) -> torch.device:
-    """Return the device for a choice, where "auto" is a GPU if there is one.
+    """Return the device of an option; "auto" is a GPU if there is one.
 
     Args:
-        choice: the value of an option.
-        key: the option's name, for the error message.
+        choice: Value of the option.
+        key: Name of the option, for the error message.
 
     Raises:
         FrancaError: `choice` is "cuda" and torch sees no GPU.
@@ -66,8 +66,9 @@ def device_of(choice: Literal["auto", "cpu", "cuda"], key: str) -> torch.device:
 def configure_torch(runtime: Runtime) -> None:
     """Set threads, determinism, float32 precision and the CUDA allocator for this process.
 
-    Call this before the first CUDA tensor exists: cuBLAS and the caching allocator read their environment variables at
-    first use. `runtime.deterministic` changes nothing on a CPU, where results depend on the number of threads alone.
+    Call this before the first CUDA tensor is created: cuBLAS and the caching allocator read their environment
+    variables at first use. `runtime.deterministic` changes nothing on a CPU, where results depend on the number of
+    threads alone.
     """
     torch.set_num_threads(runtime.threads)
     strict = runtime.deterministic == "strict"
@@ -76,9 +77,9 @@ def configure_torch(runtime: Runtime) -> None:
     torch.backends.cudnn.deterministic = strict
     if strict:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # The default fills every new tensor in strict mode. This code reads no memory that it has not written.
+    # In strict mode torch fills every new tensor by default. This code reads no memory that it has not written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    # On by default, unlike TF32 for matrix products: float32 convolutions (patch embedding) would be TF32.
+    # On by default, unlike TF32 for matrix products: the patch embedding, a float32 convolution, would use TF32.
     torch.backends.cudnn.allow_tf32 = False
     if not any(name in os.environ for name in _ALLOCATOR):
         # The number of masked patches changes from step to step; fixed segments would fragment.
@@ -87,11 +88,12 @@ def configure_torch(runtime: Runtime) -> None:
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Allow or forbid TF32 for float32 matrix products on a GPU: 11-bit factors, several times as fast.
+    """Return a context that allows or forbids TF32 for float32 matrix products on a GPU.
 
-    This uses torch's older names. Once the newer `fp32_precision` is set, torch.compile fails where inductor still
-    reads the older ones (https://github.com/pytorch/pytorch/issues/166387).
+    TF32 rounds factors to 11 bits and is several times as fast.
     """
+    # torch's older names: once the newer `fp32_precision` is set, torch.compile fails, because inductor still reads
+    # the older ones (https://github.com/pytorch/pytorch/issues/166387).
     matmul = torch.backends.cuda.matmul
     before, matmul.allow_tf32 = matmul.allow_tf32, allowed
     try:

@@ -1,1 +1,1 @@
-"""Compare image decoding with what went into generated files and with OpenCV: `python -m benchmarks.decoding`."""
+"""Compare image decoding with the samples of generated files and with OpenCV: `python -m benchmarks.decoding`."""

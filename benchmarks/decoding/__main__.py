@@ -21,7 +21,7 @@ RIGHT, WRONG, REFUSED = "right", "wrong", "refused"
 
 
 def judge(case: Case, found: NDArray[np.uint8] | None) -> str:
-    """Compare what a decoder made of a file, or None if it refused it, with what was put in."""
+    """Return the verdict on a decoded file, or on None if the decoder refused it."""
     if found is None:
         return REFUSED
     if case.pixels is None or found.shape != case.pixels.shape:
@@ -30,7 +30,7 @@ def judge(case: Case, found: NDArray[np.uint8] | None) -> str:
 
 
 def decode_with_opencv(content: bytes) -> NDArray[np.uint8] | None:
-    """Decode to upright RGB; if the file has alpha, which the color mode drops, over white but not turned."""
+    """Decode to upright RGB; files with alpha are blended over white, but not turned, or None if refused."""
     data = np.frombuffer(content, dtype=np.uint8)
     try:
         raw: Any = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
@@ -44,7 +44,7 @@ def decode_with_opencv(content: bytes) -> NDArray[np.uint8] | None:
 
 
 def rows() -> Iterator[dict[str, Any]]:
-    """One row a format and kind; both decoders are compared with the pixels that were put in."""
+    """Yield a row for each format and kind, comparing both decoders with the pixels of the generated files."""
     counts: dict[tuple[str, str], Counter[str]] = {}
     reasons: dict[tuple[str, str], Counter[str]] = {}
     with strict_decoding():
@@ -65,6 +65,7 @@ def rows() -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
+    """Decode all files and write `DECODING.md`."""
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     lines = list(rows())
     total = {name: sum(line[name] for line in lines) for name in ("images", RIGHT, WRONG, REFUSED)}
@@ -72,10 +73,10 @@ def main() -> None:
 
 Written by `python -m benchmarks.decoding`, with Python {platform.python_version()}, Pillow {PIL.__version__} and
 OpenCV {cv2.__version__}. Each file is generated from known samples. *Right* means that every pixel is within one level
-of what was put in, or within the loss of the codec if that is lossy. *Wrong* means that it is not, or that a file was
+of what was written, or within the loss of the codec if that is lossy. *Wrong* means that it is not, or that a file was
 decoded whose samples have no clear meaning.
 
-OpenCV is an independent decoder that is held against the same pixels. It does not turn AVIF, drops tRNS of gray and of
+OpenCV, an independent decoder, is compared with the same pixels. It does not turn AVIF, drops tRNS of gray and of
 16 bits, does not scale PGM and PPM by their largest value, and reads no HEIC. Files with alpha are read in its
 unchanged mode, which turns nothing, drops the alpha of gray, and gives 9 to 15 bits as they are.
 

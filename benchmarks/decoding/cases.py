@@ -19,25 +19,26 @@ DEPTHS = (1, 2, 4, 6, 8, 10, 12, 14, 16)
 
 
 class Case(NamedTuple):
-    """One file."""
+    """A generated file."""
 
     format: str
     kind: str
-    """What is special about it; files of one kind share a row of the table."""
+    """its property under test; files of one kind share a row of the table"""
     content: bytes
     pixels: NDArray[np.uint8] | None
-    """Upright RGB (H, W, 3), or None if the file must be refused."""
+    """upright RGB (H, W, 3), or None if the file must be refused"""
     tolerance: int = 1
-    """Largest difference in levels; more than 1 if the format is lossy."""
+    """largest difference in levels; more than 1 if the format is lossy"""
 
 
 def all_cases() -> Iterator[Case]:
+    """Yield all generated files."""
     for cases in (_jpeg, _png, _tiff, _compressed_tiff, _odd_tiff, _jpeg2000, _avif, _heic, _webp, _gif, _bmp, _pnm):
         yield from cases()
 
 
 def ramp(bits: int, channels: int) -> Samples:
-    """Smooth samples (H, W, C) from 0 to the largest value that no turn or exchange of channels maps to themselves."""
+    """Return smooth samples (H, W, C) from 0 to the largest value, without symmetry in rows, columns or channels."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     parts = [x / (WIDTH - 1), (0.7 * x / (WIDTH - 1) + 0.3 * y / (HEIGHT - 1)), y / (HEIGHT - 1), 0.2 + 0 * x]
     values = np.stack(parts[:channels], axis=2)
@@ -51,12 +52,13 @@ def scaled(samples: Samples, bits: int) -> NDArray[np.uint8]:
 
 
 def over_white(colors: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Blend colors (H, W, 3) over white."""
     weight = alpha / 255
     return np.rint(colors * weight + 255 * (1 - weight)).astype(np.uint8)
 
 
 def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Apply an EXIF orientation, written down from the standard: where row 0 and column 0 of the data belong."""
+    """Apply an EXIF orientation, by the standard's table of the sides to which row 0 and column 0 belong."""
     if orientation > 4:
         pixels = pixels.swapaxes(0, 1)
     mirrored, flipped = orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)
@@ -64,7 +66,7 @@ def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 
 def _alpha(bits: int) -> Samples:
-    """Opaque, but for a transparent and a half transparent patch."""
+    """Return alpha (H, W, 1) that is opaque except for a transparent and a half-transparent patch."""
     largest = (1 << bits) - 1
     alpha = np.full((HEIGHT, WIDTH, 1), largest, dtype=np.uint16 if bits > 8 else np.uint8)
     alpha[:10, :20], alpha[20:, 30:] = 0, largest // 2

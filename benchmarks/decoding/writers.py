@@ -1,4 +1,4 @@
-"""Writers of image files down to the bit, so that what a decoder should find is known without another decoder."""
+"""Writers of image files, bit by bit, so that the correct pixels are known without another decoder."""
 
 import struct
 import zlib
@@ -15,7 +15,7 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 
 
 def pack_rows(samples: Samples, bits: int, order: str) -> bytes:
-    """Rows of samples, each padded to whole bytes; the most significant bit first, unless a sample is whole bytes."""
+    """Return packed rows, padded to whole bytes; the most significant bit is first, unless a sample is whole bytes."""
     if bits in (8, 16, 32):
         return samples.astype(f"{order}u{bits // 8}").tobytes()
     rows = samples.reshape(len(samples), -1, 1).astype(np.uint32)
@@ -39,10 +39,10 @@ def tiff(
     colors: NDArray[np.uint16] | None = None,
     tags: dict[int, tuple[int, Sequence[int]]] | None = None,
 ) -> bytes:
-    """An uncompressed TIFF.
+    """Return an uncompressed TIFF file.
 
     Args:
-        samples: What to store, as unsigned numbers of `bits` bits.
+        samples: The samples to store, as unsigned numbers of `bits` bits.
         bits: BitsPerSample.
         photometric: PhotometricInterpretation; None leaves the tag out.
         order: "<" or ">".
@@ -104,7 +104,7 @@ def _mark(order: str) -> bytes:
 
 
 def _directory(body: bytes, entries: dict[int, tuple[int, Sequence[int]]], order: str, big: bool) -> bytes:
-    """Append the directory to the header and the data, and let the header point to it."""
+    """Append the directory to the header and the data, and write its offset into the header."""
     word, room = ("Q", 8) if big else ("I", 4)
     start = len(body)
     table = struct.pack(order + ("Q" if big else "H"), len(entries))
@@ -129,7 +129,7 @@ def png(
     exif: int = 1,
     interlaced: bool = False,
 ) -> bytes:
-    """A PNG of color type 0, 2, 3, 4 or 6; `key` is the tRNS chunk, `exif` an orientation."""
+    """Return a PNG file of color type 0, 2, 3, 4 or 6; `key` is the tRNS chunk, `exif` an orientation."""
     height, width, _ = samples.shape
     passes = [samples[y::dy, x::dx] for x, y, dx, dy in _ADAM7] if interlaced else [samples]
     rows = [pack_rows(row[None], bits, ">") for part in passes if part.size for row in part]
@@ -145,12 +145,12 @@ def png(
 
 
 def tiff_exif(orientation: int) -> bytes:
-    """EXIF data that hold nothing but an orientation."""
+    """Return EXIF data with only an orientation."""
     return struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 274, 3, 1, orientation, 0, 0)
 
 
 def pnm(samples: Samples, largest: int, *, plain: bool = False) -> bytes:
-    """A PGM or PPM with this largest value, as text if `plain`."""
+    """Return a PGM or PPM file with this largest value, as text if `plain`."""
     height, width, channels = samples.shape
     number = {(1, False): 5, (3, False): 6, (1, True): 2, (3, True): 3}[channels, plain]
     head = f"P{number}\n{width} {height}\n{largest}\n".encode()
@@ -160,7 +160,7 @@ def pnm(samples: Samples, largest: int, *, plain: bool = False) -> bytes:
 
 
 def bmp(pixels: Samples, masks: Sequence[int], bits: int, *, size: int = 108, upside_down: bool = True) -> bytes:
-    """A BMP of 16 or 32 bits a pixel with masks for R, G, B and A (0: none)."""
+    """Return a BMP file of 16 or 32 bits per pixel with masks for R, G, B and A (0: none)."""
     height, width, _ = pixels.shape
     words = np.zeros((height, width), dtype=np.uint32)
     for channel, mask in enumerate(masks):

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.gpu_check [GROUP ...]` runs all groups of checks, or some, each in a process of its own.
+"""`python -m benchmarks.gpu_check [GROUP ...]` runs all groups of checks, or some, each in a separate process.
 
-Prints the card, the versions and one table at the end, and writes the table to `results.json` in `--output`. Exit code
-1 if a check failed. Without a GPU it runs what a CPU can, at small sizes, and lists what it left out. Needs neither
-MLflow, DVC, Prefect nor a network.
+At the end it prints the card, the versions and one table, and writes the table to `results.json` in `--output`. The
+exit code is 1 if a check failed. Without a GPU it runs the checks that a CPU can run, at small sizes, and lists the
+others. It needs no MLflow, DVC, Prefect or network.
 """
 
 import argparse
@@ -41,6 +41,7 @@ GROUP_SECONDS = 300
 
 
 def main() -> int:
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_check", description=__doc__)
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"default: {' '.join(GROUPS)}")
     parser.add_argument("--output", type=Path, default=Path("gpu_check"), metavar="FOLDER", help="default: gpu_check")
@@ -68,7 +69,7 @@ def _machine() -> str:
 
 
 def _outside(group: str, output: Path) -> list[Finding]:
-    """Run one group in a fresh process and read what it has found, also if it crashes or hangs."""
+    """Run one group in a new process and return its findings, even if it crashes or hangs."""
     path = output / f"{group}.jsonl"
     path.unlink(missing_ok=True)
     start = time.monotonic()

@@ -1,7 +1,7 @@
-"""5: torch.compile gives the same losses as eager steps, and does not compile again once it runs.
+"""5: compiled steps have the same losses as eager steps, and nothing is compiled again after the first steps.
 
-The number of masked patches changes with every step and stochastic depth drops samples. After 8 variants of a function
-torch goes on eagerly, which shows in speed alone; here it is an error.
+The number of masked patches changes with every step, and stochastic depth drops samples. After a limited number of
+variants of a function torch runs it eagerly, which normally shows only in speed; here it is an error.
 """
 
 import functools
@@ -20,18 +20,19 @@ from benchmarks.gpu_check.images import make_store
 from benchmarks.gpu_check.subject import mean_loss, tiny_params
 from franca.data.store.prepared import Store
 from franca.params import Params
-from franca.plan.random_step import RATES, make_step, random_part
-from franca.pretrain.microbatch import Part
+from franca.plan.random_step import RATES, make_step, random_microbatch
+from franca.pretrain.microbatch import Microbatch
 from franca.pretrain.online import OnlineEvaluation
 from franca.pretrain.step import TrainStep
 from franca.runtime import configure_torch
 
 SETTLED = 3
 LIMITS = {"fp32": (1e-4, 1e-3), "bf16": (1e-2, 2e-2)}
-"""Of relative differences of the first loss, and of the worst of all steps."""
+"""Limits of relative differences: of the first loss, and of the worst of all steps."""
 
 
 def run(device: torch.device) -> Iterator[Finding]:
+    """Compare compiled with eager steps and count compilations."""
     on_gpu = device.type == "cuda"
     params = tiny_params(
         {} if on_gpu else {"pretrain.batch_size": 8, "base.backbone.depth": 2, "pretrain.heads.nesting": "none"}
@@ -47,58 +48,60 @@ def run(device: torch.device) -> Iterator[Finding]:
 
 def _check(params: Params, store: Store, device: torch.device, precision: str) -> Iterator[Finding]:
     steps = 20 if device.type == "cuda" else 6
-    parts = _different_parts(params, steps + 1, device)
-    eager = _train(make_step(params, device, precision), parts[:steps], 1)
+    microbatches = _different_microbatches(params, steps + 1, device)
+    eager = _train(make_step(params, device, precision), microbatches[:steps], 1)
 
-    # Inductor takes minutes on a CPU, where nobody trains with it.
+    # Inductor takes minutes on a CPU, and is not used for training there.
     backend = functools.partial(torch.compile, backend="aot_eager")
     with mock.patch.object(torch, "compile", backend) if device.type == "cpu" else nullcontext():
         runtime = params.runtime.model_copy(update={"compile": True})
         step = make_step(params.model_copy(update={"runtime": runtime}), device, precision)
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
-        compiled = _train(step, parts[:SETTLED], 1)
+        compiled = _train(step, microbatches[:SETTLED], 1)
         settled = _graphs()
-        compiled += _train(step, parts[SETTLED:steps], SETTLED + 1)
+        compiled += _train(step, microbatches[SETTLED:steps], SETTLED + 1)
         after_steps = _graphs()
         OnlineEvaluation(store, params, device, precision).measure(step.teacher)
-        _train(step, parts[steps:], steps + 1)
+        _train(step, microbatches[steps:], steps + 1)
         after_evaluation = _graphs()
 
     differences = [abs(own / expected - 1) for own, expected in zip(compiled, eager, strict=True)]
     first, worst = LIMITS[precision]
     yield at_most(f"{precision}: first loss, compiled against eager", differences[0], first)
     yield at_most(f"{precision}: worst loss of {steps} steps, compiled against eager", max(differences), worst)
-    masked = [len(part.masked) for part in parts]
-    told = f"{settled} graphs after step {SETTLED}, {after_steps} after step {steps}"
+    masked = [len(microbatch.masked) for microbatch in microbatches]
+    outcome = f"{settled} graphs after step {SETTLED}, {after_steps} after step {steps}"
     title = (
         f"{precision}: compiled again, {len(set(masked))} numbers of masked patches ({min(masked)} to {max(masked)})"
     )
-    yield holds(title, settled == after_steps, told, "no")
-    told = f"{after_evaluation - after_steps} graphs more"
-    yield holds(f"{precision}: compiled again after an online evaluation", after_steps == after_evaluation, told, "no")
+    yield holds(title, settled == after_steps, outcome, "no")
+    outcome = f"{after_evaluation - after_steps} graphs more"
+    yield holds(
+        f"{precision}: compiled again after an online evaluation", after_steps == after_evaluation, outcome, "no"
+    )
     breaks = sum(counters["graph_break"].values())
     yield holds(f"{precision}: graph breaks", not breaks, str(breaks), "none")
 
 
-def _different_parts(params: Params, count: int, device: torch.device) -> list[Part]:
-    """Return batches of which each has another number of masked patches.
+def _different_microbatches(params: Params, count: int, device: torch.device) -> list[Microbatch]:
+    """Return microbatches with different numbers of masked patches.
 
-    By the same parameters the numbers are nearly equal, so the largest share of masked patches rises from 0.3 to 0.9.
+    With equal parameters the numbers are nearly equal, so the largest share of masked patches rises from 0.3 to 0.9.
     """
-    parts = []
+    microbatches = []
     for number, share in enumerate(torch.linspace(0.3, 0.9, count).tolist()):
         masks = params.pretrain.masks.model_copy(update={"ratio": (0.1, share)})
         pretrain = params.pretrain.model_copy(update={"masks": masks})
-        parts.append(random_part(params.model_copy(update={"pretrain": pretrain}), number, device))
-    return parts
+        microbatches.append(random_microbatch(params.model_copy(update={"pretrain": pretrain}), number, device))
+    return microbatches
 
 
-def _train(step: TrainStep, parts: list[Part], first: int) -> list[float]:
-    """Return the loss of each step; samples that stochastic depth keeps depend on the step's number alone."""
+def _train(step: TrainStep, microbatches: list[Microbatch], first: int) -> list[float]:
+    """Return the loss of each step; the samples that stochastic depth keeps depend only on the step's number."""
     losses = []
-    for number, part in enumerate(parts, first):
+    for number, microbatch in enumerate(microbatches, first):
         torch.manual_seed(number)
-        step([part], RATES, number)
+        step([microbatch], RATES, number)
         losses.append(mean_loss(step))
     return losses
 

@@ -1,4 +1,4 @@
-"""2: the numbers of the official implementation, compared on this device with the same tolerances as on a CPU."""
+"""2: values of the official implementation, compared on this device with the same tolerances as on a CPU."""
 
 import os
 import re
@@ -12,6 +12,7 @@ from benchmarks.gpu_check.finding import Finding, holds
 
 
 def run(device: torch.device) -> Iterator[Finding]:
+    """Run the conformance tests on the device."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/conformance"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"FRANCA_DEVICE": device.type})
     for name, share, tensor in re.findall(r"^(\d\w+)\s+([\d.]+|inf|nan)\s+(\S+)$", done.stdout, re.MULTILINE):

@@ -1,6 +1,6 @@
 """9: the disentangle stage, and the features and k-NN predictions of evaluation, on this device and on the CPU.
 
-On a CPU it compares the CPU with itself, so that this code runs somewhere without a GPU.
+Without a GPU, the CPU is compared with itself, so that this code is tested.
 """
 
 import tempfile
@@ -30,6 +30,7 @@ LIMIT = 1e-3
 
 
 def run(device: torch.device) -> Iterator[Finding]:
+    """Compare RASA, features and k-NN predictions of the device with those of the CPU."""
     images = 600 if device.type == "cuda" else 60
     # The stages' paths are relative to the project.
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
@@ -39,7 +40,7 @@ def run(device: torch.device) -> Iterator[Finding]:
         assert store.folder == Path(folder) / PREPARED
         save_model(random_model(params["cpu"].base), PRETRAINED)
         expected, got = _outcome(store, params["cpu"]), _outcome(store, params[device.type])
-    yield at_most("RASA: what its planes leave, relative difference", relative(got[0], expected[0]), 1e-2)
+    yield at_most("RASA: projection without its planes, relative difference", relative(got[0], expected[0]), 1e-2)
     worst = max(abs(got[1][name] - expected[1][name]) for name in expected[1])
     yield at_most("RASA: R^2 of position, difference in points", worst, 1.0)
     for name, own, other in zip(("pooled", "patch"), got[2:4], expected[2:4], strict=True):
@@ -49,7 +50,7 @@ def run(device: torch.device) -> Iterator[Finding]:
 
 
 def _outcome(store: Store, params: Params) -> tuple[Tensor, dict[str, float], Tensor, Tensor, Tensor]:
-    """Return RASA's projection and metrics, then features of the pretrained model, and its k-NN predictions on val."""
+    """Return RASA's projection and metrics, the pretrained model's features, and its k-NN predictions on val."""
     disentangle.run(params)
     metrics = read_json(RESULTS / "disentangle/metrics.json")["position_r2"]
     backbone = model_backbone("franca", load_model(PRETRAINED), choose_device(params.runtime))

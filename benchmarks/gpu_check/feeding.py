@@ -1,7 +1,7 @@
-"""11: the real loader feeds the real step with photographs of 500 x 375 pixels; how much of the time the GPU waits.
+"""11: the real loader feeds the real step with photographs of 500 x 375 pixels; the share of time the GPU waits.
 
-On a GPU this is a ViT-L/14 with 64 images, compiled, and a loading process a core. A profiler trace of some steps goes
-to `trace.json.gz` in the output folder (chrome://tracing, Perfetto).
+On a GPU this is a compiled ViT-L/14 with 64 images and one loading process per core. A profiler trace of some steps is
+written to `trace.json.gz` in the output folder (for chrome://tracing or Perfetto).
 """
 
 import os
@@ -21,19 +21,20 @@ from franca.data.views.batch import Batch, RawBatch
 from franca.data.views.loader import StepDataset, StepLoader
 from franca.params import Params
 from franca.plan.random_step import RATES, make_step
-from franca.pretrain.microbatch import Splitter
-from franca.pretrain.prefetch import Ahead
+from franca.pretrain.microbatch import MicrobatchSplitter
+from franca.pretrain.prefetch import Prefetch
 from franca.pretrain.setup import choose_precision
 from franca.runtime import configure_torch
 
 SIZE = (500, 375)
 """Width and height of most images of ImageNet."""
 IN_FLIGHT = 4
-"""Batches that each loading process makes before they are asked for (`StepLoader`)."""
+"""Batches that each loading process prepares in advance (`StepLoader`)."""
 GPU_WARM_UP, GPU_STEPS, TRACED = 5, 20, 3
 
 
 def run(device: torch.device) -> Iterator[Finding]:
+    """Measure images per second of loader and step, alone and together."""
     on_gpu = device.type == "cuda"
     params = _params(on_gpu)
     configure_torch(params.runtime)
@@ -42,23 +43,23 @@ def run(device: torch.device) -> Iterator[Finding]:
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(Path(folder), params, 256 if on_gpu else 32, SIZE, "jpg")
         dataset = StepDataset(store.images("train"), None, params.base, params.pretrain)
-        stock, alone = IN_FLIGHT * workers + 2, max(3 * workers, steps)
-        total = warm_up + stock + alone + warm_up + steps + TRACED + 1
-        batches = Ahead(StepLoader(dataset, 0, total, workers, pin=on_gpu))
+        prepared, measured = IN_FLIGHT * workers + 2, max(3 * workers, steps)
+        total = warm_up + prepared + measured + warm_up + steps + TRACED + 1
+        batches = Prefetch(StepLoader(dataset, 0, total, workers, pin=on_gpu))
         train = _Trainer(params, device)
 
-        # Batches that lie in memory already, of which each has other masks.
+        # Batches that are in memory already, each with different masks.
         kept = list(islice(batches, warm_up))
         train(kept)
         by_step = _seconds(lambda: train(kept[i % len(kept)] for i in range(steps)), device) / steps
-        # Batches that were made meanwhile would count as made in no time.
-        for _ in islice(batches, stock):
+        # Skip batches that were prepared in the meantime: they would count as loaded in no time.
+        for _ in islice(batches, prepared):
             pass
         start = time.perf_counter()
-        for _ in islice(batches, alone):
+        for _ in islice(batches, measured):
             pass
-        by_loader = (time.perf_counter() - start) / alone
-        # Here nothing is in stock: the loader has to keep up from the first step on.
+        by_loader = (time.perf_counter() - start) / measured
+        # No batch is prepared now, so the loader must keep up from the first step on.
         train(islice(batches, warm_up))
         together = _seconds(lambda: train(islice(batches, steps)), device) / steps
         yield Finding("loader alone", f"{images / by_loader:.0f} images/s, {workers} processes")
@@ -78,7 +79,7 @@ class _Trainer:
     """The training loop of the pretrain stage, without logs and checkpoints."""
 
     def __init__(self, params: Params, device: torch.device) -> None:
-        self._split = Splitter(params.base, device)
+        self._split = MicrobatchSplitter(params.base, device)
         self._step = make_step(params, device, choose_precision(params.pretrain.precision, device))
 
     def __call__(self, batches: Iterable[Batch | RawBatch]) -> None:

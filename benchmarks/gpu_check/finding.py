@@ -1,4 +1,4 @@
-"""What a check has found."""
+"""Results of checks."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,9 +12,9 @@ class Finding:
 
     Args:
         check: What was checked.
-        value: What was found, with its unit.
-        limit: What it must be, or empty for a measurement.
-        verdict: "FAIL" makes the whole check fail.
+        value: The result, with its unit.
+        limit: The expected result, or empty for a measurement.
+        verdict: "FAIL" makes the command fail.
     """
 
     check: str
@@ -24,13 +24,15 @@ class Finding:
 
 
 def at_most(check: str, value: float, limit: float) -> Finding:
-    """Pass if `value` is at most `limit`; NaN fails."""
+    """Return a finding that passes if `value` is at most `limit`; NaN fails."""
     return Finding(check, f"{value:.3g}", f"<= {limit:g}", "pass" if value <= limit else "FAIL")
 
 
 def holds(check: str, condition: bool, value: str, limit: str = "") -> Finding:
+    """Return a finding that passes if `condition` is true."""
     return Finding(check, value, limit, "pass" if condition else "FAIL")
 
 
 def left_out(check: str, reason: str) -> Finding:
+    """Return a finding for a check that was not run."""
     return Finding(check, reason, "", "left out")

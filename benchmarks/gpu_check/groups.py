@@ -1,6 +1,6 @@
-"""7: a process group of one, by torchrun: DDP and FSDP2 train as a plain run does, which can go on from FSDP2's state.
+"""7: DDP and FSDP2 in a process group of one train like a plain run, which can resume from FSDP2's checkpoint.
 
-NCCL refuses two processes on one GPU, so one process is what a single GPU can check; the collectives run all the same.
+NCCL refuses two processes on one GPU. With one process, started by torchrun, the collectives run as well.
 """
 
 import shutil
@@ -20,6 +20,7 @@ LOSS_LIMIT, WEIGHTS_LIMIT = 1e-4, 1e-3
 
 
 def run(device: torch.device) -> Iterator[Finding]:
+    """Train with DDP and FSDP2 in a group of one process, and compare with a run without a group."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepared = make_store(folder, tiny_params(SETTINGS), 48, (64, 48), "png").folder
@@ -34,19 +35,19 @@ def run(device: torch.device) -> Iterator[Finding]:
             yield holds(f"{how}, one process: run", code == 0, f"exit code {code}", "0")
             if device.type == "cuda":
                 yield holds(
-                    f"{how}, one process: NCCL", "NCCL INFO" in project.said, "its messages in the log", "used"
+                    f"{how}, one process: NCCL", "NCCL INFO" in project.output, "its messages in the log", "used"
                 )
             yield from _compare(f"{how}, one process", project, plain)
 
-        # What a run that was stopped at RESUMED leaves: no later checkpoint.
+        # Remove later checkpoints, as if the run had been stopped at RESUMED.
         sharded = shared["fsdp"]
         for path in sharded.checkpoints():
             if path.name != f"step-{RESUMED:08d}":
                 shutil.rmtree(path)
         code = sharded.end(sharded.start())
-        resumed = f"going on from the checkpoint of step {RESUMED}" in sharded.said
-        told = f"exit code {code}, {'resumed' if resumed else 'not resumed'}"
-        yield holds("checkpoint of fsdp in a plain run", code == 0 and resumed, told, f"from step {RESUMED}")
+        resumed = f"resuming from the checkpoint of step {RESUMED}" in sharded.output
+        outcome = f"exit code {code}, {'resumed' if resumed else 'not resumed'}"
+        yield holds("checkpoint of fsdp in a plain run", code == 0 and resumed, outcome, f"from step {RESUMED}")
         yield from _compare("checkpoint of fsdp in a plain run", sharded, plain)
 
 

@@ -1,4 +1,4 @@
-"""8: Sinkhorn-Knopp and cross-entropy at the paper's size against float64, with their memory and time.
+"""8: Sinkhorn-Knopp and cross-entropy at the paper's size, compared with float64; their memory and time.
 
 On a GPU the Triton kernels are compared with the PyTorch code that CPUs use.
 """
@@ -24,7 +24,7 @@ SIZES = {"cuda": (3072, 131072), "cpu": (256, 4096)}
 """Tokens and prototypes: masked patches of 64 images, and the paper's largest level."""
 SAMPLED = 64
 LIMITS = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
-"""Of relative differences; the products of the backward pass are in the second type under autocast."""
+"""Limits of relative differences by dtype of the products in the backward pass, bfloat16 under autocast."""
 
 
 class _Inputs(NamedTuple):
@@ -36,6 +36,7 @@ class _Inputs(NamedTuple):
 
 
 def run(device: torch.device) -> Iterator[Finding]:
+    """Compare losses and gradients with float64, and measure time and memory."""
     tokens, prototypes = SIZES[device.type]
     inputs = _make_inputs(tokens, prototypes, device)
     rows = torch.randperm(tokens, generator=torch.Generator().manual_seed(1))[:SAMPLED].to(device)
@@ -72,7 +73,7 @@ def _cost(name: str, inputs: _Inputs, dtype: torch.dtype, device: torch.device) 
 
 
 def _make_inputs(tokens: int, prototypes: int, device: torch.device) -> _Inputs:
-    """Return bottlenecks and prototypes of unit length, as the heads give them; tokens lie near some prototypes."""
+    """Return bottlenecks and prototypes of unit length, like those of the heads; each token is near a prototype."""
     generator = torch.Generator().manual_seed(0)
 
     def unit(rows: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ def _make_inputs(tokens: int, prototypes: int, device: torch.device) -> _Inputs:
 
 
 def _losses(inputs: _Inputs, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """Return the loss and the gradients of tokens (N, b) and prototypes (K, b), as the product computes them."""
+    """Return the product's loss and its gradients for tokens (N, b) and prototypes (K, b)."""
     assigned = sinkhorn.sinkhorn(inputs.teacher, inputs.teacher_prototypes, ITERATIONS)
     hidden = inputs.student.detach().to(dtype).requires_grad_()
     prototypes = inputs.student_prototypes.detach().requires_grad_()
@@ -110,14 +111,14 @@ def _reference(inputs: _Inputs, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, T
     logits = student @ prototypes.T / STUDENT_TEMPERATURE
     total = logits.logsumexp(dim=1)
     loss = weights @ (targets.sum(dim=1) * total - (targets * logits).sum(dim=1))
-    # The gradient of the logits: v (m softmax(s) - t)
+    # Gradient with respect to the logits: v (m softmax(s) - t).
     slope = logits.sub_(total[:, None]).exp_().mul_(targets.sum(dim=1, keepdim=True)).sub_(targets)
     slope *= weights[:, None] / STUDENT_TEMPERATURE
     return targets[rows], loss, (slope @ prototypes)[rows], slope.T @ student
 
 
 def _pytorch_code() -> AbstractContextManager[Any]:
-    """Have the losses use the code for CPUs on a GPU too."""
+    """Return a context in which the losses use the PyTorch code for CPUs on a GPU too."""
     stack = ExitStack()
     stack.enter_context(mock.patch.object(sinkhorn, "_on_gpu", sinkhorn._on_cpu))
     stack.enter_context(mock.patch.object(cross_entropy, "_rows_on_gpu", cross_entropy._rows_on_cpu))

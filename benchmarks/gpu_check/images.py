@@ -1,4 +1,4 @@
-"""Stores of generated images, made by the prepare stage."""
+"""Stores of generated images, written by the prepare stage."""
 
 from pathlib import Path
 

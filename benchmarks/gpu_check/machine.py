@@ -1,4 +1,4 @@
-"""1: versions, and the rates of matrix products and copies that bound everything else."""
+"""1: versions, and the rates of matrix products and copies, which limit everything else."""
 
 import platform
 from collections.abc import Callable, Iterator
@@ -12,6 +12,7 @@ from franca.runtime import tf32
 
 
 def run(device: torch.device) -> Iterator[Finding]:
+    """Report versions and measure the rates of products and copies."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "torchvision", "timm"))
     yield Finding("versions", f"Python {platform.python_version()}, {versions}")
     if device.type == "cuda":

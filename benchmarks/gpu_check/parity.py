@@ -1,6 +1,6 @@
-"""3: the same steps on the CPU and on this device, from the same weights, crops, masks and draws of stochastic depth.
+"""3: the same steps on the CPU and on this device, with the same weights, crops, masks and draws of stochastic depth.
 
-On a CPU it compares the step with itself, which must be reproducible, and bf16 with float32.
+Without a GPU, the step is compared with itself, which must be reproducible, and bf16 with float32.
 """
 
 from collections import defaultdict
@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.gpu_check.finding import Finding, at_most
 from benchmarks.gpu_check.subject import draws_on_cpu, mean_loss, relative, tiny_params
 from franca.params import Params
-from franca.plan.random_step import RATES, make_step, random_part
+from franca.plan.random_step import RATES, make_step, random_microbatch
 from franca.pretrain.step import TrainStep
 from franca.runtime import configure_torch
 
@@ -20,6 +20,7 @@ CPU = torch.device("cpu")
 
 
 def run(device: torch.device) -> Iterator[Finding]:
+    """Compare losses, gradients and weights of the device with those of the CPU."""
     on_gpu = device.type == "cuda"
     params = tiny_params({} if on_gpu else {"pretrain.batch_size": 8, "base.backbone.depth": 2})
     configure_torch(params.runtime)
@@ -31,7 +32,7 @@ def run(device: torch.device) -> Iterator[Finding]:
         yield at_most(f"float32 loss, {both}: relative difference", abs(own_loss / loss - 1), 1e-5)
         faults = {name: relative(own_gradients[name], gradients[name]) for name in gradients}
         worst = max(faults, key=faults.__getitem__)
-        # An H100 gave 1.4e-4 for the MLPs of the patch head: targets are exponentials of logits over 0.06.
+        # 1.4e-4 on an H100, for the MLPs of the patch head: targets are exponentials of logits over 0.06.
         yield at_most(f"float32 gradients, {both}: worst module ({worst})", faults[worst], 3e-4)
 
         half = make_step(params, device, "bf16")
@@ -53,9 +54,9 @@ def run(device: torch.device) -> Iterator[Finding]:
 
 
 def _gradients(step: TrainStep, params: Params, device: torch.device) -> tuple[float, dict[str, Tensor]]:
-    """Return the loss of the batch 0 and its gradients on the CPU, those of a module in one vector."""
+    """Return the loss of batch 0 and its gradients on the CPU, as one vector per module."""
     torch.manual_seed(0)
-    step.gradients([random_part(params, 0, device)], RATES.teacher_temperature)
+    step.gradients([random_microbatch(params, 0, device)], RATES.teacher_temperature)
     modules: dict[str, list[Tensor]] = defaultdict(list)
     for name, parameter in step.student.named_parameters():
         assert parameter.grad is not None
@@ -67,5 +68,5 @@ def _gradients(step: TrainStep, params: Params, device: torch.device) -> tuple[f
 
 def _train(step: TrainStep, params: Params, device: torch.device, number: int) -> float:
     torch.manual_seed(number)
-    step([random_part(params, number, device)], RATES, number)
+    step([random_microbatch(params, number, device)], RATES, number)
     return mean_loss(step)

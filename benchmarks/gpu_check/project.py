@@ -1,4 +1,4 @@
-"""A project folder in which the real pretrain stage runs, in processes of its own."""
+"""A project folder in which the pretrain stage runs, in separate processes."""
 
 import json
 import os
@@ -37,7 +37,7 @@ SETTINGS: dict[str, Any] = {
     "runtime.keep_checkpoints": 100,
     "runtime.milestone_steps": None,
 }
-"""A step takes a few milliseconds: these checks are about what is around it."""
+"""Steps of a few milliseconds, since these checks are about the loop around them."""
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node=1", "-m")
 
 
@@ -50,35 +50,35 @@ class Project:
         params = tiny_params(SETTINGS | changes)
         write_json(folder / "params.yaml", params.model_dump(mode="json", by_alias=True))
         self.folder = folder
-        self.said = ""
-        """What the last process printed."""
+        self.output = ""
+        """Output of the last process."""
 
     def start(self, *launcher: str) -> "subprocess.Popen[bytes]":
         """Start `python -m franca pretrain`, by torchrun if `launcher` is TORCHRUN."""
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]),
             "DVC_ROOT": str(self.folder),
-            "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",  # nobody listens there: nothing is recorded
+            "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",  # no server: nothing is recorded
             "NCCL_DEBUG": "INFO",
         }
         command = [sys.executable, "-m", *launcher, "franca", "pretrain"]
-        with (self.folder / "said").open("wb") as said:
-            return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=said, stderr=said)
+        with (self.folder / "output").open("wb") as output:
+            return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=output, stderr=output)
 
     def end(self, process: "subprocess.Popen[bytes]") -> int:
-        """Wait for a process and read what it has said; returns its exit code."""
+        """Wait for a process, read its output and return its exit code."""
         try:
             code = process.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             code = process.wait()
-        self.said = (self.folder / "said").read_text(errors="replace")
+        self.output = (self.folder / "output").read_text(errors="replace")
         if code not in (0, 2, 75):
-            print(self.said[-4000:], file=sys.stderr)
+            print(self.output[-4000:], file=sys.stderr)
         return code
 
     def terminate_at(self, process: "subprocess.Popen[bytes]", step: int) -> int:
-        """Send SIGTERM once `step` is logged; returns the exit code."""
+        """Send SIGTERM once `step` is logged; return the exit code."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while len(self.losses()) < step and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -90,6 +90,7 @@ class Project:
         return [line["metrics"]["train/loss"] for line in self._lines()]
 
     def steps(self) -> list[int]:
+        """Return the steps that the run has logged, in the order of the lines."""
         return [line["step"] for line in self._lines()]
 
     def _lines(self) -> list[dict[str, Any]]:
@@ -97,6 +98,7 @@ class Project:
         return [json.loads(line) for line in "".join(found).split("\n")[:-1]]
 
     def checkpoints(self, kind: str = "checkpoints") -> list[Path]:
+        """Return the checkpoint folders, oldest first; `kind` is the folder that holds them."""
         return sorted((self.folder / "runs").glob(f"pretrain-*/{kind}/step-*"))
 
     def weights(self, checkpoint: Path) -> Tensor:

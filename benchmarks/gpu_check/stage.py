@@ -16,6 +16,7 @@ STOP_AT = 3
 
 
 def run(device: torch.device) -> Iterator[Finding]:
+    """Stop and resume a run, and run one that diverges."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepared = make_store(folder, tiny_params(SETTINGS), 48, (64, 48), "png").folder
@@ -30,26 +31,28 @@ def run(device: torch.device) -> Iterator[Finding]:
 def _resumes(project: Project, code: int) -> Iterator[Finding]:
     total = EPOCHS * SETTINGS["pretrain.epoch_length"]
     reached = project.steps()[-1:]
-    told = f"exit code {code} at step {reached} of {total}: {_last_line(project)}"
-    yield holds("SIGTERM stops the stage", code == 75 and STOP_AT <= sum(reached) < total, told, "exit code 75")
+    outcome = f"exit code {code} at step {reached} of {total}: {_last_line(project)}"
+    yield holds("SIGTERM stops the stage", code == 75 and STOP_AT <= sum(reached) < total, outcome, "exit code 75")
     code = project.end(project.start())
-    resumed = f"going on from the checkpoint of step {sum(reached)}" in project.said
+    resumed = f"resuming from the checkpoint of step {sum(reached)}" in project.output
     logged = project.steps() == list(range(1, total + 1))
     written = (project.folder / "models/pretrained/model.safetensors").is_file()
-    told = f"exit code {code}, {'resumed' if resumed else 'not resumed'}, last step {project.steps()[-1:]} of {total}"
-    yield holds("the stage resumes to its end", code == 0 and resumed and logged and written, told, "exit code 0")
+    outcome = (
+        f"exit code {code}, {'resumed' if resumed else 'not resumed'}, last step {project.steps()[-1:]} of {total}"
+    )
+    yield holds("the stage resumes to its end", code == 0 and resumed and logged and written, outcome, "exit code 0")
 
 
 def _diverges(project: Project, code: int) -> Iterator[Finding]:
     last = _last_line(project)
-    one_line = last.startswith("franca: the loss is not finite at step") and "Traceback" not in project.said
+    one_line = last.startswith("franca: the loss is not finite at step") and "Traceback" not in project.output
     yield holds("learning rate 1e30: one line and exit code 2", code == 2 and one_line, f"{code}: {last[:90]}", "2")
     saved = project.checkpoints("nonfinite")
     finite = [bool(project.weights(path).isfinite().all()) for path in saved]
-    told = f"{len(saved)} checkpoints, finite: {finite}"
-    yield holds("learning rate 1e30: finite weights are saved", finite == [True], told, "1 checkpoint")
+    outcome = f"{len(saved)} checkpoints, finite: {finite}"
+    yield holds("learning rate 1e30: finite weights are saved", finite == [True], outcome, "1 checkpoint")
 
 
 def _last_line(project: Project) -> str:
-    lines = [line for line in project.said.splitlines() if line.strip()]
-    return lines[-1] if lines else "nothing said"
+    lines = [line for line in project.output.splitlines() if line.strip()]
+    return lines[-1] if lines else "no output"

@@ -1,4 +1,4 @@
-"""Parameters that the checks run on, and how they read and compare what a step gives."""
+"""Parameters of the checks, and functions to read and compare the results of a step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from franca.pretrain.step import TrainStep
 
 
 def make_params(preset: str, changes: dict[str, Any]) -> Params:
-    """Return a preset's parameters with some of them changed, by dotted path."""
+    """Return the parameters of a preset with some changes, given by dotted path."""
     values = presets.values(preset)
     for path, value in changes.items():
         *sections, key = path.split(".")
@@ -31,7 +31,7 @@ def make_params(preset: str, changes: dict[str, Any]) -> Params:
 def tiny_params(changes: dict[str, Any] | None = None) -> Params:
     """Return a small ViT with the structure of the paper's presets: SwiGLU, stochastic depth, five levels.
 
-    LayerScale starts at 1: from the presets' 1e-5 an error in a block would not show in the loss.
+    LayerScale starts at 1: with the presets' 1e-5, an error in a block would not change the loss.
     """
     small = {
         "base.image_size": 56,
@@ -70,7 +70,7 @@ def relative(value: Tensor, expected: Tensor) -> float:
 
 @contextmanager
 def draws_on_cpu() -> Iterator[None]:
-    """Draw stochastic depth on the CPU, so that a seed keeps the same samples on every device."""
+    """Return a context in which stochastic depth is drawn on the CPU, the same for a seed on every device."""
 
     def draw(branches: int, batch: int, rate: float, device: torch.device) -> list[Kept]:
         kept = draw_kept(branches, batch, rate, torch.device("cpu"))

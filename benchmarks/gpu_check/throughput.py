@@ -1,8 +1,8 @@
-"""10: images a second, phases, memory and MFU of training steps, beside a textbook's and lightly's.
+"""10: images per second, phases, memory and MFU of training steps, compared with a textbook form and lightly.
 
-Each form runs in a process of its own, on crops that lie on the device already and masks that change every step.
-"MFU as papers count" takes the matrix products of all samples, also those that stochastic depth drops, over the card's
-dense bf16 peak by its data sheet.
+Each form runs in a separate process, with crops that are on the device already and masks that change every step. "MFU
+as papers count" divides the matrix products of all samples, also those that stochastic depth drops, by the dense bf16
+peak of the card's data sheet.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ from benchmarks.step_lightly import LightlyStep
 from benchmarks.step_setting import Case, Setting
 from benchmarks.step_textbook import TextbookStep
 from franca.plan.hardware import peak_tflops
-from franca.pretrain.microbatch import Part
+from franca.pretrain.microbatch import Microbatch
 
 CASES = {
     "S/14": Case("photos-1gpu", 256, 128, 0.1, 14, 98),
@@ -49,6 +49,7 @@ RUN_SECONDS, ALL_SECONDS = 120, 200
 
 
 def run(device: torch.device) -> Iterator[Finding]:
+    """Measure each of RUNS in a separate process."""
     if device.type != "cuda":
         yield left_out("throughput", "measured on GPUs only; `make bench` has the CPU's")
         return
@@ -58,7 +59,7 @@ def run(device: torch.device) -> Iterator[Finding]:
         if form == "lightly" and importlib.util.find_spec("lightly") is None:
             yield left_out(label, "lightly is not installed")
         elif time.monotonic() - start > ALL_SECONDS:
-            yield left_out(label, f"{ALL_SECONDS} s are over")
+            yield left_out(label, f"the limit of {ALL_SECONDS} s was reached")
         else:
             yield from _run(case, levels, form, mode, label)
 
@@ -87,7 +88,7 @@ def _run(case: str, levels: str, form: str, mode: str, label: str) -> Iterator[F
 
 
 class _TimedStep(FrancaStep):
-    """Marks the beginning and end of each phase on the device, without waiting."""
+    """A step that records events at the start and end of each phase on the device, without waiting."""
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -118,23 +119,23 @@ def _measure(case: str, levels: str, form: str, mode: str) -> dict[str, Any]:
     forms = {"franca": _TimedStep, "textbook": TextbookStep, "lightly": LightlyStep}
     step: Any = forms[form](setting)
     crops = step.crops()
-    inputs = [_other_masks(crops, setting, seed) if isinstance(crops, Part) else crops for seed in range(STEPS)]
+    inputs = [_other_masks(crops, setting, seed) if isinstance(crops, Microbatch) else crops for seed in range(STEPS)]
     for number in range(WARM_UP):
         step.train(inputs[number])
     if form == "franca":
         step.events.clear()
     torch.cuda.reset_peak_memory_stats()
     start = now(setting.device)
-    for part in inputs:
-        step.train(part)
+    for microbatch in inputs:
+        step.train(microbatch)
     seconds = (now(setting.device) - start) / STEPS
     phases = step.milliseconds(STEPS) if form == "franca" else {}
     return {"seconds": seconds, "gb": torch.cuda.max_memory_allocated() / 1e9, "phases": phases}
 
 
-def _other_masks(part: Part, setting: Setting, seed: int) -> Part:
+def _other_masks(microbatch: Microbatch, setting: Setting, seed: int) -> Microbatch:
     (masks,) = setting.masks(seed)
-    return Part(part.global_crops, part.local_crops, *(x.to(setting.device) for x in masks))
+    return Microbatch(microbatch.global_crops, microbatch.local_crops, *(x.to(setting.device) for x in masks))
 
 
 if __name__ == "__main__":

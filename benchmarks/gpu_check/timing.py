@@ -1,4 +1,4 @@
-"""Time on a device that works beside the host."""
+"""Timing of a device that works asynchronously."""
 
 import time
 from collections.abc import Callable
@@ -7,14 +7,14 @@ import torch
 
 
 def now(device: torch.device) -> float:
-    """Seconds, after everything that was asked of the device is done."""
+    """Return the time in seconds after the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def best_seconds(function: Callable[[], object], device: torch.device, rounds: int = 5, calls: int = 5) -> float:
-    """Seconds of one call: the fastest of some rounds of several calls, after one call that warms up."""
+    """Return the seconds per call in the fastest of `rounds` rounds of `calls` calls, after one warm-up call."""
     function()
     times = []
     for _ in range(rounds):

@@ -9,9 +9,10 @@ from franca.losses.chunks import exp_
 
 @dataclass(frozen=True)
 class Assignments:
-    """Assignments T (N, K): T_nk = exp(h_n . w_k - prototype_k - sample_n). All float32.
+    """Assignments T (N, K): T_nk = exp(h_n . w_k - f_k - g_n), all float32.
 
-    Where T is not kept its rows are made from the rest, some at a time: (N + K) (b + 1) numbers instead of N K.
+    f and g are the potentials that normalize over samples and over prototypes. If T is not kept, its rows are computed
+    again from the other fields, some at a time: (N + K) (b + 1) numbers in memory instead of N K.
     """
 
     hidden: Tensor
@@ -19,28 +20,28 @@ class Assignments:
     prototypes: Tensor
     """w (K, b)"""
     prototype: Tensor
-    """(K,): what Sinkhorn-Knopp or a center takes from each prototype"""
+    """f (K,): the potential of each prototype, from Sinkhorn-Knopp or a center"""
     sample: Tensor
-    """(N,): what makes a row sum to one"""
+    """g (N,): the potential of each sample, with which its row of T sums to one"""
     kept: Tensor | None = None
-    """T (N, K), if it is there"""
+    """T (N, K), or None"""
 
     def __len__(self) -> int:
         return len(self.hidden)
 
     def rows(self, part: slice = slice(None)) -> Tensor:
-        """Rows of T, (n, K), not to be changed."""
+        """Return rows of T, (n, K) float32; the caller must not modify them."""
         if self.kept is not None:
             return self.kept[part]
         logits = self.hidden[part] @ self.prototypes.T
         return exp_(logits.sub_(self.prototype).sub_(self.sample[part, None]))
 
     def without_rows(self) -> "Assignments":
-        """The same, in less memory."""
+        """Return the same assignments without T, which needs less memory."""
         return replace(self, kept=None)
 
     def split(self, sizes: list[int]) -> "list[Assignments]":
-        """Assignments of consecutive runs of samples; what lies behind the last run is left out."""
+        """Split into consecutive runs of samples of the given sizes; samples after the last run are left out."""
         parts, start = [], 0
         for size in sizes:
             part = slice(start, start := start + size)

@@ -1,4 +1,4 @@
-"""Teacher assignments by a softmax less a moving center of the logits (DINO, arXiv 2104.14294), level by level."""
+"""Teacher assignments by a softmax of logits minus a moving center (DINO, arXiv 2104.14294), one level at a time."""
 
 import torch
 import torch.distributed as dist
@@ -9,9 +9,12 @@ from franca.losses.chunks import chunks, logsumexp_
 
 
 def centered(hidden: Tensor, prototypes: Tensor, center: Tensor) -> Assignments:
-    """Assignments softmax(h w^T - center); their rows are not kept.
+    """Return the assignments softmax(h w^T - center), whose rows are not kept.
 
-    hidden (N, b) and center (K,) are divided by the temperature already; all float32.
+    Args:
+        hidden: h (N, b) float32, divided by the temperature.
+        prototypes: w (K, b) float32.
+        center: (K,) float32, divided by the temperature.
     """
     sample = hidden.new_empty(len(hidden))
     for part in chunks(len(hidden), prototypes):
@@ -21,11 +24,18 @@ def centered(hidden: Tensor, prototypes: Tensor, center: Tensor) -> Assignments:
 
 
 def moved_center(center: Tensor, hidden: Tensor, prototypes: Tensor, momentum: float) -> Tensor:
-    """momentum center + (1 - momentum) (mean logits of all ranks' rows), (K,); no rows leave it where it is.
+    """Return momentum center + (1 - momentum) (mean logits of the rows of all ranks), (K,) float32.
 
-    The mean of h w^T over rows is the mean of h times w^T.
+    Without any rows the center stays as it is.
+
+    Args:
+        center: (K,) float32.
+        hidden: h (N, b) float32, not divided by the temperature.
+        prototypes: w (K, b) float32.
+        momentum: Weight of the old center, 0 to 1.
     """
-    # new_tensor would be a blocking copy to the device.
+    # The mean of h w^T over rows is the mean of h times w^T, so the logits are not computed, and b + 1 numbers are
+    # reduced over ranks instead of K. new_tensor would be a blocking copy to the device.
     total = torch.cat([hidden.sum(dim=0), hidden.new_full((1,), len(hidden))])
     if dist.is_initialized():
         dist.all_reduce(total)

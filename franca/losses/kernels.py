@@ -1,8 +1,9 @@
-"""Triton kernels of Sinkhorn-Knopp and the cross-entropy, for CUDA; `sinkhorn.py` and `cross_entropy.py` call them.
+"""Triton kernels of Sinkhorn-Knopp and the cross-entropy for CUDA, called by `sinkhorn.py` and `cross_entropy.py`.
 
-The logits (tokens x prototypes) are the largest tensors of training and every operation on them is bound by memory
-bandwidth, so each kernel does all it can with one read. The PyTorch code for CPUs in the modules that call them is
-the reference; tests compare the two by Triton's interpreter.
+The logits (tokens, prototypes) are the largest tensors of training, and every operation on them is bound by memory
+bandwidth. Each kernel therefore does as much as possible with one read: a step makes 17.5 passes over the logits, a
+textbook form 44 (benchmarks/PASSES.md). The PyTorch code for CPUs in the calling modules is the reference; tests
+compare the two with Triton's interpreter.
 """
 
 import torch
@@ -11,9 +12,9 @@ import triton.language as tl
 from torch import Tensor
 
 FLOOR = tl.constexpr(-60.0)
-"""Smallest exponent, as in `chunks.exp_`: e^-60 is nothing beside 1 in float32, but its logarithm is finite."""
+"""Smallest exponent, as in `chunks.exp_`: float32 cannot add e^-60 to 1, but its logarithm is finite."""
 _LOWEST = tl.constexpr(-1.0e30)
-"""Stands for -inf: differences of two of them are 0, not NaN."""
+"""Used in place of -inf: the difference of two of them is 0, not NaN."""
 
 _ROW_BLOCK, _ROW_WARPS = 2048, 8
 _COLUMN_BLOCK, _COLUMN_ROWS, _COLUMN_WARPS = 128, 16, 4
@@ -23,7 +24,7 @@ _PROGRAMS = 1024
 
 @triton.jit
 def _add_to_logsumexp(peak, total, x):  # type: ignore[no-untyped-def]
-    """Elementwise running log-sum-exp: exp(peak) total += exp(x), by a single exponential."""
+    """Update an elementwise running log-sum-exp, exp(peak) total += exp(x), with a single exponential."""
     difference = x - peak
     scale = tl.exp(-tl.abs(difference))
     total = tl.where(difference > 0, total * scale + 1, total + scale)
@@ -32,8 +33,10 @@ def _add_to_logsumexp(peak, total, x):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _row_logsumexp(x, shift, out, columns, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    # int64, because an index into (tokens, prototypes) may exceed 2^31.
     row = tl.program_id(0).to(tl.int64)
     lanes = tl.arange(0, BLOCK)
+    # One running log-sum-exp for each lane; lanes are combined once at the end, not once per block.
     peak = tl.full([BLOCK], _LOWEST, tl.float32)
     total = tl.zeros([BLOCK], tl.float32)
     for start in range(0, columns, BLOCK):
@@ -49,10 +52,12 @@ def _row_logsumexp(x, shift, out, columns, BLOCK: tl.constexpr):  # type: ignore
 def _column_logsumexp(  # type: ignore[no-untyped-def]
     x, shift, out, rows, columns, rows_a_program, BLOCK: tl.constexpr, ROWS: tl.constexpr
 ):
+    # A program sums a block of columns over a range of rows and writes a partial result for that range.
     k = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     first = tl.program_id(1) * rows_a_program
     last = tl.minimum(first + rows_a_program, rows)
     valid_columns = k < columns
+    # ROWS running values for each column, which are combined once at the end.
     peak = tl.full([ROWS, BLOCK], _LOWEST, tl.float32)
     total = tl.zeros([ROWS, BLOCK], tl.float32)
     for start in range(first, last, ROWS):
@@ -100,6 +105,7 @@ def _cross_entropy(  # type: ignore[no-untyped-def]
     information = tl.zeros([BLOCK], tl.float32)
     best = tl.full([BLOCK], -1.0, tl.float32)
     place = tl.zeros([BLOCK], tl.int32)
+    # First read: the normalizer of the softmax, the row's statistics and its largest target.
     for start in range(0, columns, BLOCK):
         k = start + lanes
         valid = k < columns
@@ -116,9 +122,10 @@ def _cross_entropy(  # type: ignore[no-untyped-def]
     row_mass = tl.sum(mass, axis=0)
     tl.store(cross_entropy + row, row_mass * normalizer - tl.sum(agreement, axis=0))
     tl.store(entropy + row, -tl.sum(information, axis=0))
-    # The first of equal maxima, as torch's argmax on a CPU.
+    # The first of equal maxima, like torch's argmax on a CPU; each lane has kept the first of its own.
     first = tl.min(tl.where(best == tl.max(best, axis=0), place, columns), axis=0)
     tl.store(favorite + row, first.to(tl.int64))
+    # Second read, only for gradients: they need the normalizer of the whole row.
     if WITH_SLOPE:
         weight = tl.load(weights + row)
         slope += row * columns
@@ -131,6 +138,8 @@ def _cross_entropy(  # type: ignore[no-untyped-def]
             tl.store(slope + k, value.to(slope.dtype.element_ty), mask=valid)
 
 
+# The kernels are custom operators, so that a step can run on fake tensors without a GPU: to count its work
+# (benchmarks/passes.py), and to find operations for which the host would wait (tests/pretrain/test_fake_device.py).
 @torch.library.custom_op("franca::row_logsumexp", mutates_args=())
 def row_logsumexp(x: Tensor, shift: Tensor) -> Tensor:
     """Return log sum_k exp(x_nk - shift_k), (N,) float32, of x (N, K) and shift (K,)."""
@@ -150,16 +159,17 @@ def _(x: Tensor, shift: Tensor) -> Tensor:
 def column_logsumexp(x: Tensor, shift: Tensor) -> Tensor:
     """Return log sum_n exp(x_nk - shift_n), (K,) float32, of x (N, K) and shift (N,); -inf if N is 0."""
     rows, columns = x.shape
-    if not rows:
+    if not rows:  # a rank without a masked patch
         return x.new_full((columns,), -torch.inf)
     blocks = triton.cdiv(columns, _COLUMN_BLOCK)
-    # A narrow level has too few columns to fill the GPU, so several programs share its rows.
+    # A narrow level has too few columns to fill the GPU, so its rows are divided among several programs.
     each = triton.cdiv(rows, max(1, min(_PROGRAMS // blocks, triton.cdiv(rows, _COLUMN_ROWS))))
     parts = triton.cdiv(rows, each)
     out = x.new_empty(parts, columns)
     _column_logsumexp[(blocks, parts)](
         x, shift, out, rows, columns, each, BLOCK=_COLUMN_BLOCK, ROWS=_COLUMN_ROWS, num_warps=_COLUMN_WARPS
     )
+    # The partial results of the programs that share columns.
     return torch.logsumexp(out, dim=0)
 
 
@@ -191,13 +201,13 @@ def cross_entropy(
     Args:
         logits: (N, K) float32, contiguous.
         targets: (N, K) float32, contiguous, all above 0.
-        weights: (N,) float32, the rows' weights in the loss.
-        slope_dtype: Type of the gradient.
-        with_slope: Whether the gradient is needed.
+        weights: (N,) float32, weights of the rows in the loss.
+        slope_dtype: dtype of the gradient.
+        with_slope: Whether to compute the gradient.
 
     Returns:
-        -sum_k t log softmax(s) (N,), -sum_k t log t (N,), argmax_k t (N,) int64, and the derivative of the weighted
-        cross-entropy by the logits, (N, K) or, without it, (0, K).
+        -sum_k t log softmax(s) (N,), -sum_k t log t (N,), argmax_k t (N,) int64, and the gradient of the weighted
+        cross-entropy with respect to the logits, (N, K), or (0, K) if `with_slope` is false.
     """
     rows, columns = logits.shape
     cross, entropy = logits.new_empty(rows), logits.new_empty(rows)

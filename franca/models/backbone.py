@@ -1,4 +1,4 @@
-"""The vision transformer: timm's, with a mask token, the official position interpolation and stochastic depth."""
+"""timm's vision transformer with a mask token, the official interpolation of positions and stochastic depth."""
 
 import math
 from functools import partial
@@ -15,17 +15,24 @@ from franca.models.stochastic_depth import Kept, draw_kept, residual
 from franca.params import Backbone as BackboneParams
 
 LEVEL_DIVISORS = (16, 8, 4, 2, 1)
+"""The embedding dimension divided by the width of each Matryoshka level."""
 
 
 def nesting_levels(embed_dim: int) -> tuple[int, ...]:
-    """Widths of the Matryoshka levels, narrowest first: D/16, D/8, D/4, D/2, D."""
+    """Return the widths of the Matryoshka levels, narrowest first: D/16, D/8, D/4, D/2, D."""
     return tuple(embed_dim // divisor for divisor in LEVEL_DIVISORS)
 
 
 def timm_arguments(params: BackboneParams, image_size: int) -> dict[str, Any]:
-    """Arguments of timm's `VisionTransformer` for an architecture; the official SwiGLU width where it is SwiGLU."""
+    """Return the arguments of timm's `VisionTransformer` for an architecture.
+
+    Args:
+        params: The architecture.
+        image_size: Side of the images in pixels, for which there are positions.
+    """
     hidden = 4 * params.embed_dim
     if params.ffn == "swiglu":
+        # The official width, 2/3 of an MLP's rounded up to a multiple of 8. timm counts gate and value together.
         hidden = 2 * ((int(hidden * 2 / 3) + 7) // 8 * 8)
     return {
         "img_size": image_size,
@@ -41,41 +48,45 @@ def timm_arguments(params: BackboneParams, image_size: int) -> dict[str, Any]:
 
 
 class StochasticBlock(Block):
-    """timm's pre-norm block for several sets of crops at once, which can drop its branches for some of the samples.
+    """timm's pre-norm block for several sets of crops at once, with stochastic depth for each sample.
 
-    Sets differ in their number of tokens. All layers but the attention itself run on the tokens of all sets together:
-    half the launches for global and local crops, larger matrix products, and FSDP gathers each weight once.
+    Sets differ in their number of tokens. All layers except the attention itself run on the tokens of all sets
+    together. For global and local crops this needs half the kernel launches, its matrix products are larger, and FSDP
+    gathers each weight once.
     """
 
     def forward(  # type: ignore[override]
         self,
         x: Tensor | list[Tensor],
         kept: list[tuple[Kept, Kept]] | None = None,
-        wanted: list[Tensor] | None = None,
+        token_indices: list[Tensor] | None = None,
     ) -> Tensor | list[Tensor]:
         """Run the block.
 
         Args:
-            x: Tokens of each set, (B_i, T_i, D), or of a single one.
-            kept: The samples of each set that keep the attention and the MLP; None for all.
-            wanted: For each set, positions (M_i,) int64 in (B_i, T_i), row by row; the MLP runs on these tokens alone.
+            x: Tokens of each set, (B_i, T_i, D), or a tensor for a single set, for which timm's own forward is used.
+            kept: For each set, the samples that keep the attention and those that keep the MLP; None for all.
+            token_indices: For each set, indices (M_i,) int64 into (B_i, T_i) flattened; the MLP runs on these tokens
+                only. None for all tokens.
 
         Returns:
-            Tokens of each set, (B_i, T_i, D), or (M_i, D) of the wanted ones; those of a single set if `x` is one.
+            Tokens of each set, (B_i, T_i, D), or (M_i, D) with `token_indices`; a tensor if `x` is one.
         """
         if isinstance(x, Tensor):
             return super().forward(x)
-        of_attention, of_mlp = zip(*kept, strict=True) if kept else (None, None)
-        x = residual(x, self._attention, of_attention)
-        if wanted is None:
-            return residual(x, self._mlp, of_mlp)
-        tokens = [y.flatten(0, 1)[positions] for y, positions in zip(x, wanted, strict=True)]
+        kept_attention, kept_mlp = zip(*kept, strict=True) if kept else (None, None)
+        x = residual(x, self._attention, kept_attention)
+        if token_indices is None:
+            return residual(x, self._mlp, kept_mlp)
+        tokens = [y.flatten(0, 1)[indices] for y, indices in zip(x, token_indices, strict=True)]
         updates = self._mlp(tokens)
-        if of_mlp:
+        if kept_mlp:
+            # The few selected tokens of dropped samples are computed and multiplied by 0: taking them out would give
+            # tensors whose shape depends on the draw, and the host would have to wait for it.
             sizes = [y.shape[1] for y in x]
             updates = [
-                update * ((keeps.place[positions // size] < len(keeps.samples)) * keeps.scale)[:, None]
-                for update, positions, size, keeps in zip(updates, wanted, sizes, of_mlp, strict=True)
+                update * ((keeps.place[indices // size] < len(keeps.samples)) * keeps.scale)[:, None]
+                for update, indices, size, keeps in zip(updates, token_indices, sizes, kept_mlp, strict=True)
             ]
         return [y + update for y, update in zip(tokens, updates, strict=True)]
 
@@ -93,7 +104,7 @@ class StochasticBlock(Block):
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return softmax(q k^T / sqrt(d)) v as (B, T, heads d), of (B, heads, T, d)."""
+    """Return softmax(q k^T / sqrt(d)) v, (B, T, heads d), for q, k and v (B, heads, T, d)."""
     if _fused(q.device, q.shape[2]):
         attended = F.scaled_dot_product_attention(q, k, v)
     else:
@@ -102,12 +113,14 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _fused(device: torch.device, tokens: int) -> bool:
-    """Whether to use the fused kernel: on a CPU plain matrix products beat it for the few tokens of a crop."""
+    """Return whether to use the fused attention kernel for a number of tokens."""
+    # On a CPU, matrix products are faster for the few tokens of a small crop: the fused kernel's backward pass took a
+    # quarter of the demo's step (docs/log.md).
     return device.type == "cuda" or tokens > 256
 
 
 def _pack(x: list[Tensor]) -> Tensor:
-    """Return all tokens, (T, D), of sets (..., D)."""
+    """Concatenate the tokens of sets (..., D) to (T, D)."""
     return _cat([y.flatten(0, -2) for y in x])
 
 
@@ -116,20 +129,28 @@ def _cat(x: list[Tensor]) -> Tensor:
 
 
 def _unpack(tokens: Tensor, like: list[Tensor]) -> list[Tensor]:
-    """Undo `_pack`: tokens (T, D) as sets of the shapes of `like`."""
+    """Undo `_pack`: split tokens (T, D) into sets with the shapes of `like`."""
     return [
         part.view(y.shape) for part, y in zip(tokens.split([y.shape[:-1].numel() for y in like]), like, strict=True)
     ]
 
 
 class Backbone(VisionTransformer):
-    """Vision transformer whose patches can be masked, for images of any size that patches divide.
+    """A vision transformer whose patches can be masked, for images whose sides are multiples of the patch size.
 
-    Registers carry no position embedding. Positions of another grid than the native one are resampled bicubically, as
-    `position_resampling` says.
+    Registers have no position embedding. For other grids than the native one, positions are resampled bicubically:
+    with the scale factor (h + 0.1) / H of DINOv2 and Franca if `position_resampling` is "offset", else antialiased to
+    the size, as in DINOv2 with registers.
     """
 
     def __init__(self, params: BackboneParams, image_size: int, drop_path: float = 0.0) -> None:
+        """Create the network with random weights.
+
+        Args:
+            params: The architecture.
+            image_size: Native side of images in pixels, for which there are positions.
+            drop_path: Rate of stochastic depth, the same in all blocks.
+        """
         swiglu = params.ffn == "swiglu"
         super().__init__(
             **timm_arguments(params, image_size),
@@ -149,7 +170,7 @@ class Backbone(VisionTransformer):
         self._initialize()
 
     def _initialize(self) -> None:
-        """Truncated normal 0.02 for linear weights and positions, zeros for biases, as DINOv2 and Franca start."""
+        """Initialize as DINOv2 and Franca do: truncated normal 0.02 for linear weights and positions, zero biases."""
         assert self.pos_embed is not None and self.cls_token is not None
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -162,21 +183,22 @@ class Backbone(VisionTransformer):
             nn.init.normal_(self.reg_token, std=1e-6)
 
     def forward(  # type: ignore[override]
-        self, images: list[Tensor], masks: Tensor | None, wanted: list[Tensor]
+        self, images: list[Tensor], masks: Tensor | None, token_indices: list[Tensor]
     ) -> list[Tensor]:
-        """Return the normalized tokens that a training step reads, of several sets of crops.
+        """Return selected tokens of several sets of crops after the last norm, for a training step.
 
         Args:
-            images: Normalized images of each set, (B_i, 3, H_i, W_i).
+            images: Normalized images of each set, (B_i, 3, H_i, W_i) float32.
             masks: (B_0, h w) bool; patches of the first set to replace by the mask token before positions are added.
-            wanted: For each set, positions (M_i,) int64 in its (B_i, tokens), row by row.
+            token_indices: For each set, indices (M_i,) int64 into its tokens, (B_i, 1 + registers + h w) flattened.
 
         Returns:
-            (M_i, D) for each set. The last block leaves out the MLP of all other tokens.
+            (M_i, D) for each set. The last block skips the MLP of all other tokens.
         """
         x = [self._embed(own, masks if number == 0 else None) for number, own in enumerate(images)]
         kept: list[list[tuple[Kept, Kept]] | None] = [None] * len(self.blocks)
         if self.training and self.drop_path:
+            # One draw for all blocks of a set: a call for each branch would launch several small kernels.
             draws = [draw_kept(2 * len(self.blocks), len(y), self.drop_path, y.device) for y in x]
             pairs = [zip(own[::2], own[1::2], strict=True) for own in draws]
             kept = [list(block) for block in zip(*pairs, strict=True)]
@@ -185,13 +207,18 @@ class Backbone(VisionTransformer):
                 x = checkpoint(block, x, keeps, use_reentrant=False)
             else:
                 x = block(x, keeps)
-        tokens = self.blocks[-1](x, kept[-1], wanted)
+        tokens = self.blocks[-1](x, kept[-1], token_indices)
         return _unpack(self.norm(_pack(tokens)), tokens)
 
     def forward_features(self, images: Tensor, masks: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        """Return all normalized tokens (B, 1 + registers + h w, D) of normalized images (B, 3, H, W).
+        """Return all tokens after the last norm: class token, registers, then patches row by row.
 
-        Patches are replaced by the mask token if `masks` (B, h w) is true. No branch is dropped.
+        Args:
+            images: Normalized images, (B, 3, H, W) float32.
+            masks: (B, h w) bool, patches to replace by the mask token; None for none.
+
+        Returns:
+            (B, 1 + registers + h w, D). Stochastic depth is not applied.
         """
         x = self._embed(images, masks)
         for block in self.blocks:
@@ -200,19 +227,19 @@ class Backbone(VisionTransformer):
         return self.norm(x)
 
     def _embed(self, images: Tensor, masks: Tensor | None) -> Tensor:
-        """Return tokens with positions, (B, 1 + registers + h w, D)."""
+        """Return the tokens before the first block, with positions, (B, 1 + registers + h w, D)."""
         x = self.patch_embed(images)
         if masks is not None:
             x = torch.where(masks.unflatten(1, x.shape[1:3])[..., None], self.mask_token.to(x.dtype), x)
         return self._pos_embed(x)
 
     def patches(self, images: Tensor) -> int:
-        """How many patches each image has."""
+        """Return the number of patches of each image of (B, 3, H, W)."""
         height, width = self.patch_embed.dynamic_feat_size((images.shape[-2], images.shape[-1]))
         return height * width
 
     def _pos_embed(self, x: Tensor) -> Tensor:
-        """Class token and registers put before patches (B, h, w, D), positions added to all but registers."""
+        """Prepend class token and registers to patches (B, h, w, D) and add positions to all but registers."""
         batch, height, width, _ = x.shape
         assert self.cls_token is not None
         x = torch.cat([self.cls_token.expand(batch, -1, -1), x.flatten(1, 2)], dim=1) + self.positions(height, width)
@@ -221,7 +248,12 @@ class Backbone(VisionTransformer):
         return x
 
     def positions(self, height: int, width: int) -> Tensor:
-        """Position embedding (1, 1 + h w, D) of a patch grid, the class token's first."""
+        """Return the position embedding of a grid of patches, (1, 1 + h w, D), the class token's first.
+
+        Args:
+            height: h, rows of the grid.
+            width: w, columns of the grid.
+        """
         assert self.pos_embed is not None
         side = self.patch_embed.grid_size[0]
         if (height, width) == (side, side):
@@ -230,12 +262,13 @@ class Backbone(VisionTransformer):
             grid = self.pos_embed[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
             grid = self._resample(grid, height, width).permute(0, 2, 3, 1).flatten(1, 2)
             return torch.cat([self.pos_embed[:, :1], grid], dim=1)
-        # Resampling is linear. As a product its backward pass is deterministic on a GPU too, which bicubic's is not.
+        # Resampling is linear, so it is computed as a product with a constant matrix: the backward pass of bicubic
+        # interpolation is not deterministic on a GPU.
         device = self.pos_embed.device
         if (height, width, device) not in self._matrices:
             identity = torch.eye(side * side, device=device).view(-1, 1, side, side)
             self._matrices[height, width, device] = self._resample(identity, height, width).flatten(1).T.double()
-        # Autocast leaves float64 alone.
+        # float64, which autocast does not convert.
         grid = (self._matrices[height, width, device] @ self.pos_embed[0, 1:].double()).float()
         return torch.cat([self.pos_embed[:, :1], grid[None]], dim=1)
 
@@ -248,7 +281,15 @@ class Backbone(VisionTransformer):
 
 
 def resize_positions(pos_embed: Tensor, side: int) -> Tensor:
-    """Positions (1, 1 + s s, D) of a grid of `side`, to go on training there: bicubic, antialiased."""
+    """Resample trained positions to another grid to continue training there, bicubic and antialiased.
+
+    Args:
+        pos_embed: (1, 1 + h h, D) float32, positions of the class token and of a square grid.
+        side: Side of the new grid in patches.
+
+    Returns:
+        (1, 1 + side side, D) float32.
+    """
     old = math.isqrt(pos_embed.shape[1] - 1)
     grid = pos_embed[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False, antialias=True)

@@ -1,4 +1,4 @@
-"""Nested cluster heads: one set of prototypes for each Matryoshka level of the embedding."""
+"""Nested heads: one set of prototypes for each Matryoshka level of the embedding (Franca, arXiv 2507.14137)."""
 
 from typing import NamedTuple
 
@@ -11,24 +11,28 @@ from franca.params import Heads
 
 
 class Level(NamedTuple):
-    """What the logits (N, K) of one level are the products of: `hidden` (N, b) and `prototypes` (K, b)."""
+    """One level of a head's output, whose logits (N, K) are hidden @ prototypes.T."""
 
     hidden: Tensor
+    """(N, b) float32, or bfloat16 under autocast: the bottleneck"""
     prototypes: Tensor
+    """(K, b) float32"""
 
 
 class Prototypes(nn.Module):
-    """Weight-normalized prototypes, float32 (K, b): row k is weight_g[k] weight_v[k] / |weight_v[k]|."""
+    """Weight-normalized prototypes (K, b) float32: row k is weight_g[k] weight_v[k] / |weight_v[k]|."""
 
     def __init__(self, dim: int, count: int) -> None:
+        """Draw `count` prototypes of dimension `dim`."""
         super().__init__()
         self.weight_v = nn.Parameter(torch.empty(count, dim))
         self.weight_g = nn.Parameter(torch.ones(count, 1))
         nn.init.uniform_(self.weight_v, -(dim**-0.5), dim**-0.5)
 
     def forward(self, count: int | None = None) -> Tensor:
-        """The first `count` prototypes, or all."""
-        # What torch.nn.utils.parametrizations.weight_norm calls: one pass, where its formula in tensors makes several.
+        """Return the first `count` prototypes, or all of them, (count, b)."""
+        # The function that torch.nn.utils.parametrizations.weight_norm calls. It makes one pass over the weights, the
+        # formula in tensor operations several: 6 against 59 ms for 16,384 x 384, forward and backward, on a CPU.
         return torch._weight_norm(self.weight_v[:count], self.weight_g[:count], 0)
 
 
@@ -44,7 +48,7 @@ def _mlp(width: int, hidden: int, bottleneck: int) -> nn.Sequential:
 
 
 class ContrastiveHead(nn.Sequential):
-    """The MLP before the contrastive loss: class tokens (N, D) to embeddings (N, bottleneck), as in SimCLR."""
+    """An MLP that maps class tokens (N, D) to embeddings (N, bottleneck) for the contrastive loss, as in SimCLR."""
 
     def __init__(self, embed_dim: int, params: Heads) -> None:
         super().__init__(
@@ -53,13 +57,14 @@ class ContrastiveHead(nn.Sequential):
 
 
 class NestedHead(nn.Module):
-    """Levels for tokens (N, D), narrowest first, the l-th with K_l = int(K d_l / D) prototypes.
+    """Maps tokens (N, D) to levels, narrowest first; level l has width d_l and K_l = int(K d_l / D) prototypes.
 
-    Logits are not computed here: they would be the largest tensors of training (`losses.cross_entropy`).
+    The input of level l depends on `nesting`: Linear(D -> d_l)(x) for "project", as in the official code; x[:, :d_l]
+    for "slice", as in the paper. "none" has one level, all of x, as in DINOv2. With `sharing` "shared" (only for
+    slices), all levels use the widest level's MLP, with the first d_l columns of its first layer, and the first K_l of
+    its prototypes.
 
-    nesting "project": level l sees Linear(D -> d_l)(x), as the official code does; "slice": x[:, :d_l], as the paper
-    says; "none": one level, the whole of x (DINOv2). sharing "shared" (slices only): all levels use the widest
-    level's MLP, the first layer cut to its first d_l columns, and the first K_l of its prototypes.
+    Logits are not computed here: they would be the largest tensors of training (see `losses.cross_entropy`).
     """
 
     def __init__(self, embed_dim: int, params: Heads) -> None:
@@ -80,6 +85,7 @@ class NestedHead(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> list[Level]:
+        """Return the levels of tokens (N, D), narrowest first."""
         return [self._level(level, x) for level in range(len(self.levels))]
 
     def _level(self, level: int, x: Tensor) -> Level:

@@ -1,4 +1,4 @@
-"""A finished model: backbone, normalization and position removal in one module, and its folder on disk."""
+"""The finished model: backbone, normalization and removal of position in one module, and its folder on disk."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,32 +21,47 @@ from franca.params import Backbone as BackboneParams
 from franca.params import Base
 
 Channels = tuple[float, float, float]
+"""One value for each of red, green and blue, for images in 0..1."""
 Architecture = BackboneParams | str
-"""Our backbone's parameters, or the name of one of timm's plain vision transformers."""
+"""Parameters of `Backbone`, or the name of a plain vision transformer of timm."""
 
 
 class Features(NamedTuple):
-    """What every backbone returns: `pooled` (B, D) and `patches` (B, h, w, D), both float32."""
+    """Features of a batch of images."""
 
     pooled: Tensor
+    """(B, D) float32, one vector for each image"""
     patches: Tensor
+    """(B, h, w, D) float32, one vector for each patch"""
 
 
 class FrancaModel(nn.Module):
-    """Maps uint8 images (B, 3, H, W), H and W multiples of the patch size, to `Features`.
+    """A model that maps images (B, 3, H, W) uint8 to `Features`; H and W are multiples of the patch size.
 
-    Each call raises TypeError for images of another dtype, and ValueError for another shape (see `check_images`).
-    The pooled features of our backbone are its class token; those of a timm model what it puts before its classifier.
-    `position_planes` (rounds, 2, D) are what RASA takes out of the patches, all in one product with
-    `patch_projection` (D, D). `dim` leading dimensions are kept (a Matryoshka truncation); all if None.
+    Pooled features are the class token of `Backbone`, or what a timm model passes to its classifier. Calls raise
+    TypeError for images of another dtype and ValueError for another shape (see `check_images`).
     """
 
     position_planes: Tensor
+    """(rounds, 2, D) float32, the planes that RASA removes from patches"""
     patch_projection: Tensor
+    """(D, D) float32, the removal of all planes as one product"""
 
     def __init__(
         self, architecture: Architecture, image_size: int, mean: Channels, std: Channels, dim: int | None = None
     ) -> None:
+        """Create a model with random weights, in evaluation mode and without gradients.
+
+        Args:
+            architecture: Parameters of `Backbone`, or the name of a timm model.
+            image_size: Native side of images in pixels.
+            mean: Mean of each channel.
+            std: Standard deviation of each channel.
+            dim: Number of leading dimensions to keep (a Matryoshka truncation); None for all.
+
+        Raises:
+            FrancaError: timm has no plain vision transformer of that name.
+        """
         super().__init__()
         self.architecture = architecture
         self.mean, self.std = mean, std
@@ -63,12 +78,13 @@ class FrancaModel(nn.Module):
         self.eval().requires_grad_(False)
 
     def remove_position(self, planes: Tensor) -> None:
-        """Have the planes (rounds, 2, D), and none else, taken out of the patches."""
-        # A copy, since tensors of a mapped file may lie where products round otherwise.
+        """Remove exactly these planes, (rounds, 2, D), from patches in all later calls."""
+        # A copy: tensors of a memory-mapped file may have an alignment for which products round differently.
         self.position_planes = planes.detach().float().clone()
         self.patch_projection = projection(self.position_planes, self.width)
 
     def forward(self, images: Tensor) -> Features:
+        """Return the features of images (B, 3, H, W) uint8, without position and truncated to `embed_dim`."""
         tokens = self.forward_features(images)
         pooled = self.backbone.forward_head(tokens, pre_logits=True)
         patches = tokens[:, self.backbone.num_prefix_tokens :] @ self.patch_projection.T
@@ -76,10 +92,14 @@ class FrancaModel(nn.Module):
         return Features(pooled[:, : self.embed_dim], patches[..., : self.embed_dim].unflatten(1, (height, width)))
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """All normalized tokens of the last block, float32 (B, prefix + h w, D): class token, registers, patches.
+        """Return all tokens after the last norm, with position and all dimensions.
 
-        Nothing is taken out of them. `images` are uint8 (B, 3, H, W); `backbone.num_prefix_tokens` tokens are none of
-        the patches, which come row by row.
+        Args:
+            images: (B, 3, H, W) uint8.
+
+        Returns:
+            (B, prefix + h w, D) float32: `backbone.num_prefix_tokens` tokens (class token, registers), then the
+            patches row by row.
         """
         tokens: Tensor = self.backbone.forward_features(self._normalize(images))
         return tokens.float()
@@ -87,15 +107,24 @@ class FrancaModel(nn.Module):
     def forward_intermediates(
         self, images: Tensor, indices: int | Sequence[int] | None = None, norm: bool = True
     ) -> list[Features]:
-        """Class token and patch map of blocks: the last n, those of a list (0 is the first), or all.
+        """Return the class token and the patches of several blocks.
 
-        `norm` puts the last norm on each, as DINOv2's linear evaluations do. Position stays in them: RASA has learned
-        the last block's planes alone. Without a class token, `pooled` is the mean of the patches. Raises FrancaError
-        for a block that is not there.
+        Position is not removed: RASA has learned the planes of the last block only.
+
+        Args:
+            images: (B, 3, H, W) uint8.
+            indices: The last n blocks, the blocks of a list (0 is the first), or None for all.
+            norm: Whether to apply the last norm to each block, as DINOv2's linear evaluations do.
+
+        Returns:
+            Features of each block. Without a class token, `pooled` is the mean of the patches.
+
+        Raises:
+            FrancaError: A block does not exist.
         """
         depth = len(self.backbone.blocks)
-        wanted = [-indices] if isinstance(indices, int) else indices or []
-        if (isinstance(indices, int) and indices < 1) or any(not -depth <= i < depth for i in wanted):
+        requested = [-indices] if isinstance(indices, int) else indices or []
+        if (isinstance(indices, int) and indices < 1) or any(not -depth <= i < depth for i in requested):
             raise FrancaError(f"no such block: {indices}; the model has {depth}, 0 to {depth - 1}")
         blocks: list[tuple[Tensor, Tensor]] = self.backbone.forward_intermediates(
             self._normalize(images),
@@ -112,14 +141,13 @@ class FrancaModel(nn.Module):
 
 
 def check_images(images: Any, patch_size: int) -> None:
-    """Check that `images` are what a model takes: a uint8 tensor (B, 3, H, W) whose sides are multiples of the patch.
-
-    Values of another dtype would give features, but wrong ones: divided by 255 twice, an image in 0..1 is black.
+    """Check that images are a uint8 tensor (B, 3, H, W) whose sides are multiples of the patch size.
 
     Raises:
-        TypeError: if `images` is no tensor, or not of dtype uint8.
-        ValueError: if it has another shape.
+        TypeError: `images` is not a tensor or not of dtype uint8.
+        ValueError: It has another shape.
     """
+    # Other dtypes would give wrong features without an error: divided by 255 again, an image in 0..1 is black.
     if not isinstance(images, Tensor):
         raise TypeError(f"images: a {type(images).__name__}, not a torch.Tensor of uint8; {_conversion(images)}")
     if images.dtype != torch.uint8:
@@ -165,7 +193,7 @@ def _block_features(block: Tensor | tuple[Tensor, Tensor], has_class_token: bool
 
 
 def _make_backbone(architecture: Architecture, image_size: int) -> Any:
-    """A backbone with random weights; a FrancaError where timm has no plain vision transformer of that name."""
+    """Return a backbone with random weights; raise FrancaError if timm has no plain ViT of that name."""
     if isinstance(architecture, BackboneParams):
         return Backbone(architecture, image_size)
     try:
@@ -183,33 +211,33 @@ def _make_backbone(architecture: Architecture, image_size: int) -> Any:
 
 
 def normalize(images: Tensor, mean: Channels, std: Channels) -> Tensor:
-    """Take the channels' mean and standard deviation out of images (B, 3, H, W) in 0..1."""
+    """Return (images - mean) / std for images (B, 3, H, W) float32 in 0..1, for each channel."""
     shift, scale = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (mean, std))
     return (images - shift) / scale
 
 
 def random_model(base: Base) -> FrancaModel:
-    """An untrained model of `base`, seeded by `base.seed`."""
+    """Return an untrained model with random weights drawn from `base.seed`; the global generator is not used."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(base.seed)
         return FrancaModel(base.backbone, base.image_size, base.mean, base.std)
 
 
 def random_twin(model: FrancaModel, seed: int) -> FrancaModel:
-    """Return a model of the same architecture and number of dimensions with random weights."""
+    """Return a model of the same architecture and number of dimensions with random weights drawn from `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return FrancaModel(model.architecture, model.image_size, model.mean, model.std, model.embed_dim)
 
 
 def save_model(model: FrancaModel, folder: Path) -> None:
-    """Write `model.safetensors` and `config.json`; the same weights give the same bytes."""
+    """Write `model.safetensors` and `config.json` to `folder`; equal weights give equal bytes."""
     write_bytes(folder / "model.safetensors", save({k: v.contiguous() for k, v in model.state_dict().items()}))
     write_json(folder / "config.json", model_config(model))
 
 
 def model_config(model: FrancaModel) -> dict[str, Any]:
-    """The content of a model folder's `config.json`."""
+    """Return the content of `config.json` for a model folder."""
     ours = isinstance(model.architecture, BackboneParams)
     return {
         "format": "franca" if ours else "timm",
@@ -223,7 +251,11 @@ def model_config(model: FrancaModel) -> dict[str, Any]:
 
 
 def load_model(folder: Path) -> FrancaModel:
-    """Read a model folder; a FrancaError says which keys are missing, unexpected or of another shape."""
+    """Load a model from its folder.
+
+    Raises:
+        FrancaError: A file is missing or invalid, or keys of the weights are missing, unexpected or of another shape.
+    """
     weights_path = folder / "model.safetensors"
     try:
         config: dict[str, Any] = read_json(folder / "config.json")
@@ -244,9 +276,16 @@ def load_model(folder: Path) -> FrancaModel:
 
 
 def load_weights(module: nn.Module, state: dict[str, Tensor], origin: str, assign: bool = False) -> None:
-    """Copy `state` into `module`, or put its very tensors there (`assign`, for a module on the meta device).
+    """Copy `state` into `module`.
 
-    Every key must be there with the right shape.
+    Args:
+        module: The module, which must have exactly the keys and shapes of `state`.
+        state: Weights by name.
+        origin: Where the weights are from, for the error message.
+        assign: Whether to use the tensors of `state` themselves, for a module on the meta device.
+
+    Raises:
+        FrancaError: Keys are missing, unexpected or of another shape.
     """
     own = module.state_dict()
     faults = [f"missing {key}" for key in own.keys() - state.keys()]

@@ -1,8 +1,8 @@
-"""Stochastic depth that computes only the samples it keeps (DINOv2, arXiv 2304.07193, efficient stochastic depth).
+"""Stochastic depth that computes only the samples it keeps (efficient stochastic depth of DINOv2, arXiv 2304.07193).
 
-Samples are taken out of a batch and added back by gathers, forward and backward. The scatters that plain indexing has
-in its backward pass are slower on a GPU, by far in deterministic mode, where they sort, and torch.compile cannot fuse
-them with the operations around them.
+Samples are selected from a batch and added back by gathers, in the forward and in the backward pass. The backward pass
+of plain indexing uses scatters, which are slower on a GPU. In deterministic mode they sort their indices and are much
+slower, and torch.compile cannot fuse them with neighboring operations.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,27 +13,40 @@ from torch import Tensor
 
 
 class Kept(NamedTuple):
-    """Which samples of a batch keep a branch."""
+    """The samples of a batch that keep a branch."""
 
     samples: Tensor
-    """(k,) int64: the samples that keep it"""
+    """(k,) int64, the samples that keep the branch"""
     place: Tensor
-    """(B,) int64: the position of each sample in `samples`, or k and more for a dropped one"""
+    """(B,) int64, the index of each sample in `samples`; k or more for dropped samples"""
 
     @property
     def scale(self) -> float:
-        """B / k, which keeps the expectation that of a network without dropping."""
+        """B / k, with which the expectation is that of a network without stochastic depth."""
         return len(self.place) / len(self.samples)
 
 
 def draw_kept(branches: int, batch: int, rate: float, device: torch.device) -> list[Kept]:
-    """Draw for each branch max(int(batch (1 - rate)), 1) samples without replacement, all branches in one call."""
+    """Draw max(int(batch (1 - rate)), 1) samples for each branch, without replacement.
+
+    Args:
+        branches: Number of branches; all are drawn in one call.
+        batch: Number of samples B.
+        rate: Share of samples to drop.
+        device: The device of the result. The draws depend on it.
+    """
     order = torch.rand(branches, batch, device=device).argsort(dim=1)
     return [kept_first(*branch, rate) for branch in zip(order, order.argsort(dim=1), strict=True)]
 
 
 def kept_first(order: Tensor, place: Tensor, rate: float) -> Kept:
-    """Keep the first samples of `order` (B,), a permutation whose inverse is `place` (B,)."""
+    """Keep the first samples of a permutation.
+
+    Args:
+        order: (B,) int64, the permutation.
+        place: (B,) int64, its inverse.
+        rate: Share of samples to drop.
+    """
     count = max(int(len(order) * (1 - rate)), 1)
     return Kept(order[:count], place)
 
@@ -41,9 +54,13 @@ def kept_first(order: Tensor, place: Tensor, rate: float) -> Kept:
 def residual(
     x: list[Tensor], branch: Callable[[list[Tensor]], list[Tensor]], kept: Sequence[Kept] | None
 ) -> list[Tensor]:
-    """Return x + branch(x) for each set of samples (B_i, ...).
+    """Return x + branch(x) for each set of samples.
 
-    With `kept`, the branch runs on those samples of each set alone, and what it gives is scaled up.
+    Args:
+        x: Sets of samples, (B_i, ...).
+        branch: The function to add.
+        kept: For each set, the samples that the branch runs on; its results are scaled by B_i / k_i. None for all
+            samples.
     """
     if kept is None:
         return [y + update for y, update in zip(x, branch(x), strict=True)]
@@ -52,7 +69,7 @@ def residual(
 
 
 class _Take(torch.autograd.Function):
-    """x[samples]."""
+    """Computes x[samples], with a gather as its backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, samples: Tensor, place: Tensor) -> Tensor:
@@ -66,7 +83,7 @@ class _Take(torch.autograd.Function):
 
 
 class _Add(torch.autograd.Function):
-    """x, and scale * update added to the samples."""
+    """Adds scale * update to the kept samples of x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, update: Tensor, samples: Tensor, place: Tensor) -> Tensor:
@@ -81,6 +98,6 @@ class _Add(torch.autograd.Function):
 
 
 def _spread(rows: Tensor, place: Tensor) -> Tensor:
-    """Return rows[place], zeros where `place` is beyond the rows."""
+    """Return rows[place], and zeros for places beyond the rows."""
     found = rows[place.clamp(max=len(rows) - 1)]
     return torch.where((place < len(rows)).view(-1, *[1] * (rows.ndim - 1)), found, 0)

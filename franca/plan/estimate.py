@@ -9,7 +9,7 @@ from franca.models.heads import NestedHead
 from franca.params import Params
 from franca.plan.counting import Forward, count_student, head_rows, teacher_flops, undropped_flops
 from franca.plan.hardware import GIB, Card
-from franca.pretrain.microbatch import count_parts
+from franca.pretrain.microbatch import count_microbatches
 from franca.pretrain.parallel import Ranks, local_images
 
 EFFICIENCY = 0.30
@@ -81,7 +81,7 @@ def make_plan(params: Params, gpus: int, per_node: int, card: Card, bf16: bool, 
         FrancaError: the batch cannot be shared by that many processes.
     """
     images = len(local_images(params, Ranks(0, gpus)))
-    parts = count_parts(images, params)
+    parts = count_microbatches(images, params)
     part = images // parts
     student = count_student(params, part, bf16)
     recomputed = student.block_flops if params.runtime.activation_checkpointing else 0

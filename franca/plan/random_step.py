@@ -7,7 +7,7 @@ from torch import Tensor
 from franca.data.views.batch import part_masks
 from franca.data.views.masks import batch_masks
 from franca.params import Params
-from franca.pretrain.microbatch import Part
+from franca.pretrain.microbatch import Microbatch
 from franca.pretrain.schedules import Rates
 from franca.pretrain.setup import compile_blocks, make_networks
 from franca.pretrain.step import TrainStep
@@ -23,7 +23,7 @@ def make_step(params: Params, device: torch.device, precision: str) -> TrainStep
     return TrainStep(params, student, teacher, student, device, precision)
 
 
-def random_part(params: Params, step: int, device: torch.device, images: int | None = None) -> Part:
+def random_microbatch(params: Params, step: int, device: torch.device, images: int | None = None) -> Microbatch:
     """Return random normalized crops with the masks of `step`; the number of masked patches varies.
 
     Args:
@@ -41,7 +41,7 @@ def random_part(params: Params, step: int, device: torch.device, images: int | N
     def noise(count: int, side: int) -> Tensor:
         return torch.randn(count, 3, side, side, generator=generator).to(device)
 
-    return Part(
+    return Microbatch(
         noise(2 * images, base.image_size),
         noise(pretrain.crops.local_count * images, pretrain.crops.local_size),
         *(x.to(device) for x in part_masks(masks, 1)[0]),

@@ -10,8 +10,8 @@ from PIL import Image
 
 from franca.data.views.multi_crop import MultiCrop
 from franca.params import Params
-from franca.plan.random_step import RATES, make_step, random_part
-from franca.pretrain.microbatch import count_parts
+from franca.plan.random_step import RATES, make_step, random_microbatch
+from franca.pretrain.microbatch import count_microbatches
 from franca.pretrain.setup import choose_precision
 from franca.runtime import choose_device, configure_torch
 
@@ -50,11 +50,13 @@ def _step_seconds(params: Params) -> float:
     configure_torch(params.runtime)
     device = choose_device(params.runtime)
     train_step = make_step(params, device, choose_precision(params.pretrain.precision, device))
-    count, times = count_parts(params.pretrain.batch_size, params), []
+    count, times = count_microbatches(params.pretrain.batch_size, params), []
     for step in range(1, WARM_UP_STEPS + TIMED_STEPS + 1):
-        parts = [random_part(params, step, device, params.pretrain.batch_size // count) for _ in range(count)]
+        microbatches = [
+            random_microbatch(params, step, device, params.pretrain.batch_size // count) for _ in range(count)
+        ]
         start = time.perf_counter()
-        train_step(parts, RATES, step)
+        train_step(microbatches, RATES, step)
         if device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)

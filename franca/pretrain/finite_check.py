@@ -1,7 +1,8 @@
-"""Losses that are not finite: nothing is updated from the first such step on, and the run ends at the next reading.
+"""Check for gradients that are not finite.
 
-Optimizer, teacher and centers read `found_inf` on the device and stand still if it is 1, so no step waits for the
-host to read it.
+From the first such step on nothing is updated, and the run ends at the next reading of the check.
+Optimizer, teacher and centers read `found_inf` on the device and are not updated if it is 1, so that no step waits for
+the host to read it.
 """
 
 from typing import NoReturn
@@ -18,6 +19,7 @@ from franca.pretrain.parallel import Ranks
 from franca.pretrain.run_folder import RunFolder
 
 _SHOWN = 8
+"""Image indices in the error message, at most."""
 
 
 class FiniteCheck:
@@ -31,36 +33,39 @@ class FiniteCheck:
         self.found_inf = torch.zeros((), device=device)
 
     def guard(self, optimizer: AdamW, norms: dict[str, Tensor], step: int) -> None:
-        """Update `found_inf` and have the optimizer skip this step and all later ones if it is 1.
+        """Update `found_inf`; the optimizer skips this step and all later ones if it is 1.
 
         Args:
-            optimizer: A fused one, which reads `found_inf` on the device.
+            optimizer: A fused optimizer, which reads `found_inf` on the device.
             norms: Gradient norms, () float32, equal in all processes.
-            step: The number of this step, from 1.
+            step: Number of this step, from 1.
         """
+        # The norms contain every gradient, and are equal in all processes, so the processes need no exchange.
         bad = ~torch.isfinite(torch.stack(list(norms.values()))).all()
         self._first = torch.where((self._first == 0) & bad, step, self._first)
         self.found_inf = (self._first > 0).float()
         optimizer.found_inf = self.found_inf  # type: ignore[attr-defined]
 
     def read(self) -> int | None:
-        """Return the first bad step, None if there is none; waits for the device."""
+        """Return the first bad step, or None if there is none; waits for the device."""
         return int(self._first) or None
 
 
-def give_up(
+def abort_nonfinite(
     step: int, dataset: StepDataset, checkpoints: Checkpoints, state: State, folder: RunFolder, ranks: Ranks
 ) -> NoReturn:
     """Save the weights from before the bad step and the indices of its images, and raise FrancaError.
 
     Args:
         step: The bad step, from 1.
-        dataset: Knows the step's images.
-        checkpoints: Where the weights go; no other save may be running, as two threads cannot share a group.
-        state: What a checkpoint holds.
-        folder: Where the indices go.
-        ranks: The processes, which all call this.
+        dataset: The dataset, which gives the indices of the step's images.
+        checkpoints: The checkpoint folder for the weights. No other save may be running: two threads cannot share a
+            process group.
+        state: The tensors of a checkpoint.
+        folder: The run's folder, in which `nonfinite.json` is written.
+        ranks: The processes, all of which call this.
     """
+    # The weights are those before the bad step, although later steps were taken: they were skipped.
     checkpoints.save(step - 1, state, {})
     checkpoints.wait()
     images = dataset.indices(step - 1).tolist()

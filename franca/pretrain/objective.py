@@ -1,12 +1,11 @@
 """The objective: the student matches the teacher's assignments of class tokens and masked patches, level by level.
 
-total = dino (local + 2 global) / (2 + 2 n) + ibot + koleo (KoLeo of each global crop), n local crops an image; the
-weights are `params.losses`. The official implementation computes the same (its scale for n = 0 is 1/3). A contrastive
-term, which the paper does not have, is added if `params.losses.contrastive_weight` is above 0.
+total = sum of weight x term over the terms dino, ibot, koleo and, if its weight is above 0, contrastive (not part of
+the paper). The weights are `params.losses`. Each term is a file of `franca.losses`.
 """
 
-from collections.abc import Iterable, Iterator
-from itertools import chain, repeat
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -14,73 +13,104 @@ from torch import Tensor, nn
 
 from franca.losses.assignments import Assignments
 from franca.losses.centering import centered, moved_center
-from franca.losses.contrastive import Keys, contrastive_loss
-from franca.losses.dino import dino_loss
-from franca.losses.ibot import ibot_loss
-from franca.losses.koleo import koleo_loss
+from franca.losses.contrastive import Keys, contrastive_term, gather_keys
+from franca.losses.dino import dino_term
+from franca.losses.ibot import PATCHES, ibot_term, patch_count
+from franca.losses.koleo import koleo_term
 from franca.losses.sinkhorn import sinkhorn
+from franca.losses.term import Metric, Term
 from franca.models.heads import Level
 from franca.params import Losses
 from franca.pretrain.network import Outputs
 
+TERMS = ("dino", "ibot", "koleo")
+OPTIONAL_TERMS = ("contrastive",)
+"""Terms that are computed only if their weight is above 0."""
+HEADS = ("dino", "ibot")
+"""Terms whose targets are assignments to prototypes."""
+
 
 class Targets(NamedTuple):
-    """The teacher's assignments, one a level, widest first: to be gone through once."""
+    """What one microbatch's losses take from the teacher. Assignments come widest level first, to be iterated once."""
 
     dino: Iterable[Assignments]
-    """2 B rows, the crops' halves swapped: row r belongs to the other global crop of row r's image"""
+    """2 B rows a level, with the halves swapped: row r belongs to the other global crop of row r's image"""
     ibot: Iterable[Assignments]
-    """a row a masked patch, in row-major order of the masks"""
+    """one row per masked patch and level, in row-major order of the masks"""
+    keys: Keys | None
+    """embeddings for the contrastive loss; None without that loss"""
 
 
 class Assigner(nn.Module):
-    """Turns the teacher's levels into assignments, by Sinkhorn-Knopp or with a moving center for each level."""
+    """Turns the teacher's outputs into targets: Sinkhorn-Knopp or a moving center assigns each level to prototypes."""
 
     def __init__(self, losses: Losses, counts: tuple[int, ...]) -> None:
-        """`counts` are the prototypes of each level."""
+        """Create the centers, if there are any.
+
+        Args:
+            losses: Kind of assignment and its parameters.
+            counts: Number of prototypes of each level.
+        """
         super().__init__()
         self._losses = losses
         self._moved: dict[tuple[str, int], Tensor] = {}
         self.centers = nn.ModuleDict()
         if losses.assignment == "centering":
-            for name in Targets._fields:
+            for name in HEADS:
                 centers = nn.ParameterList(nn.Parameter(torch.zeros(k), requires_grad=False) for k in counts)
                 self.centers[name] = centers
 
-    def forward(self, parts: list[Outputs], temperature: float, padding: list[Level] | None = None) -> list[Targets]:
-        """Targets of each part, assigned over all parts and ranks together.
+    def forward(
+        self, teacher_outputs: list[Outputs], temperature: float, padding: list[Level] | None = None
+    ) -> list[Targets]:
+        """Return the targets of each microbatch, assigned over all microbatches and ranks together.
 
-        Those of one part alone are assigned level by level as its losses ask for them: one level's rows at a time lie
-        in memory. Those of several are, without their rows, all there before the first one's losses.
-        `padding`, rows behind the masked patches, takes part in their assignment as it does in the official code.
+        Args:
+            teacher_outputs: Outputs of the teacher for each microbatch of this rank.
+            temperature: Temperature of the teacher.
+            padding: Levels of rows after the masked patches that take part in their assignment, as in the official
+                code; None for no such rows.
         """
-        dino = self._assign("dino", [[_swapped(level) for level in part.dino] for part in parts], temperature, None)
-        ibot = self._assign("ibot", [part.ibot for part in parts], temperature, padding)
-        if len(parts) == 1:
-            return [Targets(chain.from_iterable(dino), chain.from_iterable(ibot))]
-        heads = [list(map(_without_rows, head)) for head in (dino, ibot)]
-        return [Targets(*([level[i] for level in head] for head in heads)) for i in range(len(parts))]
+        heads = (
+            self._assign("dino", [[_swapped(level) for level in o.dino] for o in teacher_outputs], temperature, None),
+            self._assign("ibot", [outputs.ibot for outputs in teacher_outputs], temperature, padding),
+        )
+        if len(teacher_outputs) == 1:
+            # Lazy: a level is assigned when its loss requests it, so only one level's rows (N, K) are in memory.
+            (keys,) = _keys(teacher_outputs)
+            dino, ibot = heads
+            return [Targets(chain.from_iterable(dino), chain.from_iterable(ibot), keys)]
+        # All microbatches are assigned before the first one's losses. Keeping all rows would need too much memory, so
+        # the losses compute them again.
+        dino_levels, ibot_levels = ([[own.without_rows() for own in level] for level in head] for head in heads)
+        return [
+            Targets([level[number] for level in dino_levels], [level[number] for level in ibot_levels], keys)
+            for number, keys in enumerate(_keys(teacher_outputs))
+        ]
 
     def _assign(
-        self, name: str, parts: list[list[Level]], temperature: float, padding: list[Level] | None
+        self, name: str, outputs: list[list[Level]], temperature: float, padding: list[Level] | None
     ) -> Iterator[list[Assignments]]:
-        """Each level's assignments, a list of the parts'."""
-        for level in reversed(range(len(parts[0]))):
-            yield self._assign_level(name, level, parts, temperature, padding)
+        """Yield each level's assignments, widest level first, as a list over microbatches."""
+        for level in reversed(range(len(outputs[0]))):
+            yield self._assign_level(name, level, outputs, temperature, padding)
 
-    # Decorated itself, not as a generator: no_grad's wrapper around a generator keeps the last value that was yielded,
-    # a level's assignments (N, K), while the next level is computed.
+    # Decorated here and not at the generator: no_grad's wrapper around a generator keeps the last value that was
+    # yielded, a level's assignments (N, K), while the next level is computed.
     @torch.no_grad()
     def _assign_level(
-        self, name: str, level: int, parts: list[list[Level]], temperature: float, padding: list[Level] | None
+        self, name: str, level: int, outputs: list[list[Level]], temperature: float, padding: list[Level] | None
     ) -> list[Assignments]:
-        same = [part[level] for part in parts]
+        own = [levels[level] for levels in outputs]
         more = [padding[level].hidden] if padding else []
-        hidden = torch.cat([*(part.hidden for part in same), *more]).float() / temperature
-        prototypes = same[0].prototypes.float()
-        return self._whole(name, level, hidden, prototypes, temperature).split([len(part.hidden) for part in same])
+        hidden = torch.cat([*(each.hidden for each in own), *more]).float() / temperature
+        prototypes = own[0].prototypes.float()
+        assigned = self._assign_rows(name, level, hidden, prototypes, temperature)
+        return assigned.split([len(each.hidden) for each in own])
 
-    def _whole(self, name: str, level: int, hidden: Tensor, prototypes: Tensor, temperature: float) -> Assignments:
+    def _assign_rows(
+        self, name: str, level: int, hidden: Tensor, prototypes: Tensor, temperature: float
+    ) -> Assignments:
         if self._losses.assignment == "sinkhorn":
             return sinkhorn(hidden, prototypes, self._losses.sinkhorn_iterations)
         center: Any = self.centers[name][level]  # type: ignore[index]
@@ -90,7 +120,7 @@ class Assigner(nn.Module):
 
     @torch.no_grad()
     def update_centers(self, found_inf: Tensor) -> None:
-        """Move the centers by this step's rows, once its assignments are used; does nothing without centers.
+        """Move the centers by this step's rows, after its assignments have been used; does nothing without centers.
 
         Args:
             found_inf: () float32 on the device; the centers stay as they are if it is 1.
@@ -101,77 +131,55 @@ class Assigner(nn.Module):
         self._moved.clear()
 
 
-def _without_rows(level: list[Assignments]) -> list[Assignments]:
-    return [part.without_rows() for part in level]
+def _keys(teacher_outputs: list[Outputs]) -> list[Keys] | list[None]:
+    """Return the keys of the contrastive loss for each microbatch, or None for each without that loss."""
+    embeddings = [outputs.contrastive for outputs in teacher_outputs if outputs.contrastive is not None]
+    return gather_keys(embeddings) if embeddings else [None] * len(teacher_outputs)
 
 
 def _swapped(level: Level) -> Level:
     return level._replace(hidden=torch.cat(level.hidden.chunk(2)[::-1]))
 
 
-class Terms(NamedTuple):
-    """The objective of one part. Only `total` carries gradients; the other fields are for logging.
-
-    The losses are not weighted; they are tensors of (levels,), `koleo` and `contrastive` of (). Entropies are the
-    teacher's, in nats. A divergence is KL(teacher | student), the cross-entropy less the entropy. Those of global
-    crops are means, those of masked patches sums over `patches`, whose number differs between processes. Favorites are
-    the first choices of the teacher's rows, int64, a tensor a level.
-    """
+class StudentLoss(NamedTuple):
+    """The objective of one microbatch. Only `total` carries gradients; the other fields are for logging."""
 
     total: Tensor
-    dino_local: Tensor
-    dino_global: Tensor
-    ibot: Tensor
-    koleo: Tensor
-    dino_entropy: Tensor
-    ibot_entropy: Tensor
-    dino_divergence: Tensor
-    ibot_divergence: Tensor
-    dino_favorites: list[Tensor]
-    ibot_favorites: list[Tensor]
-    patches: Tensor
-    contrastive: Tensor | None = None
+    """() float32, the weighted sum of the terms"""
+    metrics: dict[str, Metric]
+    """`loss`, which is the total, and the metrics of all terms"""
+    favorites: dict[str, list[Tensor]]
+    """For each of HEADS and each level, the first choices of the teacher's rows, int64 (N,)."""
 
 
-def student_terms(
-    student: Outputs, targets: Targets, mask_weights: Tensor, losses: Losses, keys: Keys | None = None
-) -> Terms:
-    """Return the losses of the student's outputs.
+def student_loss(
+    student_outputs: Outputs, targets: Targets, mask_weights: Tensor, losses: Losses, levels: Sequence[int]
+) -> StudentLoss:
+    """Return the objective of one microbatch.
 
     Args:
-        student: of one part.
-        targets: the teacher's assignments of the same part.
-        mask_weights: (M,) of `losses.ibot.mask_weights`.
-        losses: weights and temperatures.
-        keys: the teacher's embeddings for the contrastive loss, None without that loss.
+        student_outputs: Outputs of the student for the microbatch.
+        targets: The teacher's targets of the same microbatch.
+        mask_weights: (M,) float32 of `losses.ibot.mask_weights`.
+        losses: Weights and temperatures.
+        levels: Widths of the heads' levels, for the names of the metrics.
     """
-    temperature, crops = losses.student_temperature, len(student.classes)
-    # Widest first, while there are no other levels' gradients yet; map lets go of a level before it asks for the next.
-    dino = list(map(dino_loss, student.dino[::-1], targets.dino, repeat(temperature)))[::-1]
-    patches = map(
-        ibot_loss, student.ibot[::-1], targets.ibot, repeat(mask_weights), repeat(crops), repeat(temperature)
-    )
-    ibot = list(patches)[::-1]
-    koleo = koleo_loss(student.classes.unflatten(0, (2, -1, losses.koleo_images))).mean(dim=1).sum()
-    total = losses.dino_weight * torch.stack([level.loss for level in dino]).sum()
-    total = total + losses.ibot_weight * torch.stack([loss for loss, _ in ibot]).sum() + losses.koleo_weight * koleo
-    contrastive = None
-    if keys is not None and student.contrastive is not None:
-        contrastive = contrastive_loss(student.contrastive, keys, losses.contrastive_temperature)
-        total = total + losses.contrastive_weight * contrastive
-    with torch.no_grad():
-        return Terms(
-            total,
-            torch.stack([level.local for level in dino]),
-            torch.stack([level.across for level in dino]),
-            torch.stack([loss for loss, _ in ibot]).detach(),
-            koleo.detach(),
-            torch.stack([level.rows.entropy.mean() for level in dino]),
-            torch.stack([rows.entropy.sum() for _, rows in ibot]),
-            torch.stack([(level.rows.cross_entropy - level.rows.entropy).mean() for level in dino]),
-            torch.stack([(rows.cross_entropy - rows.entropy).sum() for _, rows in ibot]),
-            [level.rows.favorite for level in dino],
-            [rows.favorite for _, rows in ibot],
-            torch.full_like(koleo, len(mask_weights)),  # new_tensor would wait for the device
-            None if contrastive is None else contrastive.detach(),
-        )
+    classes, temperature = student_outputs.classes, losses.student_temperature
+    # Each head goes through its levels widest first: then the largest logits are computed while no other level's
+    # gradients are in memory yet.
+    dino = dino_term(student_outputs.dino, targets.dino, temperature, levels)
+    ibot = ibot_term(student_outputs.ibot, targets.ibot, mask_weights, len(classes), temperature, levels)
+    koleo = koleo_term(classes, losses.koleo_images)
+    total = losses.dino_weight * dino.value + losses.ibot_weight * ibot.value + losses.koleo_weight * koleo.value
+    optional: list[tuple[float, Term]] = []
+    if targets.keys is not None and student_outputs.contrastive is not None:
+        term = contrastive_term(student_outputs.contrastive, targets.keys, losses.contrastive_temperature)
+        optional.append((losses.contrastive_weight, term))
+    for weight, term in optional:
+        total = total + weight * term.value
+    # The meter adds all metrics up as one vector, and checkpoints contain it: the order of the names must not change.
+    metrics = {"loss": Metric(total.detach())} | koleo.metrics | {PATCHES: patch_count(mask_weights)}
+    for term in (*(term for _, term in optional), dino, ibot):
+        metrics |= term.metrics
+    favorites = {name: term.favorites for name, term in (("dino", dino), ("ibot", ibot)) if term.favorites is not None}
+    return StudentLoss(total, metrics, favorites)

@@ -1,4 +1,4 @@
-"""Evaluation while a model trains, beside what it has to leave behind: its random twin and raw pixels."""
+"""Evaluation during training, compared with two baselines: the same network with random weights, and raw pixels."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,22 +20,24 @@ from franca.probes.pixels import pixel_features, standardize
 from franca.probes.view_agreement import found, two_views
 
 KNN_TRAIN, KNN_VAL = 2000, 1000
-"""Images of train and val, at most."""
+"""Largest number of images of train and of val."""
 K, TEMPERATURE = 20, 0.07
+"""Neighbors and temperature of k-NN, as in DINO (arXiv 2104.14294)."""
 KNN = "val/knn_top1"
 EFFECTIVE_RANK = "val/effective_rank"
 AGREEMENT = "val/view_agreement"
 RANDOM, PIXELS = "_random", "_pixels"
-"""Endings of the baselines' metrics."""
+"""Suffixes of the baselines' metrics."""
 SHARE_BEFORE_WARNING = 0.1
+"""Share of the run, 0 to 1, before which a model may be no better than its baselines."""
 _BATCH = 256
 
 Embed = Callable[[Tensor], Tensor]
-"""Maps uint8 images (B, 3, S, S) to features (B, D)."""
+"""Function that maps images (B, 3, S, S) uint8 to features (B, D)."""
 
 
 class Sample(NamedTuple):
-    """uint8 images (N, 3, S, S) and labels int64 (N,), -1 where an image has none."""
+    """Images (N, 3, S, S) uint8 with labels (N,) int64, -1 for images without a label."""
 
     images: Tensor
     labels: Tensor
@@ -46,42 +48,51 @@ class Sample(NamedTuple):
 
 
 class OnlineEvaluation:
-    """Measures the teacher's class tokens on fixed samples of train and val.
+    """Evaluates the teacher's class tokens on fixed samples of train and val.
 
-    With labels by k-NN; without labels by the agreement of two views of an image. `baselines` has the same of the
-    random twin and of raw pixels, measured once.
+    With labels it measures k-NN accuracy, without labels the agreement of two views of an image.
     """
 
     def __init__(self, store: Store, params: Params, device: torch.device, precision: str) -> None:
+        """Load the samples.
+
+        Args:
+            store: The prepared images.
+            params: All parameters.
+            device: The device of the networks.
+            precision: "bf16" or "fp32", the precision of training.
+        """
         self._base, self._device, self._precision = params.base, device, precision
         self._classes = len(store.manifest["classes"])
         self._train, self._val = (
             self._sample(store.images(split), draw, limit)  # type: ignore[arg-type]
             for draw, (split, limit) in enumerate((("train", KNN_TRAIN), ("val", KNN_VAL)))
         )
-        # With a single class every model is right on every image.
+        # With a single class, every model is right for every image.
         self.labeled = all(len(sample.known().unique()) > 1 for sample in (self._train, self._val))
         self._channels: dict[str, list[float]] = store.manifest["channels"]
 
     def measure(self, teacher: Network) -> dict[str, float]:
-        """Return the effective rank of val's class tokens, and k-NN's top-1 or the views' agreement in percent."""
+        """Return the effective rank of val's class tokens, and k-NN top-1 or the agreement of views in percent."""
         nothing = torch.zeros(0, dtype=torch.int64, device=self._device)
-        # Eagerly: other batch sizes in float32 would be compiled anew, and torch stops compiling after eight variants.
+        # Eagerly: other batch sizes would be compiled again, and beyond its limit of variants torch runs training
+        # eagerly as well.
         with torch.compiler.set_stance("force_eager"):
             return self._measure(lambda pixels: teacher(pixels, nothing).classes.float())
 
     def baselines(self) -> dict[str, float]:
-        """Return the same metrics of the random twin and of raw pixels, by the same protocol.
+        """Return the same metrics for a backbone with random weights and for raw pixels, by the same protocol.
 
-        The twin has the weights that `evaluate` draws for it. Each is measured once and then left to be freed.
+        The random weights are those of the evaluate stage. Neither baseline is kept in memory afterwards.
         """
+        # A fork: the draws of training must not depend on whether a process measures baselines.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._base.seed)
             twin = Backbone(self._base.backbone, self._base.image_size)
         twin = twin.requires_grad_(False).eval().to(self._device)
 
         def classes(pixels: Tensor) -> Tensor:
-            # As in Network.forward, so that a teacher that has not moved has the same features to the last bit.
+            # As in Network.forward, so that an untrained teacher has the same features to the last bit.
             tokens = twin.num_prefix_tokens + twin.patches(pixels)
             return twin([pixels], None, [tokens * torch.arange(len(pixels), device=pixels.device)])[0].float()
 
@@ -94,7 +105,7 @@ class OnlineEvaluation:
     def _measure(self, network: Callable[[Tensor], Tensor]) -> dict[str, float]:
         def embed(images: Tensor) -> Tensor:
             pixels = normalize(images.to(self._device).float() / 255, self._base.mean, self._base.std)
-            # In the precision of training: FSDP2 gathers the blocks' weights in it, and torch.compile compiled for it.
+            # In the precision of training: FSDP2 gathers the blocks' weights in it, and blocks were compiled for it.
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
                 return network(pixels)
 
@@ -119,10 +130,15 @@ class OnlineEvaluation:
 
 
 def behind(metrics: dict[str, float], step: int, total: int) -> str | None:
-    """Return a sentence if the model has not left its baselines after a tenth of its steps, else None.
+    """Return a sentence if the model is no better than its baselines after a tenth of its steps, else None.
 
-    With labels k-NN must be better than that of the random twin and of raw pixels; without labels two views of an
-    image must agree more. The effective rank is no criterion: training may first lower it while k-NN gets better.
+    With labels k-NN accuracy is compared, without labels the agreement of two views. The effective rank is not used:
+    early in training it may fall while k-NN improves.
+
+    Args:
+        metrics: Metrics of the teacher and of both baselines.
+        step: Number of steps done.
+        total: Number of steps of the run.
     """
     if step < SHARE_BEFORE_WARNING * total:
         return None

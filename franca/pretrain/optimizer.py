@@ -1,4 +1,4 @@
-"""AdamW with a learning rate and a weight decay of its own for each kind of parameter."""
+"""AdamW with separate learning rates and weight decays for each kind of parameter."""
 
 from collections import defaultdict
 from typing import NamedTuple
@@ -13,17 +13,25 @@ from franca.pretrain.parallel import whole
 
 
 class GroupKey(NamedTuple):
+    """Settings that the parameters of a group share."""
+
     lr_multiplier: float
     wd_multiplier: float
     last_layer: bool
+    """whether they are prototypes, whose learning rate is 0 in the first epochs"""
 
 
 def group_key(name: str, depth: int, params: Optimizer) -> GroupKey:
-    """Multipliers of a network's parameter, by its name.
+    """Return the multipliers of a parameter, as in the official code.
 
-    Block j of the backbone has layer_decay^(depth - j), what comes before the blocks layer_decay^(depth + 1), the
-    final norm and the heads 1; the patch embedding is multiplied by patch_embed_lr on top. Biases, norms and
-    LayerScale are not decayed.
+    The learning rate of block j is multiplied by layer_decay^(depth - j), that of everything before the blocks by
+    layer_decay^(depth + 1), and that of the patch embedding also by patch_embed_lr. Biases, norms and LayerScale have
+    no weight decay.
+
+    Args:
+        name: Name of the parameter in `Network`.
+        depth: Number of blocks of the backbone.
+        params: The multipliers.
     """
     owner, _, rest = name.partition(".")
     lr = 1.0
@@ -39,6 +47,7 @@ def group_key(name: str, depth: int, params: Optimizer) -> GroupKey:
 
 
 def make_optimizer(network: Network, params: Optimizer) -> AdamW:
+    """Return a fused AdamW over all parameters of the network, with a learning rate of 0 until `set_rates`."""
     groups: dict[GroupKey, list[nn.Parameter]] = defaultdict(list)
     for name, parameter in network.named_parameters():
         groups[group_key(name, len(network.backbone.blocks), params)].append(parameter)
@@ -46,13 +55,18 @@ def make_optimizer(network: Network, params: Optimizer) -> AdamW:
 
 
 def set_rates(optimizer: AdamW, lr: float, last_layer_lr: float, weight_decay: float) -> None:
+    """Set learning rates and weight decay of all groups, each times the group's multiplier."""
     for group in optimizer.param_groups:
         group["lr"] = float((last_layer_lr if group["last_layer"] else lr) * group["lr_multiplier"])
         group["weight_decay"] = float(weight_decay * group["wd_multiplier"])
 
 
 def clip_gradients(network: Network, clip_norm: float) -> dict[str, Tensor]:
-    """Scale the gradients of backbone and heads, each apart, to a norm of at most `clip_norm`; their norms before."""
+    """Clip the gradient norms of backbone and heads, each on its own, to `clip_norm`.
+
+    Returns:
+        The norms before clipping by name of the submodule, () float32 on the device, equal in all processes.
+    """
     return {
         name: whole(nn.utils.clip_grad_norm_(child.parameters(), clip_norm, foreach=True))
         for name, child in network.named_children()
@@ -60,7 +74,10 @@ def clip_gradients(network: Network, clip_norm: float) -> dict[str, Tensor]:
 
 
 def moments(network: Network, optimizer: AdamW) -> dict[str, dict[str, Tensor]]:
-    """AdamW's state by the parameters' names, made where it has none yet: what a checkpoint holds and fills."""
+    """Return AdamW's state by name of the parameter, creating it if it does not exist yet.
+
+    A checkpoint is loaded into these tensors, so they must exist before the first step.
+    """
     for parameter in network.parameters():
         if parameter not in optimizer.state:
             optimizer.state[parameter] = {

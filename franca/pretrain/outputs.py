@@ -1,4 +1,4 @@
-"""What a finished run leaves for DVC: weights, curves and final numbers, all functions of the run alone."""
+"""Outputs of a finished run: weights, curves and final metrics. They contain no time, host or run ID."""
 
 import csv
 import io
@@ -7,30 +7,37 @@ from typing import Any
 from franca.files import write_bytes, write_json
 from franca.models import FrancaModel, save_model
 from franca.paths import PRETRAINED, RESULTS
+from franca.pretrain.objective import OPTIONAL_TERMS, TERMS
 from franca.pretrain.online import AGREEMENT, EFFECTIVE_RANK, KNN, PIXELS, RANDOM
 from franca.pretrain.run_folder import RunFolder
 
 CURVES = RESULTS / "pretrain/curves"
 POINTS = 200
+"""Approximate number of points of a curve."""
 FINAL_POINTS = 10
+"""Number of points that the final loss is a mean of."""
 
 
 def curve_steps(total: int) -> int:
-    """Return the steps from one point of the curves to the next: some 200 points a run.
+    """Return the number of steps between two points of the curves, for about 200 points a run.
 
-    It depends on nothing of `runtime`, because the curves are outputs.
+    It does not depend on `runtime`, because the curves are outputs.
     """
     return max(total // POINTS, 1)
 
 
 def write_outputs(model: FrancaModel, folder: RunFolder, mark: str) -> None:
-    """Write `models/pretrained`, `results/pretrain/curves/*.csv` and `results/pretrain/metrics.json`."""
+    """Write `models/pretrained`, `results/pretrain/curves/*.csv` and `results/pretrain/metrics.json`.
+
+    Args:
+        model: The trained teacher.
+        folder: The run's folder, whose readings become the curves.
+        mark: The run's fingerprint.
+    """
     save_model(model, PRETRAINED)
     lines = [(line["step"], line["metrics"]) for line in folder.readings()]
     readings = [(step, metrics) for step, metrics in lines if "train/loss" in metrics]
-    losses = ["loss", "dino", "ibot", "koleo"]
-    if readings and "train/contrastive" in readings[0][1]:
-        losses.append("contrastive")
+    losses = ["loss", *TERMS, *(name for name in OPTIONAL_TERMS if readings and f"train/{name}" in readings[0][1])]
     _write_csv("loss", ["step", *losses], [[step, *(m[f"train/{x}"] for x in losses)] for step, m in readings])
     for name, column, key in (
         ("knn", "top1", KNN),
@@ -59,7 +66,11 @@ def write_outputs(model: FrancaModel, folder: RunFolder, mark: str) -> None:
 
 
 def final_loss(points: list[tuple[int, float]]) -> float:
-    """Return the mean loss over the steps of the last `FINAL_POINTS` points (step, mean loss since the one before)."""
+    """Return the mean loss over the steps of the last `FINAL_POINTS` points.
+
+    Args:
+        points: (step, mean loss since the previous point), in order.
+    """
     starts = [0, *(step for step, _ in points)]
     last = list(zip(starts, points, strict=False))[-FINAL_POINTS:]
     return sum((step - start) * loss for start, (step, loss) in last) / sum(step - start for start, (step, _) in last)

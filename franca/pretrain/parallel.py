@@ -1,7 +1,7 @@
-"""Distributed training, one process a GPU: process groups, sharded or replicated weights, collectives.
+"""Distributed training with one process per GPU: process groups, sharded or replicated weights, collectives.
 
-torchrun starts the processes: `launch` runs it on this machine for `runtime.processes`, other launchers set its
-environment variables on many machines.
+torchrun starts the processes: `launch` runs it on this machine for `runtime.processes`. On several machines, other
+launchers set the same environment variables.
 """
 
 import os
@@ -33,14 +33,14 @@ warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a vi
 T = TypeVar("T")
 
 NCCL_TIMEOUT = timedelta(minutes=10)
-"""After this time in a collective a process ends. It is torch's default for NCCL alone, but 30 minutes with gloo."""
+"""Time in a collective after which a process ends: torch's default for NCCL alone, but 30 minutes with gloo."""
 MOST_PROCESSES = 1024
-"""Largest number of processes that a message suggests."""
+"""Largest number of processes that an error message suggests."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all, and two process groups over the CPU for messages that must not wait for a GPU.
+    """This process's rank, and two process groups on the CPU for messages that must not wait for a GPU.
 
     Without a launcher there is no group, and every method returns this process's own value. A group of one process is
     a real group: its collectives run.
@@ -49,17 +49,19 @@ class Ranks:
     rank: int = 0
     count: int = 1
     control: Any = None
-    """Group of the training thread, or None."""
+    """Process group of the training thread, or None."""
     writer: Any = None
-    """Group of the thread that writes checkpoints. Collectives of two threads in one group could be matched in a
-    different order on each rank."""
+    """Process group of the thread that writes checkpoints, or None. Collectives of two threads in one group could be
+    matched in a different order on each rank."""
 
     @property
     def first(self) -> bool:
+        """Whether this is rank 0, which writes and logs."""
         return self.rank == 0
 
     @property
     def grouped(self) -> bool:
+        """Whether there is a process group."""
         return self.control is not None
 
     def any(self, flag: bool) -> bool:
@@ -67,15 +69,18 @@ class Ranks:
         return self.poll(lambda: flag)()
 
     def poll(self, question: Callable[[], bool]) -> Callable[[], bool]:
-        """Start asking all ranks a question; the function returned waits for and returns whether any says yes.
+        """Start asking all ranks a question; the returned function waits and returns whether any rank answers yes.
 
-        In a group the question is answered now and the all-reduce runs in a thread of gloo. Its latency grows with the
-        number of ranks, so the training loop polls at the start of a step and reads the result at its end. Without a
-        group the question is answered when the result is read.
+        In a group the question is answered now and the all-reduce runs in a thread of gloo. Without a group the
+        question is answered when the result is read.
         """
+        # The latency of the all-reduce grows with the number of ranks, so the training loop polls at the start of a
+        # step and reads the result at its end.
         if not self.grouped:
             return question
         answer = torch.tensor([question()], dtype=torch.uint8)
+        # On the CPU, over gloo: the host would get the result of a collective over NCCL only after the GPU has done
+        # all work that was queued before it.
         work = dist.all_reduce(answer, dist.ReduceOp.MAX, group=self.control, async_op=True)
         assert work is not None
 
@@ -94,7 +99,7 @@ class Ranks:
         return values
 
     def mean(self, values: Tensor) -> Tensor:
-        """Return the elementwise mean over ranks."""
+        """Return the elementwise mean over ranks; overwrites `values`."""
         if self.grouped:
             dist.all_reduce(values)
             values = values / self.count
@@ -115,10 +120,12 @@ def launched() -> bool:
 
 
 def launch(processes: int, device: torch.device) -> None:
-    """Replace this process by torchrun with `processes` copies of the same command, unless one is enough.
+    """Replace this process by torchrun with `processes` copies of the same command.
+
+    Returns without doing anything for one process, or if a launcher has started this process already.
 
     Raises:
-        FrancaError: this machine has fewer GPUs than processes. NCCL refuses two processes on one GPU.
+        FrancaError: This machine has fewer GPUs than processes. NCCL refuses two processes on one GPU.
     """
     if processes == 1 or launched():
         return
@@ -133,21 +140,22 @@ def launch(processes: int, device: torch.device) -> None:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
-    """Join the process group that the launcher set up, and leave it afterwards; no group without a launcher.
+    """Return a context that joins the launcher's process group and leaves it at the end; no group without a launcher.
 
-    One process is a group as well if a launcher started it (`torchrun --nproc-per-node 1`). So NCCL, DDP and FSDP2 can
-    be checked on a single GPU.
+    One process is a group as well if a launcher started it (`torchrun --nproc-per-node 1`), so that NCCL, DDP and
+    FSDP2 can be checked on a single GPU.
     """
     if not launched():
         yield Ranks()
         return
     if device.type == "cuda":
-        # NCCL would create its communicators on the current device, GPU 0 in every process.
+        # NCCL creates its communicators on the current device, which is GPU 0 in every process unless it is set.
         torch.cuda.set_device(device)
         dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device, timeout=NCCL_TIMEOUT)
     else:
         dist.init_process_group("gloo")
     try:
+        # New groups over gloo: messages of a group over NCCL would be queued behind the GPU's work.
         control, writer = (dist.new_group(backend="gloo") for _ in range(2))
         yield Ranks(dist.get_rank(), dist.get_world_size(), control, writer)
     finally:
@@ -155,10 +163,10 @@ def joined(device: torch.device) -> Iterator[Ranks]:
 
 
 def local_images(params: Params, ranks: Ranks) -> range:
-    """Return the rows of each batch that this process trains on: an equal share, in whole KoLeo groups.
+    """Return the rows of each batch that this process trains on, an equal share in whole KoLeo groups.
 
     Raises:
-        FrancaError: the batch cannot be shared so; names the numbers of processes that can.
+        FrancaError: The batch cannot be shared like this; the message names the numbers of processes that can.
     """
     batch_size, koleo_images = params.pretrain.batch_size, params.pretrain.losses.koleo_images
     groups = batch_size // koleo_images
@@ -166,7 +174,7 @@ def local_images(params: Params, ranks: Ranks) -> range:
         fitting = [str(count) for count in range(1, min(groups, MOST_PROCESSES) + 1) if groups % count == 0]
         raise FrancaError(
             f"pretrain.batch_size: {batch_size} images on {ranks.count} processes are {batch_size / ranks.count:g}"
-            f" each, which is no whole multiple of pretrain.losses.koleo_images {koleo_images}; use"
+            f" each, which is no multiple of pretrain.losses.koleo_images {koleo_images}; use"
             f" {' or '.join(', '.join(fitting).rsplit(', ', 1))} processes"
         )
     share = batch_size // ranks.count
@@ -176,42 +184,46 @@ def local_images(params: Params, ranks: Ranks) -> range:
 def distribute(
     student: Network, teacher: Network, how: str, precision: str, ranks: Ranks, device: torch.device
 ) -> nn.Module:
-    """Replicate or shard the networks over ranks, in place; returns the module that runs the student.
+    """Replicate or shard the networks over ranks, in place; return the module that runs the student.
 
-    Make optimizers afterwards: sharding replaces parameters.
+    Create optimizers afterwards: sharding replaces parameters.
 
     Args:
-        student: its gradients are averaged over ranks.
-        teacher: has no gradients. DDP leaves it alone: every rank moves its own copy by the same student.
+        student: The network whose gradients are averaged over ranks.
+        teacher: The network without gradients. DDP does not wrap it: every rank updates its own copy from the same
+            student.
         how: "ddp", "fsdp" (shards over all ranks) or "hsdp" (shards within a machine, replicas over machines).
         precision: "fp32" or "bf16", the dtype in which FSDP2 gathers the blocks' weights.
-        ranks: without a group the student is returned as it is.
-        device: of this process.
+        ranks: The ranks; without a group the student is returned as it is.
+        device: The device of this process.
     """
     if not ranks.grouped:
         return student
     if how == "ddp":
         # Not static_graph: it does not work with no_sync (https://github.com/pytorch/pytorch/issues/143580).
+        # gradient_as_bucket_view saves a copy of all gradients.
         indices = [device.index] if device.type == "cuda" else None
         replica = DistributedDataParallel(student, device_ids=indices, gradient_as_bucket_view=True)
-        _settle_buckets(replica, student, device)
+        _fix_bucket_order(replica, student, device)
         return replica
     mesh = _mesh(how, ranks, device)
-    # Heads and the root (patch embedding, positions, tokens, final norm) are computed from float32 weights: prototypes
+    # Heads and the root (patch embedding, positions, tokens, final norm) are gathered as float32, because prototypes
     # are normalized and multiplied in float32.
     full = low = MixedPrecisionPolicy(reduce_dtype=torch.float32)
     if precision == "bf16":
         # Blocks hold most of the backbone's weights, and autocast would make bf16 copies of them anyway: gathering
         # bf16 moves half the bytes. Norms and LayerScale are rounded too, and activations between blocks are bf16
-        # (float32 under DDP). The official code does the same with fp16; weights are kept and reduced as float32.
+        # (float32 under DDP). The official code does the same with fp16. Weights are stored and gradients reduced as
+        # float32.
         low = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     for network in (student, teacher):
         blocks: list[Any] = list(network.backbone.blocks)
         for block in blocks:
             fully_shard(block, mesh=mesh, mp_policy=low, reshard_after_forward=True)
-        # The student's heads and root are last in the forward and first in the backward pass: they stay gathered in
-        # between. No backward pass follows the teacher's forward, which would leave them whole.
-        for unit in filter(None, (network.dino_head, network.ibot_head, network.contrastive_head, network)):
+        # The student's heads and root are last in the forward and first in the backward pass, so they stay gathered in
+        # between. The teacher has no backward pass, after which they would be sharded again.
+        heads = [child for child in network.children() if child is not network.backbone]
+        for unit in (*heads, network):
             fully_shard(unit, mesh=mesh, mp_policy=full, reshard_after_forward=network is teacher)
         for block, following in pairwise(blocks):
             # Start the next block's gather before this block's kernels are launched, not after.
@@ -229,19 +241,21 @@ def _mesh(how: str, ranks: Ranks, device: torch.device) -> DeviceMesh:
             f"runtime.parallel 'hsdp': LOCAL_WORLD_SIZE is {local or 'not set'}, with {ranks.count} processes; start"
             " the same number of processes on every machine with torchrun, or set runtime.parallel to 'fsdp'"
         )
+    # Weights are then gathered within a machine only; between machines only gradients are sent.
     return init_device_mesh(device.type, (ranks.count // local, local), mesh_dim_names=("machines", "local"))
 
 
-def _settle_buckets(replica: DistributedDataParallel, student: Network, device: torch.device) -> None:
-    """Have DDP sort the gradients into their final buckets before the first step.
+def _fix_bucket_order(replica: DistributedDataParallel, student: Network, device: torch.device) -> None:
+    """Make DDP sort the gradients into their final buckets before the first step.
 
-    After its first backward pass, DDP sorts them anew, in the order in which they came. A gradient's place in its
-    bucket decides in which order those of three or more processes are added up, so the first step of a resumed run
-    would differ in the last bits from the same step of a run that was never stopped. (Measured: 4 processes, gloo.)
+    After its first backward pass, DDP sorts gradients into buckets again, in the order in which they became ready. The
+    position of a gradient in its bucket decides in which order the gradients of three or more processes are added, so
+    the first step of a resumed run would differ in the last bits from the same step of an uninterrupted run (measured
+    with 4 processes and gloo).
     """
 
     def total(start: Tensor) -> Tensor:
-        # The gradients of a sum come in the reverse order of its terms: the heads first, as in a real backward pass.
+        # The gradients of a sum become ready in the reverse order of its terms: the heads first, as in training.
         return sum((parameter.sum() for parameter in student.parameters()), start)
 
     student.forward = total  # type: ignore[method-assign, assignment]
@@ -251,7 +265,7 @@ def _settle_buckets(replica: DistributedDataParallel, student: Network, device: 
 
 
 def synchronized(student: nn.Module, last: bool) -> Any:
-    """Return a context in which gradients are averaged over ranks only if this is the `last` part of a batch."""
+    """Return a context in which gradients are averaged over ranks only if this is the `last` microbatch of a batch."""
     if isinstance(student, FSDPModule):
         student.set_requires_gradient_sync(last)
     elif isinstance(student, DistributedDataParallel) and not last:
@@ -260,7 +274,7 @@ def synchronized(student: nn.Module, last: bool) -> Any:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor gathered from all ranks if it is sharded."""
+    """Return the tensor, gathered from all ranks if it is sharded."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

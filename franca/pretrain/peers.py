@@ -1,4 +1,4 @@
-"""What a training process reports if another one dies."""
+"""The error of a training process when another one dies."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ _SIGNS = ("gloo/transport/", "ncclRemoteError", "remote process exited")
 
 @contextmanager
 def peers_watched(checkpoints: Path, ranks: Ranks) -> Iterator[None]:
-    """Turn the error of a collective whose other end has died into one line.
+    """Turn the error of a collective whose peer has died into one line.
 
     Args:
         checkpoints: The folder of the run's checkpoints.
@@ -32,12 +32,12 @@ def peers_watched(checkpoints: Path, ranks: Ranks) -> Iterator[None]:
             raise
         raise FrancaError(
             f"process {ranks.rank} of {ranks.count}: another training process has ended, see its own message if it"
-            f" left one; run again to go on from step {newest_step(checkpoints)}"
+            f" left one; run again to resume from step {newest_step(checkpoints)}"
         ) from error
 
 
 def _lost(error: BaseException | None) -> bool:
-    """Return whether `error` or what led to it says that a process cannot be reached."""
+    """Return whether `error`, its cause or its context says that a process cannot be reached."""
     if error is None:
         return False
     if isinstance(error, dist.DistNetworkError | dist.DistStoreError):  # the process that hosts the store has died

@@ -1,4 +1,4 @@
-"""Batches taken a step before they are needed, so that a fault in one is known while all processes can still save."""
+"""Batches fetched one step early, so that a failed batch is known while all processes can still save."""
 
 from collections.abc import Iterator
 
@@ -8,23 +8,26 @@ from franca.errors import FrancaError
 from franca.pretrain.parallel import Ranks
 
 
-class Ahead(Iterator[Batch | RawBatch]):
-    """The loader's batches; `fault` is why this process cannot go on after the one just given."""
+class Prefetch(Iterator[Batch | RawBatch]):
+    """An iterator over the loader's batches that always holds the next one."""
 
     def __init__(self, loader: StepLoader) -> None:
         self.fault: FrancaError | None = None
+        """The error that prevents this process from continuing after the current batch, if there is one."""
         self._missing, self._batches = loader.missing, loader.batches()
         self._counted = 0
-        self._next = self._take()
+        self._next = self._fetch()
 
     def __next__(self) -> Batch | RawBatch:
         batch = self._next
         if batch is None:
             raise StopIteration
-        self._next = self._take()
+        self._next = self._fetch()
         return batch
 
-    def _take(self) -> Batch | RawBatch | None:
+    def _fetch(self) -> Batch | RawBatch | None:
+        # An error raised here would end this process alone, and the others would wait for it in their next collective.
+        # It is kept instead, and all processes stop together after a last step and its checkpoint.
         try:
             return next(self._batches, None)
         except FrancaError as error:
@@ -32,15 +35,13 @@ class Ahead(Iterator[Batch | RawBatch]):
             return None
 
     def close(self) -> None:
-        """End the processes and threads that load batches.
-
-        The thread that pins memory must not outlive the interpreter: it would abort the process at exit.
-        """
+        """End the processes and threads that load batches."""
+        # The thread that pins memory must not outlive the interpreter: it would abort the process at exit.
         self._batches.close()
         self._next = None
 
     def count_lost(self, ranks: Ranks) -> None:
-        """Count also what other processes could not read: together it may be too much."""
+        """Exchange which images could not be read; sets `fault` if they are too many in all processes together."""
         new = dict(list(self._missing.lost.items())[self._counted :])
         try:
             for lost in ranks.gather(new):
@@ -50,6 +51,6 @@ class Ahead(Iterator[Batch | RawBatch]):
         self._counted = len(self._missing.lost)
 
     def raise_fault(self, ranks: Ranks) -> None:
-        """In every process, if any of them has a fault."""
+        """Raise FrancaError in all processes if any of them has a fault."""
         if ranks.any(self.fault is not None):
-            raise self.fault or FrancaError("another process has no images to go on with, and says why")
+            raise self.fault or FrancaError("another process cannot read its images; see its message")

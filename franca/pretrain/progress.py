@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar on a terminal, plain lines elsewhere, warnings where something looks ill."""
+"""Progress of a run for its user: a bar on a terminal, plain lines elsewhere, and warnings about collapse."""
 
 import sys
 import time
@@ -13,15 +13,26 @@ from franca.pretrain.monitor import collapse_warning
 from franca.pretrain.online import KNN, PIXELS, RANDOM
 
 _UNTRACED = 10
+"""Steps before profiling starts."""
 
 
-class Progress:
-    """A bar on a terminal, plain lines elsewhere: step, loss, online k-NN, images a second, time left."""
+class TrainingProgress:
+    """A display of step, loss, online k-NN, images per second and time left."""
 
     LINE_SECONDS = 15.0
+    """Shortest time between two plain lines."""
     WARM_UP_STEPS = 5
+    """First steps that do not count for the rate: on a GPU they compile."""
 
     def __init__(self, start: int, total: int, batch_size: int, quiet: bool) -> None:
+        """Start the display.
+
+        Args:
+            start: Number of steps done before this process started.
+            total: Number of steps of the run.
+            batch_size: Images per step, over all processes.
+            quiet: Whether to print nothing, in all processes but the first.
+        """
         self._bar = tqdm(
             total=total,
             initial=start,
@@ -39,18 +50,19 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Images a second since the first few steps."""
+        """Images per second since the warm-up steps."""
         counted = self._done - self.WARM_UP_STEPS
         return max(counted, 0) * self._batch_size / max(time.monotonic() - self._since, 1e-9)
 
     def advance(self) -> None:
+        """Count one step."""
         self._done += 1
         self._bar.update()
         if self._done == self.WARM_UP_STEPS:
             self._since = time.monotonic()
 
     def show(self, metrics: dict[str, float]) -> None:
-        """Take in new metrics, and warn if they show signs of collapse."""
+        """Store new metrics, and warn if they show signs of collapse."""
         self._metrics |= metrics
         warning = collapse_warning(self._metrics)
         if warning and warning != self._warning and not self._quiet:
@@ -58,7 +70,7 @@ class Progress:
         self._warning = warning
 
     def log(self, step: int, loss: float) -> None:
-        """Show how far the run is, with its present loss and the newest k-NN."""
+        """Show the step with the current loss and the newest k-NN accuracy."""
         if self._quiet:
             return
         status = f"loss {loss:.3f}{self._knn()}  {self.rate:.0f} images/s"
@@ -76,13 +88,18 @@ class Progress:
         return f"  k-NN on val {top1:.1f} (random weights {random:.1f}, pixels {pixels:.1f})"
 
     def close(self) -> None:
+        """Remove the bar."""
         self._bar.close()
 
 
 def traced(steps: int, path: Path) -> AbstractContextManager[Any]:
-    """torch.profiler over `steps` steps after the first ten, written to `path` for chrome://tracing or Perfetto.
+    """Return a context that profiles `steps` steps after the first ten.
 
-    Yields an object whose `step()` is called once a step, or None where there is nothing to trace.
+    The context yields an object whose `step()` must be called after each step, or None if `steps` is 0.
+
+    Args:
+        steps: Number of steps to profile.
+        path: File for the trace, which chrome://tracing and Perfetto read.
     """
     if not steps:
         return nullcontext()

@@ -1,11 +1,13 @@
-"""The folder of one pretraining run, found again by what determines its result: plain files that are never an out.
+"""The folder of one pretraining run, named by a fingerprint of everything that determines the run's result.
 
 runs/pretrain-<fingerprint>/run.json        facts: fingerprint, host, versions, threads, precision, head parameters
-runs/pretrain-<fingerprint>/metrics.jsonl   a line a reading: step, time, metrics
+runs/pretrain-<fingerprint>/metrics.jsonl   one line per reading: step, time, metrics
 runs/pretrain-<fingerprint>/checkpoints/
-runs/pretrain-<fingerprint>/warned          there once the log says that the model is no better than its baselines
-runs/pretrain-<fingerprint>/finished        there once the last step is done
-runs/requeue.json                           there while a run that was asked to stop waits to be run again
+runs/pretrain-<fingerprint>/warned          exists once the log has said that the model is no better than its baselines
+runs/pretrain-<fingerprint>/finished        exists once the last step is done
+runs/requeue.json                           exists while a run that was stopped early waits to be run again
+
+These files are not DVC outputs: DVC would delete checkpoints before a stage runs, or restore those of another run.
 """
 
 import hashlib
@@ -26,10 +28,18 @@ from franca.params import Params
 from franca.paths import requeue_path, runs_root
 
 CODE = ("stages/pretrain.py", "data/store", "data/views", "losses", "models", "pretrain", "probes", "runtime.py")
+"""Code that can change the result of a run, relative to the package."""
 
 
 def fingerprint(params: Params, data_digest: str) -> str:
-    """Digest of everything that decides a run's result: its params, the data, the code and the start weights."""
+    """Return 12 hexadecimal digits that identify a run's result.
+
+    They are a digest of params, data, code, initial weights and the versions of torch and timm.
+
+    Args:
+        params: All parameters; only those that determine the result count.
+        data_digest: Digest of the prepared store.
+    """
     package = Path(franca.__file__).parent
     start = Path(params.pretrain.init) if params.pretrain.init else None
     content = {
@@ -46,6 +56,8 @@ def fingerprint(params: Params, data_digest: str) -> str:
 
 
 class RunFolder:
+    """The files of one run; created if they do not exist."""
+
     def __init__(self, mark: str) -> None:
         self.path = runs_root() / f"pretrain-{mark}"
         self.checkpoints = self.path / "checkpoints"
@@ -53,28 +65,30 @@ class RunFolder:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
 
     def write_facts(self, facts: dict[str, Any]) -> None:
+        """Write run.json."""
         write_json(self.path / "run.json", facts)
 
     def start_at(self, step: int) -> None:
-        """Forget readings after `step`: a resumed run writes them again."""
+        """Remove readings after `step`, which a resumed run writes again."""
         kept = [json.dumps(line) + "\n" for line in self.readings() if line["step"] <= step]
         write_bytes(self._metrics, "".join(kept).encode())
         (self.path / "finished").unlink(missing_ok=True)
 
     def append(self, step: int, metrics: dict[str, float]) -> None:
+        """Append one reading to metrics.jsonl."""
         line = json.dumps({"step": step, "time": round(time.time(), 3), "metrics": metrics})
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def readings(self) -> Iterable[dict[str, Any]]:
-        """Lines written so far; a last one that a kill cut short is left out."""
+        """Return the readings so far; an incomplete last line, left by a kill, is ignored."""
         if not self._metrics.exists():
             return []
         lines = self._metrics.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines[:-1]]
 
     def first_warning(self) -> bool:
-        """Return whether this is the first call for this run, also over restarts of its process."""
+        """Return whether this is the first call for this run, counting calls before a restart."""
         path = self.path / "warned"
         if path.exists():
             return False
@@ -82,20 +96,22 @@ class RunFolder:
         return True
 
     def finish(self) -> None:
+        """Mark the run as finished."""
         write_bytes(self.path / "finished", b"")
 
     def ask_requeue(self, step: int) -> None:
-        """Leave word for schedulers that the command is to be run again: DVC tells them no exit code."""
+        """Write requeue.json, which tells schedulers to run the command again: DVC hides the stage's exit code."""
         write_json(requeue_path(), {"stage": "pretrain", "run": self.path.name, "step": step})
 
     def forget_requeue(self) -> None:
+        """Remove requeue.json if it is about this run."""
         path = requeue_path()
         if path.exists() and read_json(path)["run"] == self.path.name:
             path.unlink()
 
 
 def machine_facts(device: torch.device, precision: str) -> dict[str, Any]:
-    """What a run's bytes depend on beside its fingerprint, and where it ran."""
+    """Return what the bytes of a result depend on in addition to the fingerprint, and where the run takes place."""
     names = ("torch", "timm", "numpy", "pillow", "safetensors")
     return {
         "host": platform.node(),

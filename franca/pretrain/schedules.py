@@ -1,4 +1,4 @@
-"""Schedules: a value an iteration for learning rate, weight decay, teacher momentum and teacher temperature."""
+"""Schedules of learning rate, weight decay, teacher momentum and teacher temperature: one value per iteration."""
 
 from typing import NamedTuple
 
@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 from franca.params import Pretrain, scaled_lr
 
 Schedule = NDArray[np.float64]
+"""(iterations,) float64."""
 
 
 def cosine(base: float, final: float, total: int, warmup: int = 0, start: float = 0.0) -> Schedule:
-    """(total,) values: linear from `start` to `base` over `warmup`, both ends included, then half a cosine.
+    """Return (total,) values: linear from `start` to `base` over `warmup` values, both included, then half a cosine.
 
-    The cosine's i-th of n = total - warmup values is final + (base - final) (1 + cos(pi i / n)) / 2: its last one is
-    not yet `final`.
+    Value i of the n = total - warmup values of the cosine is final + (base - final) (1 + cos(pi i / n)) / 2. The last
+    one is not yet `final`, as in the official code.
     """
     steps = np.arange(total - warmup)
     curve = final + (base - final) / 2 * (1 + np.cos(np.pi * steps / max(len(steps), 1)))
@@ -22,12 +23,12 @@ def cosine(base: float, final: float, total: int, warmup: int = 0, start: float 
 
 
 def linear(start: float, end: float, total: int, warmup: int) -> Schedule:
-    """(total,) values: linear from `start` to `end` over `warmup`, both ends included, then constant."""
+    """Return (total,) values: linear from `start` to `end` over `warmup` values, both included, then constant."""
     return np.concatenate([np.linspace(start, end, warmup), np.full(total - warmup, end)])
 
 
 class Rates(NamedTuple):
-    """Values of all schedules in one iteration."""
+    """The values of all schedules in one iteration."""
 
     lr: float
     last_layer_lr: float
@@ -37,24 +38,27 @@ class Rates(NamedTuple):
 
 
 class Schedules(NamedTuple):
+    """All schedules of a run."""
+
     lr: Schedule
     last_layer_lr: Schedule
-    """the learning rate of the prototypes: 0 while they are frozen"""
+    """learning rate of the prototypes, 0 while they are frozen"""
     weight_decay: Schedule
     teacher_momentum: Schedule
     teacher_temperature: Schedule
 
     @property
     def total(self) -> int:
+        """Number of iterations of the run."""
         return len(self.lr)
 
     def at(self, iteration: int) -> Rates:
-        """Return the values of an iteration, counted from 0."""
+        """Return the values of an iteration, from 0."""
         return Rates(*(float(schedule[iteration]) for schedule in self))
 
 
 def make_schedules(params: Pretrain, epoch_length: int) -> Schedules:
-    """All schedules of a run of `params.epochs` epochs of `epoch_length` iterations."""
+    """Return the schedules of a run of `params.epochs` epochs of `epoch_length` iterations each."""
 
     def iterations(epochs: float) -> int:
         return min(round(epochs * epoch_length), total)

@@ -1,4 +1,4 @@
-"""What must be settled before the first step: precision and the two networks."""
+"""Preparation before the first step: precision, compilation and the two networks."""
 
 import copy
 import os
@@ -16,16 +16,16 @@ from franca.models.heads import Level
 from franca.models.model import load_weights
 from franca.params import Backbone as BackboneParams
 from franca.params import Params
-from franca.pretrain.microbatch import Part
+from franca.pretrain.microbatch import Microbatch
 from franca.pretrain.network import Network
 
 
-def choose_precision(wanted: str, device: torch.device) -> str:
+def choose_precision(precision: str, device: torch.device) -> str:
     """Return "fp32" or "bf16"; "auto" is "bf16" if the hardware multiplies bfloat16 natively."""
-    if wanted != "auto":
-        return wanted
+    if precision != "auto":
+        return precision
     if device.type == "cuda":
-        # By default torch also counts GPUs that emulate bfloat16 (V100, T4), slower than float32.
+        # By default torch also counts GPUs that emulate bfloat16 (V100, T4), which is slower than float32.
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         native = torch.cpu._is_avx512_bf16_supported()
@@ -33,16 +33,16 @@ def choose_precision(wanted: str, device: torch.device) -> str:
 
 
 def compile_blocks(*networks: Network) -> None:
-    """Have torch compile the transformers' blocks, in place.
+    """Compile the blocks of the backbones with torch.compile, in place.
 
-    Crops have two sizes, and a block is compiled with static shapes for each. Only the last block gets a number of
-    tokens that changes with every batch.
+    Shapes are static, as they are the same in every step, except in the last block, whose number of tokens changes
+    with the number of masked patches.
     """
-    # Inductor pads rows to 128 bytes. cuBLAS cannot add the bias of the SwiGLU's first layer to the padded output, and
-    # a copy of the bias is written there first: 14 of 305 ms of a ViT-L step on an H100.
+    # Inductor pads rows to 128 bytes. cuBLAS cannot add the bias of the SwiGLU's first layer to a padded output, so a
+    # copy of the bias is written there first: 14 of 305 ms of a ViT-L step on an H100.
     torch._inductor.config.comprehensive_padding = False
-    # Student and teacher, two kinds of blocks and the first steps' varying shapes make eight variants of one function,
-    # which is torch's limit; one more would silently run eagerly.
+    # Student and teacher, two kinds of blocks and the varying shapes of the first steps make eight variants of one
+    # function. That is torch's limit; one more would silently run eagerly.
     torch._dynamo.config.recompile_limit = 32
     for network in networks:
         *blocks, last = network.backbone.blocks
@@ -51,20 +51,34 @@ def compile_blocks(*networks: Network) -> None:
         last.compile()
 
 
-def padding(teacher: Network, parts: list[Part], params: Params) -> list[Level] | None:
-    """The teacher's levels of the zero rows that fill the official code's buffer of masked patches, or None."""
+def padding_levels(teacher: Network, microbatches: list[Microbatch], params: Params) -> list[Level] | None:
+    """Return the teacher's levels for the zero rows of the official code's buffer of masked patches.
+
+    The official code reserves a fixed number of rows and lets Sinkhorn-Knopp see all of them, although only the first
+    ones are patches.
+
+    Args:
+        teacher: The teacher, whose patch head maps the zero rows.
+        microbatches: The microbatches of this rank.
+        params: All parameters; None is returned if `pretrain.compat` is "none".
+    """
     if params.pretrain.compat == "none":
         return None
     koleo_images = params.pretrain.losses.koleo_images
-    groups = sum(len(part.masks) for part in parts) // (2 * koleo_images)
+    groups = sum(len(microbatch.masks) for microbatch in microbatches) // (2 * koleo_images)
     grid = params.base.image_size // params.base.backbone.patch_size
     reserved = official_buffer(groups, koleo_images, grid, params.pretrain.masks)
-    rows = reserved - sum(len(part.masked) for part in parts)
-    return teacher.ibot_head(parts[0].global_crops.new_zeros(max(rows, 0), params.base.backbone.embed_dim))
+    rows = reserved - sum(len(microbatch.masked) for microbatch in microbatches)
+    zeros = microbatches[0].global_crops.new_zeros(max(rows, 0), params.base.backbone.embed_dim)
+    return teacher.ibot_head(zeros)
 
 
 def make_networks(params: Params, device: torch.device) -> tuple[Network, Network]:
-    """Student and teacher with the same weights, drawn from the seed or the backbone's read from `pretrain.init`."""
+    """Return student and teacher with equal weights on `device`.
+
+    Weights are drawn from `base.seed`; those of the backbone are read from `pretrain.init` if it is set.
+    """
+    # Drawn on the CPU, so that they are the same on every device.
     torch.manual_seed(params.base.seed)
     student = Network(params.base, params.pretrain)
     if params.pretrain.init:
@@ -75,12 +89,12 @@ def make_networks(params: Params, device: torch.device) -> tuple[Network, Networ
     return student.train().to(device), teacher.to(device)
 
 
-def _left_behind(start: FrancaModel) -> list[str]:
-    """Describe what of a model does not survive further training."""
+def _not_used(start: FrancaModel) -> list[str]:
+    """Describe which properties of a model are lost if training starts from it."""
     lines = []
     if planes := len(start.position_planes):
         lines.append(
-            f"{planes} planes of RASA are left out, since they hold for the present features only; "
+            f"{planes} planes of RASA are left out, since they fit the current features only; "
             "`franca disentangle` learns new ones after training"
         )
     if start.embed_dim < start.width:
@@ -89,26 +103,31 @@ def _left_behind(start: FrancaModel) -> list[str]:
 
 
 def start_weights(folder: Path, params: Params) -> dict[str, Tensor]:
-    """Weights of our backbone from a model folder; positions are still those of its image size.
+    """Return weights for `Backbone` from a model folder; positions still have the grid of that model.
 
-    A timm model will do where our backbone with its weights gives its very features.
+    A timm model can be used if `Backbone` with its weights has the same features.
+
+    Raises:
+        FrancaError: The model has another architecture, or its weights have other features in `Backbone`.
     """
     start = load_model(folder)
     if os.environ.get("RANK", "0") == "0":
-        for line in _left_behind(start):
+        for line in _not_used(start):
             tqdm.write(f"pretrain.init: {folder}: {line}")
-    wanted = params.base.backbone
+    target = params.base.backbone
     if isinstance(start.architecture, BackboneParams):
-        # What LayerScale starts from is of no account once there are weights.
-        if start.architecture.model_copy(update={"layer_scale": wanted.layer_scale}) != wanted:
+        # The initial value of LayerScale does not matter, since it is replaced by the weights.
+        if start.architecture.model_copy(update={"layer_scale": target.layer_scale}) != target:
             raise FrancaError(
-                f"pretrain.init: {folder} holds another architecture than base.backbone: {start.architecture}"
+                f"pretrain.init: {folder} holds another architecture than base.backbone: {start.architecture};"
+                " change one of them"
             )
         return dict(start.backbone.state_dict())
     weights = dict(start.backbone.state_dict())
+    # timm's models without a position for the class token add none to it; ours adds this zero.
     if start.backbone.no_embed_class and start.backbone.cls_token is not None:
         weights["pos_embed"] = torch.cat([torch.zeros_like(weights["pos_embed"][:, :1]), weights["pos_embed"]], dim=1)
-    ours = Backbone(wanted, start.image_size).eval()
+    ours = Backbone(target, start.image_size).eval()
     load_weights(ours, weights | {"mask_token": ours.mask_token.detach()}, f"pretrain.init: {folder}")
     image = torch.randn(1, 3, start.image_size, start.image_size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

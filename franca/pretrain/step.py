@@ -6,17 +6,16 @@ import torch
 from torch import nn
 from torch.profiler import record_function
 
-from franca.losses.contrastive import Keys, gather_keys
 from franca.params import Params
 from franca.pretrain.finite_check import FiniteCheck
-from franca.pretrain.microbatch import Part
-from franca.pretrain.monitor import Meter
-from franca.pretrain.network import Network, Outputs, share_prototypes, update_teacher
-from franca.pretrain.objective import Assigner, student_terms
+from franca.pretrain.microbatch import Microbatch
+from franca.pretrain.monitor import AverageMeter
+from franca.pretrain.network import Network, share_prototypes, update_teacher
+from franca.pretrain.objective import Assigner, student_loss
 from franca.pretrain.optimizer import clip_gradients, make_optimizer, moments, set_rates
 from franca.pretrain.parallel import synchronized
 from franca.pretrain.schedules import Rates
-from franca.pretrain.setup import padding
+from franca.pretrain.setup import padding_levels
 from franca.runtime import tf32
 
 
@@ -42,19 +41,20 @@ class TrainStep:
             params: All parameters.
             student: The network that is trained, already distributed.
             teacher: The network that follows it, without gradients.
-            run_student: What to call to run the student: itself, or its DistributedDataParallel wrapper.
-            device: Where the networks are.
+            run_student: The module to call for a forward pass of the student: itself, or its DistributedDataParallel
+                wrapper.
+            device: The device of the networks.
             precision: "bf16" for autocast of backbone and heads, "fp32" for none.
         """
-        self._params, self._device, self._low = params, device, precision == "bf16"
+        self._params, self._device, self._bf16 = params, device, precision == "bf16"
         self.student, self.teacher, self._run_student = student, teacher, run_student
         self.assigner = Assigner(params.pretrain.losses, student.dino_head.counts).to(device)
         self.optimizer = make_optimizer(student, params.pretrain.optimizer)
-        self.meter = Meter(student.dino_head.levels, student.dino_head.counts, device)
+        self.meter = AverageMeter(student.dino_head.levels, student.dino_head.counts, device)
         self.finite = FiniteCheck(device)
 
     def state(self) -> dict[str, dict[str, object]]:
-        """Return all tensors that a checkpoint holds, by name; loading a checkpoint fills them in place."""
+        """Return all tensors of a checkpoint, by name; loading a checkpoint fills them in place."""
         return {
             "student": dict(self.student.named_parameters()),
             "teacher": dict(self.teacher.named_parameters()),
@@ -62,11 +62,18 @@ class TrainStep:
             "centers": dict(self.assigner.named_parameters()),
         }
 
-    def __call__(self, parts: list[Part], rates: Rates, step: int) -> None:
-        """Train on the parts of a batch, whose gradients are accumulated; `step` counts from 1."""
+    def __call__(self, microbatches: list[Microbatch], rates: Rates, step: int) -> None:
+        """Take one step.
+
+        Args:
+            microbatches: This process's share of a batch; their gradients are accumulated.
+            rates: The values of the schedules in this step.
+            step: Number of this step, from 1.
+        """
         set_rates(self.optimizer, rates.lr, rates.last_layer_lr, rates.weight_decay)
-        self.gradients(parts, rates.teacher_temperature)
+        self.gradients(microbatches, rates.teacher_temperature)
         with self.phase("optimizer"):
+            # The norms stay on the device. The guard reads them there, and the fused AdamW reads the guard's result.
             norms = clip_gradients(self.student, self._params.pretrain.optimizer.clip_norm)
             self.finite.guard(self.optimizer, norms, step)
             self.optimizer.step()
@@ -76,35 +83,36 @@ class TrainStep:
             self.assigner.update_centers(self.finite.found_inf)
         self.meter.add({f"grad_norm/{name}": norm for name, norm in norms.items()})
 
-    def gradients(self, parts: list[Part], teacher_temperature: float) -> None:
-        """Add the gradients of the batch's mean loss to the student's."""
-        losses = self._params.pretrain.losses
+    def gradients(self, microbatches: list[Microbatch], teacher_temperature: float) -> None:
+        """Add the gradients of the batch's mean loss to those of the student."""
+        losses, levels = self._params.pretrain.losses, self.student.dino_head.levels
+        # The teacher runs on all microbatches before the student runs on the first: Sinkhorn-Knopp normalizes over the
+        # whole batch.
         with self.phase("teacher"), torch.no_grad(), self.autocast():
-            views = share_prototypes(self.teacher(part.global_crops, part.masked) for part in parts)
-            padded = padding(self.teacher, parts, self._params)
-        with self.phase("assignments and losses"), tf32(self._low):
-            # Those of a single part are lazy: a level's Sinkhorn-Knopp runs when its loss asks for it.
-            targets = self.assigner(views, teacher_temperature, padded)
-            keys = _keys(views)
-        for part, wanted, own_keys in zip(parts, targets, keys, strict=True):
-            with synchronized(self._run_student, last=part is parts[-1]):
+            teacher_outputs = share_prototypes(self.teacher(m.global_crops, m.masked) for m in microbatches)
+            padding = padding_levels(self.teacher, microbatches, self._params)
+        with self.phase("assignments and losses"), tf32(self._bf16):
+            # The targets of a single microbatch are lazy: Sinkhorn-Knopp runs on a level when its loss requests it.
+            targets = self.assigner(teacher_outputs, teacher_temperature, padding)
+        for microbatch, own_targets in zip(microbatches, targets, strict=True):
+            # Gradients are averaged over ranks once, in the last microbatch's backward pass.
+            with synchronized(self._run_student, last=microbatch is microbatches[-1]):
                 with self.phase("student"), self.autocast():
-                    seen = self._run_student(part.global_crops, part.masked, part.masks, part.local_crops)
-                with self.phase("assignments and losses"), tf32(self._low):
-                    terms = student_terms(seen, wanted, part.mask_weights, losses, own_keys)
+                    student_outputs = self._run_student(
+                        microbatch.global_crops, microbatch.masked, microbatch.masks, microbatch.local_crops
+                    )
+                # Outside autocast: logits and losses are float32. TF32 products are accurate enough after layers that
+                # ran in bfloat16.
+                with self.phase("assignments and losses"), tf32(self._bf16):
+                    loss = student_loss(student_outputs, own_targets, microbatch.mask_weights, losses, levels)
                 with self.phase("backward"):
-                    (terms.total / len(parts)).backward()
-            self.meter.update(terms)
+                    (loss.total / len(microbatches)).backward()
+            self.meter.update(loss)
 
     def autocast(self) -> AbstractContextManager[object]:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._low)
+        """Return the context in which backbone and heads run."""
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16)
 
     def phase(self, name: str) -> AbstractContextManager[object]:
-        """Name a part of the step in profiler traces; benchmarks override this to time it."""
+        """Return a context that names a phase of the step in profiler traces; benchmarks override this to time it."""
         return record_function(name)
-
-
-def _keys(views: list[Outputs]) -> list[Keys] | list[None]:
-    """Return the keys of the contrastive loss for each part, or None for each without that loss."""
-    embeddings = [view.contrastive for view in views if view.contrastive is not None]
-    return gather_keys(embeddings) if embeddings else [None] * len(views)

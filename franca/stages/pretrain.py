@@ -1,4 +1,4 @@
-"""The pretrain stage: prepared images in, `models/pretrained` and `results/pretrain` out."""
+"""The pretrain stage: reads `prepared`, writes `models/pretrained` and `results/pretrain`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +22,11 @@ from franca.runtime import choose_device, configure_torch
 
 
 def run(params: Params, on_start: Callable[[Path], object] | None = None) -> None:
-    """The pretrain stage: prepared images in, `models/pretrained` and `results/pretrain` out; resumes its own run.
+    """Run the stage; resume if this run was interrupted before.
 
-    `on_start` is told the run's folder before the first step, in the first process alone.
+    Args:
+        params: All parameters. `pretrain.epochs` 0 passes the model of `pretrain.init` on without training.
+        on_start: Called by the first process with the run's folder before the first step.
     """
     configure_torch(params.runtime)
     device = choose_device(params.runtime)
@@ -44,13 +46,13 @@ def run(params: Params, on_start: Callable[[Path], object] | None = None) -> Non
                     check_memory(params, ranks, precision, len(store.images("train")), tqdm.write)
                 model = train(params, store, folder, mark, stop, ranks, device)
             else:
-                model = adopt(params, folder, mark)
+                model = skip_training(params, folder, mark)
             if ranks.first:
                 write_outputs(model, folder, mark)
 
 
-def adopt(params: Params, folder: RunFolder, mark: str) -> FrancaModel:
-    """The model of `pretrain.init` as it is: a run of no steps, so that it can go through the other stages."""
+def skip_training(params: Params, folder: RunFolder, mark: str) -> FrancaModel:
+    """Record a run of zero steps and return the model of `pretrain.init`, for the stages after this one."""
     folder.write_facts({"fingerprint": mark, **machine_facts(torch.device("cpu"), "fp32")})
     folder.start_at(0)
     folder.finish()

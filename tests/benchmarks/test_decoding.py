@@ -1,4 +1,4 @@
-"""The generated images of benchmarks.decoding decode to the pixels that were put in."""
+"""The generated images of benchmarks.decoding decode to the pixels they were written from."""
 
 import numpy as np
 import pytest

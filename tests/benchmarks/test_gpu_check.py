@@ -1,4 +1,4 @@
-"""The frame of `python -m benchmarks.gpu_check`, and its quick groups on a CPU; .ci/run runs the others."""
+"""The command `python -m benchmarks.gpu_check`, and its quick groups on a CPU; .ci/run runs the others."""
 
 import sys
 from pathlib import Path
@@ -13,7 +13,7 @@ from franca.files import read_json
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, output: Path, found: dict[str, list[Finding]]) -> int:
-    """Run the command on groups of which each has found what `found` says."""
+    """Run the command with groups whose findings are `found`."""
     monkeypatch.setattr(gpu_check, "_outside", lambda group, folder: found[group])
     monkeypatch.setattr(sys, "argv", ["gpu_check", *found, "--output", str(output)])
     return gpu_check.main()
@@ -37,7 +37,7 @@ def test_quick_groups_run_on_a_cpu() -> None:
 
 
 def test_a_wrong_loss_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heads.sinkhorn, "_on_cpu", lambda logits, prototypes, iterations: _one_iteration(logits))
+    monkeypatch.setattr(heads.sinkhorn, "_on_cpu", lambda logits, iterations: _one_iteration(logits))
     assert "FAIL" in {finding.verdict for finding in heads.run(torch.device("cpu"))}
 
 

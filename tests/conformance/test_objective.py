@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from franca.losses.dino import dino_loss
 from franca.losses.ibot import mask_weights
 from franca.models.heads import Level
 from franca.params import Base, Losses, Params, Pretrain
 from franca.pretrain.network import Network, Outputs, update_teacher
-from franca.pretrain.objective import Assigner, Targets, Terms, student_terms
+from franca.pretrain.objective import Assigner, StudentLoss, Targets, student_loss
 from franca.pretrain.optimizer import clip_gradients, make_optimizer, set_rates
 from tests.conformance.conftest import Case
 from tests.conformance.test_losses import level_of
@@ -23,13 +24,21 @@ NORMS_WITHIN = {"rtol": 2e-3, "atol": 1e-5}
 LOSSES_WITHIN = {"rtol": 5e-4, "atol": 0.0}
 
 
-def check_terms(case: Case, terms: Terms, local_count: int, losses: Losses) -> None:
+def dino_sums(student: Outputs, targets: Targets, losses: Losses) -> tuple[Tensor, Tensor]:
+    """Return the losses of local and of global crops, summed over levels, without their scale."""
+    levels = zip(student.dino[::-1], targets.dino, strict=True)
+    found = [dino_loss(level, assigned, losses.student_temperature) for level, assigned in levels]
+    return sum(level.local for level in found), sum(level.across for level in found)  # type: ignore[return-value]
+
+
+def check_terms(case: Case, loss: StudentLoss, dino: tuple[Tensor, Tensor], local_count: int, losses: Losses) -> None:
     scale = 1 / (2 + 2 * local_count)
-    case.check("dino_local_crops_loss", terms.dino_local.sum() * scale)
-    case.check("dino_global_crops_loss", terms.dino_global.sum() * 2 * scale)
-    case.check("koleo_loss_displayed", losses.koleo_weight * terms.koleo / 2)
-    case.check("ibot_loss_displayed", terms.ibot.sum() / 2)
-    case.check("total", terms.total)
+    case.check("dino_local_crops_loss", dino[0] * scale)
+    case.check("dino_global_crops_loss", dino[1] * 2 * scale)
+    torch.testing.assert_close(loss.metrics["dino"].value, dino[0] + dino[1])
+    case.check("koleo_loss_displayed", losses.koleo_weight * loss.metrics["koleo"].value / 2)
+    case.check("ibot_loss_displayed", loss.metrics["ibot"].value / 2)
+    case.check("total", loss.total)
 
 
 @pytest.mark.case("08a_total_objective")
@@ -53,7 +62,7 @@ def test_objective_on_given_head_outputs(case: Case, tiny_params: MakeParams) ->
     )
     padding = [level_of(logits[real:]) for logits in case.levels("input/teacher_patch_logits")]
     (assigned,) = Assigner(losses, ())([teacher], about["teacher_temp"], padding)
-    targets = Targets(list(assigned.dino), list(assigned.ibot))
+    targets = Targets(list(assigned.dino), list(assigned.ibot), None)
     everything = teacher._replace(ibot=[level_of(x) for x in case.levels("input/teacher_patch_logits")])
     (with_padding,) = Assigner(losses, ())([everything], about["teacher_temp"])
     levels = [reversed(list(head)) for head in (targets.dino, with_padding.ibot, targets.ibot)]
@@ -73,11 +82,12 @@ def test_objective_on_given_head_outputs(case: Case, tiny_params: MakeParams) ->
         [level_of(logits[:real]) for logits in case.levels("input/student_patch_logits")],
     )
     torch.testing.assert_close(mask_weights(masks), case["input/masks_weight"])
-    terms = student_terms(student, targets, case["input/masks_weight"], losses)
-    case.check("dino_local_raw", terms.dino_local.sum())
-    case.check("dino_global_raw", terms.dino_global.sum())
-    case.check("ibot_raw", terms.ibot.sum())
-    check_terms(case, terms, about["n_local_crops"], losses)
+    loss = student_loss(student, targets, case["input/masks_weight"], losses, range(len(student.dino)))
+    dino = dino_sums(student, targets, losses)
+    case.check("dino_local_raw", dino[0])
+    case.check("dino_global_raw", dino[1])
+    case.check("ibot_raw", loss.metrics["ibot"].value)
+    check_terms(case, loss, dino, about["n_local_crops"], losses)
 
 
 class Trainer:
@@ -123,17 +133,21 @@ class Trainer:
         self.optimizer = make_optimizer(self.student, self.pretrain.optimizer)
         self.assigner = Assigner(self.pretrain.losses, self.teacher.ibot_head.counts)
 
-    def losses(self, temperature: float) -> tuple[Tensor, Terms]:
+    def losses(self, temperature: float) -> tuple[StudentLoss, tuple[Tensor, Tensor]]:
+        """Return the objective, and the sums of `dino_sums` without gradients."""
         case = self.case
         global_crops, masks = case["input/collated_global_crops"], case["input/collated_masks"]
         masked = masks.flatten().nonzero()[:, 0]
         padding: list[Level] = self.teacher.ibot_head(
             torch.zeros(case.parameters["upperbound"] - len(masked), case.parameters["vit"]["embed_dim"])
         )
-        (targets,) = self.assigner([self.teacher(global_crops, masked)], temperature, padding)
+        (lazy,) = self.assigner([self.teacher(global_crops, masked)], temperature, padding)
+        targets = Targets(list(lazy.dino), list(lazy.ibot), None)
         student = self.student(global_crops, masked, masks, case["input/collated_local_crops"])
-        terms = student_terms(student, targets, mask_weights(masks), self.pretrain.losses)
-        return terms.total, terms
+        levels = self.student.dino_head.levels
+        loss = student_loss(student, targets, mask_weights(masks), self.pretrain.losses, levels)
+        with torch.no_grad():
+            return loss, dino_sums(student, targets, self.pretrain.losses)
 
     def gradients(self) -> dict[str, Tensor]:
         gradients = {name: parameter.grad for name, parameter in self.student.named_parameters()}
@@ -168,13 +182,13 @@ def test_three_training_steps(case: Case, tiny_params: MakeParams) -> None:
     trainer = Trainer(case, tiny_params())
     story: dict[str, Any] = case.json()
     for index, settings in enumerate(story["three_steps"]):
-        loss, terms = trainer.losses(settings["teacher_temp"])
+        loss, dino = trainer.losses(settings["teacher_temp"])
         expected = torch.tensor(settings["total_back_propagated"])
-        case.compare(f"step {index}: total", loss, expected, LOSSES_WITHIN)
+        case.compare(f"step {index}: total", loss.total, expected, LOSSES_WITHIN)
         if index == 0:
-            check_terms(case, terms, case.parameters["n_local_crops"], trainer.pretrain.losses)
+            check_terms(case, loss, dino, case.parameters["n_local_crops"], trainer.pretrain.losses)
 
-        loss.backward()
+        loss.total.backward()
         if index == 0:
             check_all(case, "grad", trainer.gradients())
         norms = clip_gradients(trainer.student, trainer.pretrain.optimizer.clip_norm)
@@ -196,7 +210,7 @@ def test_three_training_steps(case: Case, tiny_params: MakeParams) -> None:
 def test_gradient_norm_of_each_parameter(case: Case, tiny_params: MakeParams) -> None:
     trainer = Trainer(case, tiny_params())
     loss, _ = trainer.losses(case.parameters["step0"]["teacher_temp"])
-    loss.backward()
+    loss.total.backward()
     gradients = trainer.gradients()
     for name, norm in case.json()["gradient_norm_per_parameter"].items():
         got = gradients[_rename(case, name)].norm()

@@ -33,7 +33,7 @@ def test_each_crop_looks_for_the_other_crop_of_its_image() -> None:
     torch.testing.assert_close(contrastive_loss(queries, keys, 0.1), expected)
 
 
-def test_parts_have_the_keys_of_the_whole_batch() -> None:
+def test_microbatches_have_the_keys_of_the_whole_batch() -> None:
     queries, teacher = embeddings(6, 0), embeddings(6, 1)
     (whole,) = gather_keys([teacher])
     parts = [x.unflatten(0, (2, 3, 2)).unbind(1) for x in (queries, teacher)]

@@ -27,7 +27,7 @@ def assigned(shares: Tensor) -> Assignments:
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 3, 100])
-def test_chunks_give_what_the_textbook_gives(rows_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_equal_the_textbook_form(rows_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "MIN_ROWS", rows_at_once)
     monkeypatch.setattr(chunks, "ELEMENTS", {"cpu": 1})
     generator = torch.Generator().manual_seed(0)
@@ -47,7 +47,7 @@ def test_chunks_give_what_the_textbook_gives(rows_at_once: int, monkeypatch: pyt
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_products_of_the_backward_pass_alone_are_of_low_precision() -> None:
+def test_only_products_of_the_backward_pass_have_low_precision() -> None:
     generator = torch.Generator().manual_seed(0)
     low = torch.randn(7, 4, generator=generator).bfloat16()
     prototypes = torch.randn(16, 4, generator=generator).requires_grad_()
@@ -63,7 +63,7 @@ def test_products_of_the_backward_pass_alone_are_of_low_precision() -> None:
         torch.testing.assert_close(got.float(), expected, rtol=0.05, atol=0.05)
 
 
-def test_without_gradients_there_is_a_loss_all_the_same() -> None:
+def test_the_loss_without_gradients() -> None:
     loss, _ = prototype_cross_entropy(
         torch.zeros(2, 4), torch.ones(8, 4), lambda _: torch.ones(2, 8) / 8, torch.ones(2), 1
     )
@@ -86,7 +86,7 @@ def test_without_local_crops_the_scale_is_the_official_third() -> None:
     torch.testing.assert_close(loss.loss, 2 * loss.across / 3)
 
 
-def test_crops_meet_crops_of_their_own_image() -> None:
+def test_crops_are_compared_with_crops_of_their_own_image() -> None:
     sure = 100 * F.one_hot(torch.tensor([0, 1]), 4).float()
     targets = assigned(F.one_hot(torch.tensor([0, 1, 0, 1]), 4).float())
     assert dino_loss(level_of(torch.cat([sure] * 5)), targets, 0.1).loss < 1e-20
@@ -110,7 +110,7 @@ def test_each_masked_crop_weighs_the_same() -> None:
     torch.testing.assert_close(loss, torch.tensor(2 * math.log(8) / 3))
 
 
-def test_nothing_masked_costs_nothing() -> None:
+def test_the_loss_is_zero_without_masked_patches() -> None:
     masks = torch.zeros(2, 4, dtype=torch.bool)
     student = torch.zeros(0, 8, requires_grad=True)
     loss, _ = ibot_loss(level_of(student), assigned(torch.zeros(0, 8)), mask_weights(masks), len(masks), 0.1)

@@ -80,7 +80,7 @@ def test_gradients_reach_every_parameter(tiny_params: MakeParams) -> None:
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
-def test_stochastic_depth_rests_in_evaluation(tiny_params: MakeParams) -> None:
+def test_stochastic_depth_is_off_in_evaluation(tiny_params: MakeParams) -> None:
     backbone, images = make_backbone(tiny_params, drop_path=0.5), make_images(count=8)
     still = make_backbone(tiny_params)
     torch.testing.assert_close(backbone.forward_features(images), still.forward_features(images))
@@ -141,7 +141,7 @@ def test_positions_of_the_same_grid_stay() -> None:
 
 
 @pytest.mark.parametrize(("drop_path", "registers"), [(0.0, 0), (0.5, 0), (0.5, 3)])
-def test_wanted_tokens_alone_are_those_of_the_whole(tiny_params: MakeParams, drop_path: float, registers: int) -> None:
+def test_selected_tokens_equal_those_of_the_whole(tiny_params: MakeParams, drop_path: float, registers: int) -> None:
     backbone = make_backbone(tiny_params, drop_path, registers=registers).train()
     images = make_images(count=6)
     wanted, first = torch.tensor([0, 3, 4, 20, 51, 30]), next(backbone.blocks.parameters())

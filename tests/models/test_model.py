@@ -34,7 +34,7 @@ def test_bytes_to_features(model: FrancaModel) -> None:
     assert (model.image_size, model.patch_size, model.embed_dim, model.levels) == (32, 8, 32, (2, 4, 8, 16, 32))
 
 
-def test_patches_lie_where_the_image_has_them(model: FrancaModel) -> None:
+def test_patches_have_the_order_of_the_image(model: FrancaModel) -> None:
     # With all positions alike, one different patch stands out in its own place.
     model.backbone.pos_embed.zero_()
     images = torch.full((1, 3, 32, 32), 90, dtype=torch.uint8)
@@ -61,7 +61,7 @@ def test_position_removal_is_for_patches_alone(model: FrancaModel) -> None:
     torch.testing.assert_close(after.patches, decompose(before.patches, plane[0])[1])
 
 
-def test_a_saved_model_comes_back(model: FrancaModel, tmp_path: Path) -> None:
+def test_a_saved_model_is_loaded_unchanged(model: FrancaModel, tmp_path: Path) -> None:
     model.remove_position(torch.randn(2, 2, 32))
     save_model(model, tmp_path / "model")
     again = load_model(tmp_path / "model")
@@ -92,7 +92,7 @@ def test_the_random_twin_depends_on_the_seed_alone(tiny_params: MakeParams) -> N
     assert not torch.equal(other(images).pooled, first(images).pooled)
 
 
-def test_what_is_wrong_with_a_folder_is_told(model: FrancaModel, tmp_path: Path) -> None:
+def test_errors_of_a_model_folder(model: FrancaModel, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     with pytest.raises(FrancaError, match=r"model: not a model folder, .*config.json is missing"):
         load_model(folder)

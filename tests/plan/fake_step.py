@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from franca.params import Params
 from franca.plan.counting import DEVICE, autocast, fused_attention, head_rows
 from franca.pretrain.network import Network, share_prototypes
-from franca.pretrain.objective import Assigner, student_terms
+from franca.pretrain.objective import Assigner, student_loss
 
 
 class LiveBytes(TorchDispatchMode):
@@ -72,6 +72,6 @@ def forward_peak(params: Params, images: int, parts: int, bf16: bool) -> tuple[i
             assigned, memory.peak = memory.peak, 0
             with autocast(bf16):
                 seen = student(*inputs[0])
-            student_terms(seen, targets[0], weights, losses)
+            student_loss(seen, targets[0], weights, losses, student.dino_head.levels)
             used, seen = memory.peak, [level.prototypes.detach() for level in (*seen.dino, *seen.ibot)]
         return used, assigned

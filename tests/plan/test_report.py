@@ -75,7 +75,7 @@ def write(folder: Path, values: dict[str, Any]) -> None:
         (
             ["--gpus", "3"],
             {},
-            "pretrain.batch_size: 8 images on 3 processes are 2.66667 each, which is no whole multiple of"
+            "pretrain.batch_size: 8 images on 3 processes are 2.66667 each, which is no multiple of"
             " pretrain.losses.koleo_images 8; use 1 processes",
         ),
         (

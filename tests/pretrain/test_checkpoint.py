@@ -13,6 +13,7 @@ from torch import Tensor
 
 from franca.errors import FrancaError
 from franca.pretrain.checkpoint import Checkpoints, load_newest
+from franca.pretrain.checkpoint.agreement import FULL_DISK, reason_of
 from franca.pretrain.parallel import Ranks
 
 ALONE, CPU = Ranks(), torch.device("cpu")
@@ -34,7 +35,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_newest_comes_back(tmp_path: Path) -> None:
+def test_the_newest_checkpoint_is_loaded(tmp_path: Path) -> None:
     assert load(tmp_path) is None
     save(tmp_path, 1)
     save(tmp_path, 2)
@@ -42,14 +43,14 @@ def test_the_newest_comes_back(tmp_path: Path) -> None:
     assert load(tmp_path) == (2, [2.0] * 3, {"readings": [2]}, [])
 
 
-def test_milestones_stay(tmp_path: Path) -> None:
+def test_milestones_are_kept(tmp_path: Path) -> None:
     for step in range(1, 6):
         save(tmp_path, step, keep=2, milestone_steps=2)
     assert names(tmp_path) == ["milestone-00000002", "milestone-00000004", "step-00000003", "step-00000005"]
     assert load(tmp_path)[0] == 5  # type: ignore[index]
 
 
-def test_training_goes_on_while_its_copy_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_continues_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = torch.ones(3)
     checkpoints = Checkpoints(tmp_path, 1, None, ALONE, CPU)
     checkpoints.save(1, {"weights": weights}, {})
@@ -60,7 +61,7 @@ def test_training_goes_on_while_its_copy_is_written(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata", "rest.pt", "digests.json"])
 @pytest.mark.parametrize("fault", ["cut", "changed", "gone"])
-def test_an_older_one_is_used_where_the_newest_is_damaged(tmp_path: Path, name: str, fault: str) -> None:
+def test_an_older_checkpoint_is_used_if_the_newest_is_damaged(tmp_path: Path, name: str, fault: str) -> None:
     save(tmp_path, 1, keep=2)
     save(tmp_path, 2, keep=2)
     path = tmp_path / "step-00000002" / name
@@ -89,15 +90,14 @@ def zip_error(number: int, text: str) -> NoReturn:
     ("number", "text", "message"),
     [
         (errno.ENOSPC, "No space left on device", None),
-        (errno.EFBIG, "File too large", None),
         (errno.EDQUOT, "Quota exceeded", None),
         (errno.EIO, "Input/output error", "[Errno 5] Input/output error"),
         (None, "CUDA error:\nillegal memory access", "RuntimeError: CUDA error: illegal memory access"),
     ],
-    ids=["full", "file too large", "quota", "I/O", "other"],
+    ids=["full", "quota", "I/O", "other"],
 )
 @pytest.mark.parametrize("where", [Tensor, dict], ids=["tensors", "rest"])
-def test_one_that_cannot_be_written_leaves_the_old_ones(
+def test_a_failed_write_keeps_older_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: type, number: int | None, text: str, message: str | None
 ) -> None:
     save(tmp_path, 1)
@@ -115,7 +115,7 @@ def test_one_that_cannot_be_written_leaves_the_old_ones(
         with pytest.raises(FrancaError) as caught:
             save(tmp_path, 2)
     if message:
-        end = f", {message}; older checkpoints are kept: run again to go on from the newest"
+        end = f", {message}; older checkpoints are kept: run again to resume from the newest"
     else:
         end = ", no space left on the device; older checkpoints are kept: free space and run again"
     assert str(caught.value) == f"{tmp_path}: checkpoint not written{end}"
@@ -126,20 +126,39 @@ def test_one_that_cannot_be_written_leaves_the_old_ones(
 
 
 @pytest.mark.parametrize(("tensors", "rest"), [(1000, 1), (1, 1000)])
-def test_a_full_disk_is_recognised(tmp_path: Path, tensors: int, rest: int) -> None:
+def test_a_file_size_limit_is_reported_as_such(tmp_path: Path, tensors: int, rest: int) -> None:
     checkpoints = Checkpoints(tmp_path, 1, None, ALONE, CPU)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
     try:
         checkpoints.save(1, {"weights": torch.zeros(tensors)}, {"meter": torch.zeros(rest)})
-        with pytest.raises(FrancaError, match="checkpoint not written, no space left on the device; older"):
+        with pytest.raises(FrancaError, match=r"not written, a file exceeds the size limit .*: raise the limit"):
             checkpoints.wait()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+def test_an_unrelated_error_is_not_the_reason() -> None:
+    def fail(kind: type[Exception], text: str) -> Exception:
+        try:
+            try:
+                raise FileNotFoundError(errno.ENOENT, "No such file or directory", "cache")
+            except FileNotFoundError:
+                raise kind(text)  # noqa: B904
+        except kind as error:
+            return error
+
+    assert reason_of(fail(RuntimeError, "CUDA error")) == "RuntimeError: CUDA error"
+    assert reason_of(fail(ValueError, "inline_container.cc")) == "ValueError: inline_container.cc"
+    assert reason_of(fail(OSError, "Input/output error")) == "Input/output error"
+    cause = OSError(errno.ENOSPC, "No space left on device")
+    error = RuntimeError("cannot write")
+    error.__cause__ = cause
+    assert reason_of(error) == FULL_DISK
+
+
 @pytest.mark.parametrize("reader", ["read_metadata", "read_data"])
-def test_one_that_cannot_be_read_is_skipped_but_never_forgotten(
+def test_an_unreadable_checkpoint_is_skipped_but_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str
 ) -> None:
     save(tmp_path, 1, keep=2)

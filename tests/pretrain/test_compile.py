@@ -24,16 +24,15 @@ from franca.data.store.prepared import Store
 from franca.data.views.batch import part_masks
 from franca.data.views.masks import batch_masks
 from franca.params import Params
-from franca.pretrain.microbatch import Part
+from franca.plan.random_step import RATES
+from franca.pretrain.microbatch import Microbatch
 from franca.pretrain.online import OnlineEvaluation
 from franca.pretrain.parallel import Ranks, distribute, joined
-from franca.pretrain.schedules import Rates
 from franca.pretrain.setup import compile_blocks, make_networks
 from franca.pretrain.step import TrainStep
 from tests.conftest import MakeParams
 from tests.pretrain.conftest import PATIENCE_SECONDS
 
-RATES = Rates(lr=1e-4, last_layer_lr=1e-4, weight_decay=0.04, teacher_momentum=0.99, teacher_temperature=0.06)
 CPU = torch.device("cpu")
 STEPS, SETTLED, COMPARED = 12, 3, 6
 PAPER = {
@@ -68,8 +67,8 @@ def make_step(params: Params, compiled: bool, ranks: Ranks | None = None) -> Tra
     return TrainStep(params, student, teacher, run_student, CPU, "fp32")
 
 
-def make_part(params: Params, step: int) -> Part:
-    """Return random crops with masks that hide another number of patches at each step."""
+def make_microbatch(params: Params, step: int) -> Microbatch:
+    """Return random crops with masks whose number of patches differs between steps."""
     base, pretrain = params.base, params.pretrain
     images, grid = pretrain.batch_size, base.image_size // base.backbone.patch_size
     masks = batch_masks(images, pretrain.losses.koleo_images, grid, pretrain.masks, np.random.default_rng(step))
@@ -78,7 +77,7 @@ def make_part(params: Params, step: int) -> Part:
     crops = torch.randn(2 * images, 3, base.image_size, base.image_size, generator=generator)
     size, count = pretrain.crops.local_size, pretrain.crops.local_count
     local = torch.randn(count * images, 3, size, size, generator=generator)
-    return Part(crops, local, *part_masks(torch.from_numpy(masks), 1)[0])
+    return Microbatch(crops, local, *part_masks(torch.from_numpy(masks), 1)[0])
 
 
 def train(step: TrainStep, params: Params, numbers: range) -> list[float]:
@@ -86,7 +85,7 @@ def train(step: TrainStep, params: Params, numbers: range) -> list[float]:
     losses = []
     for number in numbers:
         torch.manual_seed(number)
-        step([make_part(params, number)], RATES, number)
+        step([make_microbatch(params, number)], RATES, number)
         losses.append(step.meter.read(Ranks())["train/loss"])
     return losses
 
@@ -96,9 +95,9 @@ def graphs() -> int:
     return counters["stats"]["unique_graphs"]
 
 
-def test_steps_and_online_evaluation_compile_nothing_again(tiny_params: MakeParams, prepared: Path) -> None:
+def test_steps_and_online_evaluation_do_not_recompile(tiny_params: MakeParams, prepared: Path) -> None:
     params = tiny_params(PAPER)
-    assert len({len(make_part(params, number).masked) for number in range(1, STEPS + 1)}) > 5
+    assert len({len(make_microbatch(params, number).masked) for number in range(1, STEPS + 1)}) > 5
     step = make_step(params, compiled=True)
     losses = train(step, params, range(1, SETTLED + 1))
     compiled = graphs()
@@ -132,7 +131,7 @@ def run_rank(rank: int, port: int, params: Params, result: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_compile_nothing_again(tiny_params: MakeParams, tmp_path: Path, parallel: str) -> None:
+def test_two_processes_do_not_recompile(tiny_params: MakeParams, tmp_path: Path, parallel: str) -> None:
     params = tiny_params(PAPER | {"runtime.parallel": parallel})
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -34,7 +34,7 @@ from tests.pretrain.test_parallel import SHARED, assert_alike, train
 Pretrain = Callable[[Project], None]
 CPU = torch.device("cpu")
 GROUP = object()
-"""Stands for the control group of ranks that send no messages."""
+"""Placeholder for the control group of ranks that send no messages."""
 
 
 def make_pair(make: MakeParams) -> tuple[Network, Network]:
@@ -138,7 +138,7 @@ def test_a_process_on_cuda_binds_its_own_gpu(monkeypatch: pytest.MonkeyPatch, ti
     monkeypatch.setattr(dist, "get_rank", lambda: 11)
     monkeypatch.setattr(dist, "get_world_size", lambda: 16)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
-    monkeypatch.setattr(parallel, "_settle_buckets", lambda *arguments: None)
+    monkeypatch.setattr(parallel, "_fix_bucket_order", lambda *arguments: None)
     monkeypatch.setattr(parallel, "DistributedDataParallel", lambda module, **k: calls.append(("ddp", k)))
     monkeypatch.setenv("RANK", "11")
     monkeypatch.setenv("WORLD_SIZE", "16")
@@ -169,7 +169,7 @@ def group_of_one(launcher: None) -> Iterator[Ranks]:
         yield ranks
 
 
-def test_a_launched_process_is_a_group_even_alone(group_of_one: Ranks) -> None:
+def test_a_single_launched_process_is_a_group(group_of_one: Ranks) -> None:
     flags, values = torch.tensor([True, False]), torch.tensor([1.0, 2.0])
     with Sent() as sent:
         assert torch.equal(group_of_one.mean(values), values) and torch.equal(group_of_one.union(flags), flags)
@@ -178,7 +178,7 @@ def test_a_launched_process_is_a_group_even_alone(group_of_one: Ranks) -> None:
     assert group_of_one.gather("value") == ["value"]
 
 
-def test_when_a_question_is_answered(group_of_one: Ranks) -> None:
+def test_when_a_poll_is_answered(group_of_one: Ranks) -> None:
     """In a group before the step, so that all ranks get the same answer; without one when the answer is read."""
     for ranks, expected in ((group_of_one, False), (Ranks(), True)):
         stop = False
@@ -249,12 +249,12 @@ def test_sigterm_to_one_process_stops_all_at_the_same_step(make_project: MakePro
     assert [run.end() for run in runs] == [75, 75]
     (checkpoint,) = project.checkpoints()
     step = int(checkpoint.name.split("-")[1])
-    assert {run.err for run in runs} == {f"franca: stopped at step {step} of 36; run again to go on from there\n"}
+    assert {run.err for run in runs} == {f"franca: stopped at step {step} of 36; run again to resume\n"}
     assert read_json(project.folder / "runs/requeue.json")["step"] == step
 
 
 @pytest.mark.slow
-def test_shards_within_a_machine_and_copies_over_machines(
+def test_shards_within_a_machine_and_replicas_over_machines(
     make_project: MakeProject, pretrain: Pretrain, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     changes = SHARED | {"pretrain.batch_size": 16, "runtime.parallel": "hsdp"}
@@ -271,7 +271,7 @@ def test_shards_within_a_machine_and_copies_over_machines(
 
 
 @pytest.mark.slow
-def test_bf16_shards_train_as_bf16_copies_do(make_project: MakeProject) -> None:
+def test_bf16_shards_train_like_bf16_replicas(make_project: MakeProject) -> None:
     losses: dict[str, list[float]] = {}
     for how in ("ddp", "fsdp"):
         project = make_project(SHARED | {"pretrain.precision": "bf16", "runtime.parallel": how}, how)

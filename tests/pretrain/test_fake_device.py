@@ -1,4 +1,4 @@
-"""A training step on fake CUDA tensors: what would mix devices or make the host wait for a GPU raises an error."""
+"""A training step on fake CUDA tensors: mixing devices or waiting for the GPU raises an error."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,23 +19,22 @@ from franca.data.store.prepared import Store
 from franca.data.views.batch import Batch, RawBatch
 from franca.data.views.loader import StepDataset
 from franca.params import Params
+from franca.plan.random_step import RATES
 from franca.pretrain import objective, step
 from franca.pretrain.finite_check import FiniteCheck
-from franca.pretrain.microbatch import Splitter, count_parts
+from franca.pretrain.microbatch import MicrobatchSplitter, count_microbatches
 from franca.pretrain.network import Network, Outputs
-from franca.pretrain.objective import Terms
-from franca.pretrain.schedules import Rates
+from franca.pretrain.objective import StudentLoss
 from franca.pretrain.step import TrainStep
 from tests.conftest import MakeParams, MakeStore
 
-RATES = Rates(lr=1e-4, last_layer_lr=1e-4, weight_decay=0.04, teacher_momentum=0.99, teacher_temperature=0.06)
 PAPER = {"base.backbone.ffn": "swiglu", "pretrain.drop_path": 0.4, "pretrain.losses.koleo_images": 4}
 """The structure of the paper's presets, which have five levels as well."""
 SMALL = PAPER | {"base.backbone.depth": 1, "pretrain.crops.local_count": 0, "pretrain.heads.nesting": "none"}
 
 
 class Operators(TorchDispatchMode):
-    """Remembers the names of all operators."""
+    """Records the names of all operators."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,16 +63,16 @@ def make_batch(store: Path) -> MakeBatch:
 
     def make(params: Params, for_gpu: bool) -> Batch | RawBatch:
         images = Store(store).images("train")
-        count = count_parts(params.pretrain.batch_size, params)
+        count = count_microbatches(params.pretrain.batch_size, params)
         return StepDataset(images, None, params.base, params.pretrain, microbatches=count).load(0, {}, for_gpu)
 
     return make
 
 
 def train(mode: FakeTensorMode, params: Params, batch: Batch | RawBatch, device: torch.device = DEVICE) -> TrainStep:
-    """Take one step, from the loader's batch to the moved teacher, within a fake mode."""
+    """Take one step, from the loader's batch to the updated teacher, within a fake mode."""
     student, teacher = fake_networks(params, device)
-    split = Splitter(params.base, device)
+    split = MicrobatchSplitter(params.base, device)
     train_step = TrainStep(params, student, teacher, student, device, "bf16")
     batch = fake(mode, batch)
     with NoHostWaits():
@@ -104,40 +103,40 @@ def test_the_host_never_waits_in_a_step(
 
 
 def test_a_step_on_the_cpu_reads_no_value(tiny_params: MakeParams, make_batch: MakeBatch) -> None:
-    """This one goes back by the engine of autograd."""
+    """The backward pass uses the engine of autograd."""
     params = tiny_params(SMALL)
     batch = make_batch(params, False)
     with FakeTensorMode() as mode:
         train(mode, params, batch, torch.device("cpu"))
 
 
-def read_loss(student: Outputs, *args: Any) -> Terms:
-    terms = objective.student_terms(student, *args)
-    assert terms.total.item() < 100
-    return terms
+def read_loss(student: Outputs, *args: Any) -> StudentLoss:
+    loss = objective.student_loss(student, *args)
+    assert loss.total.item() < 100
+    return loss
 
 
-def mix_devices(student: Outputs, *args: Any) -> Terms:
+def mix_devices(student: Outputs, *args: Any) -> StudentLoss:
     scale = torch.ones(len(student.classes), 1)
-    return objective.student_terms(student._replace(classes=student.classes * scale), *args)
+    return objective.student_loss(student._replace(classes=student.classes * scale), *args)
 
 
-def upload_number(student: Outputs, *args: Any) -> Terms:
+def upload_number(student: Outputs, *args: Any) -> StudentLoss:
     scale = student.classes.new_tensor(2)
-    return objective.student_terms(student._replace(classes=student.classes * scale), *args)
+    return objective.student_loss(student._replace(classes=student.classes * scale), *args)
 
 
-def upload_order(student: Outputs, *args: Any) -> Terms:
+def upload_order(student: Outputs, *args: Any) -> StudentLoss:
     order = torch.arange(len(student.classes))
-    return objective.student_terms(student._replace(classes=student.classes[order]), *args)
+    return objective.student_loss(student._replace(classes=student.classes[order]), *args)
 
 
-def choose_rows(student: Outputs, *args: Any) -> Terms:
+def choose_rows(student: Outputs, *args: Any) -> StudentLoss:
     chosen = student.classes[student.classes.mean(dim=1) > 0]
-    return objective.student_terms(student._replace(classes=chosen), *args)
+    return objective.student_loss(student._replace(classes=chosen), *args)
 
 
-def read_in_backward(student: Outputs, *args: Any) -> Terms:
+def read_in_backward(student: Outputs, *args: Any) -> StudentLoss:
     class Scaled(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -148,11 +147,11 @@ def read_in_backward(student: Outputs, *args: Any) -> Terms:
             return gradient * 2 if bool(gradient.isfinite().all()) else gradient
 
     classes: Tensor = Scaled.apply(student.classes)
-    return objective.student_terms(student._replace(classes=classes), *args)
+    return objective.student_loss(student._replace(classes=classes), *args)
 
 
 @pytest.mark.parametrize(
-    ("terms", "error"),
+    ("student_loss", "error"),
     [
         (read_loss, DataDependentOutputException),
         (mix_devices, RuntimeError),
@@ -162,21 +161,21 @@ def read_in_backward(student: Outputs, *args: Any) -> Terms:
         (read_in_backward, DataDependentOutputException),
     ],
 )
-def test_what_makes_the_host_wait_is_found(
+def test_operations_that_make_the_host_wait_raise(
     monkeypatch: pytest.MonkeyPatch,
     tiny_params: MakeParams,
     make_batch: MakeBatch,
-    terms: Callable[..., Terms],
+    student_loss: Callable[..., StudentLoss],
     error: type[Exception],
 ) -> None:
     params = tiny_params(SMALL)
     batch = make_batch(params, True)
-    monkeypatch.setattr(step, "student_terms", terms)
+    monkeypatch.setattr(step, "student_loss", student_loss)
     with fake_cuda() as mode, pytest.raises(error):
         train(mode, params, batch)
 
 
-def test_reading_the_norms_is_found(
+def test_reading_the_norms_raises(
     monkeypatch: pytest.MonkeyPatch, tiny_params: MakeParams, make_batch: MakeBatch
 ) -> None:
     params = tiny_params(SMALL)
@@ -192,7 +191,7 @@ def test_reading_the_norms_is_found(
         train(mode, params, batch)
 
 
-def test_blocking_uploads_are_found() -> None:
+def test_blocking_uploads_raise() -> None:
     with fake_cuda():
         host, device = torch.zeros(3), torch.zeros(3, device=DEVICE)
         with NoHostWaits():

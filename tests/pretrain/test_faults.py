@@ -1,4 +1,4 @@
-"""Several processes of which one fails: all end in the same way, none hangs, and the next run goes on exactly."""
+"""If one of several processes fails, all end in the same way, none hangs, and the next run resumes exactly."""
 
 import json
 import os
@@ -32,7 +32,7 @@ SETTINGS = [
 def whole(
     request: FixtureRequest, tmp_path_factory: pytest.TempPathFactory, prepared: Path, tiny_values: MakeValues
 ) -> Project:
-    """A finished run of several processes, never disturbed."""
+    """A finished, uninterrupted run of several processes."""
     processes, parallel = request.param
     changes = {
         "pretrain.epochs": STEPS / 3,
@@ -54,17 +54,17 @@ def project(whole: Project, tmp_path: Path, prepared: Path) -> Iterator[Project]
 
 
 def check_resumes(project: Project, whole: Project) -> str:
-    """Run again to the end; returns what the first process printed."""
+    """Run again to the end; return the output of the first process."""
     again = project.together(project.params.runtime.processes)
     assert [run.end() for run in again] == [0] * len(again), [run.err for run in again]
-    assert "going on from the checkpoint of step" in again[0].out
+    assert "resuming from the checkpoint of step" in again[0].out
     assert project.outs() == whole.outs()
     assert project.steps() == whole.steps()
     return again[0].out
 
 
 def check_one_line(run: Run, start: str) -> None:
-    """Check that a process has ended with one line; torch may have printed warnings of its own before."""
+    """Check that a process has ended with one line of ours; torch may have printed warnings before it."""
     assert run.end() == 2, run.err
     assert run.err.splitlines()[-1].startswith(f"franca: {start}"), run.err
     assert run.err.count("franca: ") == 1 and "Traceback" not in run.err, run.err
@@ -82,12 +82,12 @@ def test_a_process_that_is_killed(whole: Project, project: Project) -> None:
     for rank, run in survivors.items():
         check_one_line(run, f"process {rank} of {processes}: another training process has ended, see its own message")
     first = survivors[min(survivors)]
-    assert first.err.endswith(f"run again to go on from step {int(project.checkpoints()[-1].name.split('-')[1])}\n")
+    assert first.err.endswith(f"run again to resume from step {int(project.checkpoints()[-1].name.split('-')[1])}\n")
     assert not project.outs()
     check_resumes(project, whole)
 
 
-def test_a_process_whose_disk_is_full(whole: Project, project: Project) -> None:
+def test_a_process_that_reaches_its_file_size_limit(whole: Project, project: Project) -> None:
     shutil.copytree(whole.folder / "runs", project.folder / "runs")
     shutil.rmtree(project.checkpoints()[-1])
     (before,) = project.checkpoints()
@@ -95,7 +95,7 @@ def test_a_process_whose_disk_is_full(whole: Project, project: Project) -> None:
     victim = random.randrange(processes)
     limit = (before / f"__{victim}_0.distcp").stat().st_size - 1
     for run in project.together(processes, largest_files={victim: limit}):
-        check_one_line(run, f"{project.run_folder}/checkpoints: checkpoint not written, no space left on the device;")
+        check_one_line(run, f"{project.run_folder}/checkpoints: checkpoint not written, a file exceeds the size")
     assert project.checkpoints() == [before]
     check_resumes(project, whole)
 
@@ -111,10 +111,10 @@ def test_a_shard_that_is_lost(whole: Project, project: Project, fault: str) -> N
     out = check_resumes(project, whole)
     said = "damaged ([Errno 2]" if fault == "gone" else "unreadable ([Errno 21]"
     assert f"{newest.name} is {said}" in out
-    assert f"going on from the checkpoint of step {int(older.name.split('-')[1])} of {STEPS}" in out
+    assert f"resuming from the checkpoint of step {int(older.name.split('-')[1])} of {STEPS}" in out
 
 
-def test_state_that_all_processes_have_is_copied_and_hashed_once(tmp_path: Path) -> None:
+def test_replicated_state_is_copied_and_hashed_once(tmp_path: Path) -> None:
     copied = in_processes(3, tmp_path, together.save, [1])
     total = sum(value.nbytes for part in together.state().values() for value in part.values())
     assert sum(copied) == total and max(copied) < 0.5 * total
@@ -133,7 +133,7 @@ def test_a_fault_of_one_process_while_saving_ends_all(tmp_path: Path, where: str
     rank = int(where in ("tensors", "hashing"))
     said = (
         f"{tmp_path}/checkpoints: checkpoint not written, [Errno 5] Input/output error; older checkpoints are kept:"
-        " run again to go on from the newest"
+        " run again to resume from the newest"
     )
     assert in_processes(2, tmp_path, together.save_with_fault, rank, where) == [said, said]
     assert [answer[0] for answer in in_processes(2, tmp_path, together.load)] == [1, 1]
@@ -159,7 +159,7 @@ def test_the_first_step_of_several_replicas_adds_gradients_in_the_order_of_all_o
     assert len(digests) == 1
 
 
-def test_only_a_lost_connection_is_taken_for_a_process_that_ended(tmp_path: Path) -> None:
+def test_only_a_lost_connection_means_that_a_process_ended(tmp_path: Path) -> None:
     lost = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:43166"
     with (
         pytest.raises(FrancaError, match=r"^process 1 of 2: another training process has ended.* from step 0$"),

@@ -1,4 +1,4 @@
-"""What a run leaves that ends because its gradients are not finite."""
+"""A run whose gradients are not finite ends with the weights from before."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.pretrain.conftest import MakeProject, Project
 
 BAD = 4
 NETS = 3
-"""Gradients are clipped for the backbone and each head apart."""
+"""Gradients are clipped separately for the backbone and each head."""
 
 
 def read(folder: Path, scratch: Path) -> dict[str, dict[str, Any]]:
@@ -24,7 +24,7 @@ def read(folder: Path, scratch: Path) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("assignment", ["sinkhorn", "centering"])
-def test_nothing_moves_from_the_first_bad_step_on(
+def test_nothing_is_updated_from_the_first_bad_step_on(
     make_project: MakeProject,
     pretrain: Callable[[Project], None],
     monkeypatch: pytest.MonkeyPatch,

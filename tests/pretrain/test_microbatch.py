@@ -1,162 +1,107 @@
-"""Schedules, meters and the run folder, each on its own."""
+"""Batches of the loader become normalized microbatches on the device without blocking the training thread."""
 
-import math
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
+from franca.data.views.batch import Batch, RawBatch, part_masks
+from franca.data.views.multi_crop import MultiCrop
+from franca.models.model import normalize
 from franca.params import Params
-from franca.pretrain.monitor import COLLAPSED_SHARE, Meter, collapse_warning
-from franca.pretrain.network import Network, update_teacher
-from franca.pretrain.objective import Terms
-from franca.pretrain.parallel import Ranks
-from franca.pretrain.run_folder import RunFolder, fingerprint
-from franca.pretrain.schedules import cosine, linear, make_schedules
+from franca.pretrain.microbatch import MicrobatchSplitter
 from tests.conftest import MakeParams
 
-LEVELS = (1, 2)
+IMAGES = 6
 
 
-def test_cosine_after_a_warm_up() -> None:
-    values = cosine(1.0, 0.2, total=12, warmup=4, start=0.1)
-    np.testing.assert_allclose(values[:4], [0.1, 0.4, 0.7, 1.0])
-    assert values[4] == 1.0 and values[8] == pytest.approx(0.6)
-    assert (np.diff(values[4:]) < 0).all() and values[-1] > 0.2
+@pytest.fixture
+def params(tiny_params: MakeParams) -> Params:
+    return tiny_params({"pretrain.augment.blur_probability": [1.0, 0.1, 0.5]})
 
 
-def test_linear_then_constant() -> None:
-    assert linear(0.0, 1.0, total=5, warmup=3).tolist() == [0.0, 0.5, 1.0, 1.0, 1.0]
+@pytest.fixture(params=["raw", "flat", "cut"])
+def make_batch(request: pytest.FixtureRequest, params: Params) -> Any:
+    def make(count: int) -> Batch | RawBatch:
+        multi_crop = MultiCrop(32, params.pretrain.crops, params.pretrain.augment)
+        rng = np.random.default_rng(0)
+        images = torch.from_numpy(rng.integers(0, 256, (IMAGES, 48, 48, 3), dtype=np.uint8))
+        draws = multi_crop.draw(rng, IMAGES, slice(IMAGES))
+        masks = part_masks(torch.from_numpy(rng.random((2 * IMAGES, 16)) < 0.3), count)
+        if request.param == "flat":
+            pictures = [(Image.fromarray(pixels), (0.0, 0.0, 48.0, 48.0)) for pixels in images.numpy()]
+            return RawBatch(*multi_crop.flat_cuts(pictures, draws), masks)
+        raw = RawBatch(images, *multi_crop.cuts(draws, 48), masks)
+        return raw if request.param == "raw" else raw.cut()
+
+    return make
 
 
-@pytest.mark.parametrize(("epochs", "warmup", "total"), [(2, 0, 20), (0.25, 0.25, 2), (0.01, 0, 1), (1.5, 1.5, 15)])
-def test_runs_of_any_length(tiny_params: MakeParams, epochs: float, warmup: float, total: int) -> None:
-    params = tiny_params(
-        {
-            "pretrain.epochs": epochs,
-            "pretrain.optimizer.warmup_epochs": warmup,
-            "pretrain.losses.teacher_warmup_epochs": warmup,
-        }
-    ).pretrain
-    schedules = make_schedules(params, epoch_length=10)
-    assert [len(schedule) for schedule in schedules] == [total] * 5
-    assert all(np.isfinite(schedule).all() for schedule in schedules)
-    assert schedules.lr.max() == pytest.approx(params.optimizer.base_lr * math.sqrt(8 / 1024))
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_microbatches_are_normalized_crops_of_consecutive_images(make_batch: Any, params: Params, count: int) -> None:
+    cpu = torch.device("cpu")
+    microbatches = MicrobatchSplitter(params.base, cpu)(make_batch(count))
+    global_crops, local_crops, (masks,) = make_batch(1).crops(cpu)
+    assert len(microbatches) == count
+    for number, microbatch in enumerate(microbatches):
+        rows = slice(number * IMAGES // count, (number + 1) * IMAGES // count)
+        for crops, whole in ((microbatch.global_crops, global_crops), (microbatch.local_crops, local_crops)):
+            expected = whole.unflatten(0, (2, IMAGES))[:, rows].flatten(0, 1)
+            assert torch.equal(crops, normalize(expected, params.base.mean, params.base.std))
+        assert torch.equal(microbatch.masks, masks.masks.unflatten(0, (2, IMAGES))[:, rows].flatten(0, 1))
+        assert torch.equal(microbatch.masked, microbatch.masks.flatten().nonzero()[:, 0])
+        assert len(microbatch.mask_weights) == len(microbatch.masked)
 
 
-def test_the_teacher_moves_a_share_of_the_way(tiny_params: MakeParams) -> None:
-    params = tiny_params()
-    teacher, student = (Network(params.base, params.pretrain) for _ in range(2))
-    before = [parameter.detach().clone() for parameter in teacher.parameters()]
-    update_teacher(teacher, student, 0.75, torch.zeros(()))
-    for new, old, other in zip(teacher.parameters(), before, student.parameters(), strict=True):
-        torch.testing.assert_close(new, 0.75 * old + 0.25 * other)
-    moved = [parameter.detach().clone() for parameter in teacher.parameters()]
-    update_teacher(teacher, student, 0.0, torch.ones(()))
-    assert all(map(torch.equal, teacher.parameters(), moved))
-    update_teacher(teacher, student, 0.0, torch.zeros(()))
-    for new, other in zip(teacher.parameters(), student.parameters(), strict=True):
-        torch.testing.assert_close(new, other)
+def test_without_local_crops(tiny_params: MakeParams) -> None:
+    params = tiny_params({"pretrain.crops.local_count": 0})
+    multi_crop = MultiCrop(32, params.pretrain.crops, params.pretrain.augment)
+    rng = np.random.default_rng(0)
+    cuts = multi_crop.cuts(multi_crop.draw(rng, 4, slice(4)), 48)
+    batch = RawBatch(torch.zeros(4, 48, 48, 3, dtype=torch.uint8), *cuts, part_masks(torch.ones(8, 16) > 0, 2))
+    microbatches = MicrobatchSplitter(params.base, torch.device("cpu"))(batch)
+    assert [microbatch.local_crops.shape for microbatch in microbatches] == [(0, 3, 16, 16)] * 2
 
 
-def feed(meter: Meter, loss: float, chosen: list[int]) -> None:
-    """One step: samples of the given prototypes at the narrower level, of the first at the wider."""
-    parts = torch.tensor([loss, 2 * loss])
-    favorites = [torch.tensor(chosen), torch.zeros(len(chosen), dtype=torch.int64)]
-    entropies, divergences = torch.tensor([0.0, 2.0]), torch.tensor([0.5, 0.25])
-    terms = Terms(
-        torch.tensor(loss),
-        *(parts, parts, parts),
-        torch.tensor(3.0),
-        *(entropies, entropies, divergences, divergences),
-        *(favorites, favorites),
-        torch.tensor(4.0),
-    )
-    meter.update(terms)
-    meter.add({"grad_norm/backbone": torch.tensor(5.0)})
+class Uploads(TorchDispatchMode):
+    """Fails on operations on host tensors; counts uploads of tensors that are not in `pinned`."""
+
+    def __init__(self, pinned: list[Tensor]) -> None:
+        super().__init__()
+        self._pinned = pinned
+        self.others = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for tensor in tree_leaves((args, kwargs)):
+            if isinstance(tensor, Tensor) and tensor.device.type == "cpu":
+                assert func is torch.ops.aten._to_copy.default, func
+                assert kwargs["non_blocking"]
+                self.others += not any(tensor is known for known in self._pinned)
+        return func(*args, **(kwargs or {}))
 
 
-def make_meter() -> Meter:
-    return Meter(LEVELS, (4, 8), torch.device("cpu"))
+def test_only_the_loaders_own_tensors_are_uploaded(make_batch: Any, params: Params) -> None:
+    """The loader pins these. A copy of any other host tensor would block the training thread."""
+    batch = make_batch(3)
+    split = MicrobatchSplitter(params.base, torch.device("meta"))
+    with Uploads(tree_leaves(batch)) as uploads:
+        microbatches = split(batch)
+    assert uploads.others == 0
+    assert all(tensor.device.type == "meta" for tensor in tree_leaves(microbatches))
 
 
-def test_a_meter_reads_means_and_used_prototypes() -> None:
-    meter = make_meter()
-    feed(meter, 1.0, [0, 0])
-    feed(meter, 3.0, [0, 2])
-    metrics = meter.read(Ranks())
-    assert metrics["train/loss"] == 2.0 and metrics["train/koleo"] == 3.0
-    assert metrics["train/grad_norm/backbone"] == 5.0
-    assert metrics["train/dino"] == 12.0 and metrics["train/ibot"] == 6.0
-    assert metrics["train/dino/level1"] == 4.0 and metrics["train/ibot/level2"] == 4.0
-    assert metrics["train/teacher_entropy/dino/level1"] == 0.0
-    assert metrics["train/teacher_entropy/ibot/level2"] == 2.0 / 4
-    assert metrics["train/divergence/dino/level1"] == 0.5
-    assert metrics["train/prototypes_used/dino/level1"] == 0.5
-    assert metrics["train/prototypes_used/ibot/level2"] == 0.125
-
-    feed(meter, 7.0, [1, 1])
-    again = meter.read(Ranks())
-    assert again["train/loss"] == 7.0 and again["train/prototypes_used/dino/level1"] == 0.25
-
-
-def test_a_meter_goes_on_where_another_stopped() -> None:
-    through, first, second = make_meter(), make_meter(), make_meter()
-    feed(through, 1.0, [0, 1])
-    feed(first, 1.0, [0, 1])
-    second.load_state_dict(first.state_dict(Ranks()))
-    feed(through, 2.0, [2, 2])
-    feed(second, 2.0, [2, 2])
-    assert second.read(Ranks()) == through.read(Ranks())
-
-
-def test_collapse_is_told_for_the_worst_level() -> None:
-    healthy = {"train/loss": 0.0, "train/prototypes_used/dino/level1": 0.5}
-    assert collapse_warning(healthy) is None
-    ill = healthy | {
-        "train/prototypes_used/ibot/level1": COLLAPSED_SHARE / 2,
-        "train/prototypes_used/ibot/level2": COLLAPSED_SHARE / 4,
-    }
-    assert "train/prototypes_used/ibot/level2 is 2.5 %" in str(collapse_warning(ill))
-    flat = healthy | {"val/effective_rank": 1.2}
-    assert "signs of collapse: val/effective_rank is 1.2" in str(collapse_warning(flat))
-
-
-def test_what_decides_the_result_decides_the_fingerprint(
-    tiny_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-
-    def mark(params: Params, data: str = "data") -> str:
-        return fingerprint(params, data)
-
-    plain = mark(tiny_params())
-    assert len(plain) == 12 and plain == mark(tiny_params())
-    for name in ("workers", "log_steps", "checkpoint_steps", "keep_checkpoints"):
-        assert mark(tiny_params({f"runtime.{name}": 7})) == plain
-    for changes in ({"evaluate.knn_k": 3}, {"disentangle.rounds": 1}, {"prepare.source": "elsewhere"}):
-        assert mark(tiny_params(changes)) == plain
-    others = [
-        mark(tiny_params(), "other data"),
-        mark(tiny_params({"runtime.threads": 2})),
-        mark(tiny_params({"base.seed": 1})),
-        mark(tiny_params({"pretrain.knn_epochs": 3})),
-        mark(tiny_params({"pretrain.init": "start"})),
-    ]
-    (tmp_path / "start").mkdir()
-    (tmp_path / "start/config.json").write_text("{}")
-    others.append(mark(tiny_params({"pretrain.init": "start"})))
-    assert len({plain, *others}) == len(others) + 1
-
-
-def test_readings_after_the_checkpoint_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    folder = RunFolder("0123456789ab")
-    for step in (1, 2, 3):
-        folder.append(step, {"train/loss": 1 / step})
-    folder.finish()
-    folder.start_at(2)
-    assert [line["step"] for line in folder.readings()] == [1, 2]
-    assert list(folder.readings())[1]["metrics"] == {"train/loss": 0.5}
-    assert not (tmp_path / "runs/pretrain-0123456789ab/finished").exists()
+def test_nothing_is_read_back_from_a_gpu(make_batch: Any, params: Params) -> None:
+    """Fake tensors behave as if on a GPU; reading a value on the host or mixing devices raises an error."""
+    batch = make_batch(3)
+    with FakeTensorMode() as mode:
+        device = torch.device("cuda:0")
+        split = MicrobatchSplitter(params.base, device)
+        microbatches = split(tree_map_only(Tensor, mode.from_tensor, batch))
+        assert all(tensor.device == device for tensor in tree_leaves(microbatches))
+    assert [microbatch.masked.shape for microbatch in microbatches] == [masks.masked.shape for masks in batch.masks]

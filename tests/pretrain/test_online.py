@@ -1,4 +1,4 @@
-"""Online evaluation beside its baselines, and the one line that says that a run has not left them."""
+"""Online evaluation, its baselines, and the warning of a run that is no better than they are."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +27,7 @@ def network(params: Params) -> Network:
     return Network(params.base, params.pretrain).eval()
 
 
-def test_online_knn_tells_the_classes_of_a_separable_set(
+def test_online_knn_separates_the_classes_of_a_separable_set(
     tmp_path: Path, make_store: MakeStore, tiny_params: MakeParams
 ) -> None:
     params = tiny_params()
@@ -78,13 +78,13 @@ def test_a_single_class_counts_as_none(tmp_path: Path, make_store: MakeStore, ti
         ),
     ],
 )
-def test_what_counts_as_not_having_left_the_baselines(metrics: dict[str, float], said: str | None) -> None:
+def test_when_a_run_is_behind_its_baselines(metrics: dict[str, float], said: str | None) -> None:
     sentence = behind(metrics, 10, 100)
     assert (said in sentence) if said and sentence else sentence is said is None
     assert behind(metrics, 9, 100) is None, "before a tenth of the steps nothing is said"
 
 
-def test_a_run_that_learns_nothing_says_so_once(
+def test_a_run_that_learns_nothing_warns_once(
     make_project: MakeProject, pretrain: Callable[[Project], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = make_project(SHORT | NOTHING | {"pretrain.epochs": 3})
@@ -107,12 +107,12 @@ def test_a_run_that_learns_nothing_says_so_once(
     first = project.outs()
     pretrain(project)
     again = capsys.readouterr().out
-    assert "going on from the checkpoint of step" in again and SAID not in again
+    assert "resuming from the checkpoint of step" in again and SAID not in again
     assert project.outs() == first
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_only_the_first_of_several_processes_speaks(
+def test_only_the_first_of_several_processes_warns(
     make_project: MakeProject, make_store: MakeStore, labelled: bool
 ) -> None:
     project = make_project(SHORT | NOTHING | {"pretrain.losses.koleo_images": 4})
@@ -138,7 +138,7 @@ def test_what_the_log_shows_changes_no_output(make_project: MakeProject, pretrai
 
 
 @pytest.mark.parametrize(("total", "steps"), [(1, 1), (36, 1), (399, 1), (400, 2), (100_000, 500)])
-def test_curves_have_some_two_hundred_points(total: int, steps: int) -> None:
+def test_curves_have_about_two_hundred_points(total: int, steps: int) -> None:
     assert curve_steps(total) == steps
     assert total // steps <= 400
 

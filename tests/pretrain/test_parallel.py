@@ -1,4 +1,4 @@
-"""Several processes, accumulation and one process alone train the same model."""
+"""Several processes, several microbatches and a single process train the same model."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ from franca.files import read_json
 from franca.plan import report
 from franca.plan.hardware import Card
 from franca.pretrain import loop
-from franca.pretrain.microbatch import count_parts
+from franca.pretrain.microbatch import count_microbatches
 from franca.pretrain.network import Network
 from franca.pretrain.parallel import Ranks, local_images
 from franca.stages import pretrain as stage
@@ -80,7 +80,7 @@ def test_two_processes_train_the_same_model_as_one(
     assert again.outs() == first
 
 
-def test_parts_one_after_another_train_the_same_model(make_project: MakeProject, alone: Project) -> None:
+def test_microbatches_train_the_same_model(make_project: MakeProject, alone: Project) -> None:
     project = make_project(SHARED | {"runtime.microbatch": 4})
     train(project, 1)
     assert_alike(project.weights(), alone.weights())
@@ -99,7 +99,7 @@ def test_another_number_of_processes_goes_on(
             for file in path.iterdir():
                 file.write_bytes(b"")
     said = train(project, then)
-    assert "going on from the checkpoint of step 2 of 4" in said
+    assert "resuming from the checkpoint of step 2 of 4" in said
     assert_alike(project.weights(), alone.weights())
 
 
@@ -115,18 +115,18 @@ def test_another_number_of_processes_goes_on(
         (384, 32, 160, 3),
     ],
 )
-def test_as_few_parts_as_the_limit_allows(
+def test_as_few_microbatches_as_the_limit_allows(
     tiny_params: MakeParams, images: int, koleo_images: int, microbatch: int | None, parts: int
 ) -> None:
     changes = {"pretrain.batch_size": images, "pretrain.losses.koleo_images": koleo_images}
-    assert count_parts(images, tiny_params(changes | {"runtime.microbatch": microbatch})) == parts
+    assert count_microbatches(images, tiny_params(changes | {"runtime.microbatch": microbatch})) == parts
 
 
 def test_a_batch_that_cannot_be_shared_names_the_numbers_that_can(tiny_params: MakeParams) -> None:
     params = tiny_params(SHARED)
     assert local_images(params, Ranks(1, 3)) == range(4, 8)
     line = (
-        "pretrain.batch_size: 12 images on 4 processes are 3 each, which is no whole multiple of"
+        "pretrain.batch_size: 12 images on 4 processes are 3 each, which is no multiple of"
         " pretrain.losses.koleo_images 2; use 1, 2, 3 or 6 processes"
     )
     with pytest.raises(FrancaError) as caught:

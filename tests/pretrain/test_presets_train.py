@@ -1,4 +1,4 @@
-"""Every preset, its sizes shrunk and all else as it is, trains in two processes."""
+"""Every preset trains in two processes, with reduced sizes and otherwise unchanged."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Whatever happens to a run, the weights it leaves in the end are the same, byte for byte."""
+"""However a run is interrupted, its final weights are the same, byte for byte."""
 
 import io
 import os
@@ -22,7 +22,7 @@ CURVES = ("loss", "knn", "rank", "agreement", "teacher_entropy", "prototypes_use
 
 @pytest.fixture
 def step() -> int:
-    """Some step of the first third of a run: there is time to disturb it before it ends."""
+    """A step in the first third of a run, so that there is time to interrupt it before it ends."""
     return random.randint(3, STEPS // 3)
 
 
@@ -49,7 +49,7 @@ def test_after_sigkill(reference: Project, make_project: MakeProject, step: int)
 
     again = project.start()
     assert again.end() == 0, again.err
-    assert "going on from the checkpoint of step" in again.out
+    assert "resuming from the checkpoint of step" in again.out
     assert project.outs() == reference.outs()
     assert project.steps() == reference.steps()
 
@@ -63,11 +63,11 @@ def test_after_sigterm(reference: Project, make_project: MakeProject, step: int)
     stopped = project.steps()[-1]
     requeue = project.folder / "runs/requeue.json"
     assert read_json(requeue) == {"stage": "pretrain", "run": project.run_folder.name, "step": stopped}
-    assert run.err == f"franca: stopped at step {stopped} of {STEPS}; run again to go on from there\n"
+    assert run.err == f"franca: stopped at step {stopped} of {STEPS}; run again to resume\n"
 
     again = project.start()
     assert again.end() == 0, again.err
-    assert f"going on from the checkpoint of step {stopped} of {STEPS}" in again.out
+    assert f"resuming from the checkpoint of step {stopped} of {STEPS}" in again.out
     assert not requeue.exists()
     assert project.outs() == reference.outs()
 
@@ -90,7 +90,7 @@ def test_after_its_parent_died(reference: Project, make_project: MakeProject, st
     os.kill(run.pid, signal.SIGKILL)
     assert run.end() == -signal.SIGKILL
     wait_for(lambda: not Path(f"/proc/{child}").exists())
-    assert "run again to go on from there" in run.err
+    assert "run again to resume" in run.err
 
     assert project.start().end() == 0
     assert project.outs() == reference.outs()
@@ -127,11 +127,11 @@ def test_past_damaged_checkpoints(reference: Project, make_project: MakeProject,
     assert run.end() == 0, run.err
     for path in newest[:damaged]:
         assert f"{path.name} is damaged (__0_0.distcp has changed); trying an older checkpoint" in run.out
-    assert (f"going on from the checkpoint of step {STEPS - 2}" in run.out) == (damaged == 1)
+    assert (f"resuming from the checkpoint of step {STEPS - 2}" in run.out) == (damaged == 1)
     assert project.outs() == reference.outs()
 
 
-def test_on_a_full_disk(reference: Project, make_project: MakeProject, step: int) -> None:
+def test_with_a_file_size_limit(reference: Project, make_project: MakeProject, step: int) -> None:
     project = make_project()
     run = project.start()
     run.reach(step)
@@ -139,10 +139,10 @@ def test_on_a_full_disk(reference: Project, make_project: MakeProject, step: int
     assert run.end() == 75
     before = project.checkpoints()
 
-    full = project.start(largest_file=(before[-1] / "__0_0.distcp").stat().st_size - 1)
-    assert full.end() == 2, full.err
-    assert full.err.count("\n") == 1 and "no space left on the device" in full.err
-    assert "older checkpoints are kept: free space and run again" in full.err
+    limited = project.start(largest_file=(before[-1] / "__0_0.distcp").stat().st_size - 1)
+    assert limited.end() == 2, limited.err
+    assert limited.err.count("\n") == 1 and "checkpoint not written, a file exceeds the size limit" in limited.err
+    assert "older checkpoints are kept: raise the limit (ulimit -f) and run again" in limited.err
     assert project.checkpoints() == before
 
     again = project.start()

@@ -87,7 +87,7 @@ def test_runtime_changes_no_weights_and_finds_the_same_run(
     first = project.outs()["models/pretrained/model.safetensors"]
     project.set({"runtime.log_steps": 2, "runtime.checkpoint_steps": 1, "runtime.keep_checkpoints": 1})
     pretrain(project)
-    assert "going on from the checkpoint of step 3 of 3" in capsys.readouterr().out
+    assert "resuming from the checkpoint of step 3 of 3" in capsys.readouterr().out
     assert project.outs()["models/pretrained/model.safetensors"] == first
 
 

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from franca.errors import FrancaError
 from franca.params import parse_params
-from franca.pretrain import checkpoint
-from franca.pretrain.checkpoint import Checkpoints, load_newest
+from franca.pretrain.checkpoint import Checkpoints, load_newest, loader, writer
 from franca.pretrain.parallel import Ranks, distribute
 from franca.pretrain.setup import make_networks
 from tests.forked import FORKSERVER
@@ -94,7 +93,7 @@ def fail_in(rank: int, ranks: Ranks, owner: Any, name: str, only: str = "") -> N
 def save(ranks: Ranks, folder: Path, steps: list[int]) -> int:
     """Save; returns the bytes that this process copied in all."""
     copied = 0
-    share = checkpoint._share
+    share = writer._select_own
 
     def count(tensors: dict[str, Any], ranks: Ranks) -> Any:
         nonlocal copied
@@ -102,7 +101,7 @@ def save(ranks: Ranks, folder: Path, steps: list[int]) -> int:
         copied += sum(value.nbytes for part in shared.values() for value in part.values())
         return shared
 
-    checkpoint._share = count
+    writer._select_own = count
     checkpoints = Checkpoints(folder / "checkpoints", len(steps), None, ranks, CPU)
     for step in steps:
         checkpoints.save(step, state(), {"rank": ranks.rank})
@@ -117,22 +116,22 @@ def save_with_fault(ranks: Ranks, folder: Path, rank: int, where: str) -> int:
         case "tensors":
             fail_in(rank, ranks, dcp.FileSystemWriter, "write_data")
         case "hashing":
-            fail_in(rank, ranks, checkpoint, "sha256_file")
+            fail_in(rank, ranks, writer, "sha256_file")
         case "end":
-            fail_in(rank, ranks, checkpoint, "write_json")
+            fail_in(rank, ranks, writer, "write_json")
     return save(ranks, folder, [9])
 
 
 def load(ranks: Ranks, folder: Path) -> Any:
     """Load; returns the step, the rest, whether the tensors are right, the warnings and the files hashed."""
     hashed = list[str]()
-    digest = checkpoint.sha256_file
+    digest = loader.sha256_file
 
     def count(path: Path) -> str:
         hashed.append(f"{path.parent.name}/{path.name}")
         return digest(path)
 
-    checkpoint.sha256_file = count
+    loader.sha256_file = count
     got, warnings = zeros(), list[str]()
     found = load_newest(folder / "checkpoints", got, ranks, warnings.append)
     right = all(torch.equal(got[part][name], value) for part, own in state().items() for name, value in own.items())
@@ -142,17 +141,17 @@ def load(ranks: Ranks, folder: Path) -> Any:
 def load_with_fault(ranks: Ranks, folder: Path, rank: int, where: str, only: str) -> Any:
     match where:
         case "digests":
-            fail_in(rank, ranks, checkpoint, "read_json", only)
+            fail_in(rank, ranks, loader, "read_json", only)
         case "hashing":
-            fail_in(rank, ranks, checkpoint, "sha256_file", only)
+            fail_in(rank, ranks, loader, "sha256_file", only)
         case "rest":
-            fail_in(rank, ranks, checkpoint, "_load_rest", only)
+            fail_in(rank, ranks, loader, "_load_rest", only)
         case "metadata":
             fail_in(rank, ranks, dcp.FileSystemReader, "read_metadata", only)
         case "tensors":
             fail_in(rank, ranks, dcp.FileSystemReader, "read_data", only)
         case "list":
-            fail_in(rank, ranks, checkpoint, "_folders", only)
+            fail_in(rank, ranks, loader, "checkpoint_folders", only)
     return load(ranks, folder)
 
 
