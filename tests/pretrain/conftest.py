@@ -24,7 +24,7 @@ from tests.forked import FORKSERVER
 
 TRAINER = Path(__file__).with_name("trainer.py")
 PATIENCE_SECONDS = 300
-STEPS = 36
+STEPS = 18
 
 
 def wait_for(condition: Callable[[], Any]) -> None:

@@ -160,6 +160,7 @@ def test_images_that_vanish_lose_no_step(
     changes = {"source": str(shards[0].parent), "dense_source": None, "storage": "in_place", "max_refused": 0.0}
     prepare(tiny_params().prepare.model_copy(update=changes), tmp_path / "prepared")
     changes = {
+        "pretrain.epochs": 4,
         "runtime.checkpoint_steps": 100,
         "runtime.log_steps": log_steps,
         "pretrain.losses.koleo_images": 4,
