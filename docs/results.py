@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from franca.evaluation.report import COLUMNS, NAMES, cell
+from franca.benchmarks import BY_NAME, COLOR_HISTOGRAM, COLUMNS, OURS, RANDOM_INIT, RAW_PIXELS, TITLES
+from franca.evaluation.report import cell
 from franca.files import read_json, write_bytes
 from franca.presets import load
 
@@ -17,19 +18,19 @@ RUNS = {
 
 
 def table() -> str:
-    """Two rows a run, a row a baseline, a column a benchmark: test scores with intervals."""
+    """Return test scores with intervals: two rows per run, a row per baseline, a column per benchmark with labels."""
     runs = {name: read_json(path) for name, path in RUNS.items()}
-    shown = [column for column in COLUMNS if column[0] not in ("position", "views", "rank")]
+    shown = [column for column in COLUMNS if BY_NAME[column[0]].needs & {"labels", "masks"}]
     lines = [
         "| | " + " | ".join(title for *_, title in shown) + " |",
         "| --- |" + " ---: |" * len(shown),
     ]
     for name, results in runs.items():
         epochs = load(name).pretrain.epochs
-        lines.append(_line(f"**Franca, preset `{name}`** ({epochs:g} epochs)", results, "franca", shown))
-        lines.append(_line(NAMES["random_init"], results, "random_init", shown))
-    for model in ("raw_pixels", "color_histogram"):
-        lines.append(_line(NAMES[model], runs["overhead-cpu"], model, shown))
+        lines.append(_line(f"**Franca, preset `{name}`** ({epochs:g} epochs)", results, OURS, shown))
+        lines.append(_line(TITLES[RANDOM_INIT], results, RANDOM_INIT, shown))
+    for model in (RAW_PIXELS, COLOR_HISTOGRAM):
+        lines.append(_line(TITLES[model], runs["overhead-cpu"], model, shown))
     return "\n".join(lines) + "\n"
 
 
@@ -44,7 +45,7 @@ def _line(title: str, results: dict[str, Any], model: str, columns: list[tuple[s
 
 
 def readme() -> str:
-    """The README with its table as the results are now."""
+    """Return the README with the table of the present results."""
     before, rest = README.read_text(encoding="utf-8").split(START)
     return before + START + table() + END + rest.split(END)[1]
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from franca.benchmarks import BENCHMARKS, BY_NAME, MODELS
 from franca.errors import FrancaError
 from franca.yaml_file import read_yaml
 
@@ -265,16 +266,19 @@ class Evaluate(Section):
     @model_validator(mode="after")
     def _different_names(self) -> Self:
         names = [Path(folder).name for folder in self.comparators]
-        taken = {"franca", "random_init", "raw_pixels", "color_histogram"}
+        taken = {model.name for model in MODELS}
         for name in names:
             if not name or name in taken or names.count(name) > 1:
                 raise ValueError(f"comparators: '{name}' must be a folder name of its own, none of {sorted(taken)}")
         return self
 
 
+GATED = "|".join(benchmark.name for benchmark in BENCHMARKS if benchmark.gate_metrics)
+
+
 class Gate(Section):
     metric: str = Field(
-        pattern=r"^(knn|knn_levels|linear|segmentation|views|position|rank)/(val|test)/\w+$",
+        pattern=rf"^({GATED})/(val|test)/\w+$",
         description="Key of a val metric, as knn/val/top1; views, position and rank are for images without labels.",
     )
     against: Literal["champion", "random", "pixels"] = Field(
@@ -292,8 +296,17 @@ class Gate(Section):
         return self
 
     @model_validator(mode="after")
+    def _benchmark_has_it(self) -> Self:
+        name, _, metric = self.metric.split("/")
+        benchmark = BY_NAME[name]
+        if not benchmark.allows_gate(metric):
+            known = benchmark.gate_metrics.replace("|", " and ").replace(r"\d+", "D, D a level such as 192")
+            raise ValueError(f"metric '{self.metric}' is unknown; {name} has {known}")
+        return self
+
+    @model_validator(mode="after")
     def _pixels_have_it(self) -> Self:
-        if self.against == "pixels" and self.metric.startswith(("knn_levels/", "rank/")):
+        if self.against == "pixels" and "network" in BY_NAME[self.metric.partition("/")[0]].needs:
             raise ValueError(f"metric '{self.metric}' is not measured of raw pixels; use against 'random'")
         return self
 

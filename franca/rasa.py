@@ -1,7 +1,8 @@
-"""RASA: positional disentanglement of patch features (Franca, arXiv 2507.14137, section on RASA).
+"""RASA: removal of position from patch features (Franca, arXiv 2507.14137, section on RASA).
 
-Each round learns a bias-free linear map D -> 2 that reads a patch's place from its feature, then projects the plane
-of its two rows out. The model keeps the planes and applies all rounds as one linear map.
+Each round trains a linear map D -> 2 without bias that predicts a patch's position from its feature, then removes the
+plane spanned by the two rows of the map from the features. The model keeps the planes of all rounds and applies them
+as one linear map (`franca.models.planes`).
 """
 
 import torch
@@ -9,30 +10,49 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
-from torchmetrics.functional import r2_score
 from tqdm import tqdm
 
 from franca.models import FrancaModel
 from franca.models.planes import decompose, kept_space, plane
 from franca.params import Disentangle
-from franca.probes.regression import fit_ridge
 
 BATCH = 256
 
 
-def grid_places(height: int, width: int) -> Tensor:
-    """Targets (height width, 2): row and column of each patch, row-major, from 0 for the first to 1 for the last."""
+def grid_positions(height: int, width: int) -> Tensor:
+    """Return the training targets (height width, 2) float32: row and column of each patch, row-major.
+
+    They run from 0 for the first to 1 for the last patch of an axis, as in the official code. (R² is measured with the
+    centers of patches, `franca.probes.position`: the targets differ by a linear map, which does not change R².)
+    """
     rows, columns = torch.linspace(0, 1, height), torch.linspace(0, 1, width)
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).flatten(0, 1)
 
 
-def position_loss(x: Tensor, weight: Tensor, places: Tensor) -> Tensor:
-    """Mean squared error of sigmoid(x W^T) against `places` (patches, 2); x (B, patches, D), W (2, D)."""
-    return F.mse_loss(torch.sigmoid(x @ weight.T), places.expand(len(x), -1, -1))
+def position_loss(x: Tensor, weight: Tensor, positions: Tensor) -> Tensor:
+    """Return the mean squared error of sigmoid(x W^T), a scalar.
+
+    Args:
+        x: (B, patches, D) float32, features.
+        weight: (2, D) float32, the map W.
+        positions: (patches, 2) float32, targets in 0..1.
+    """
+    return F.mse_loss(torch.sigmoid(x @ weight.T), positions.expand(len(x), -1, -1))
 
 
-def learn_plane(x: Tensor, places: Tensor, params: Disentangle, generator: torch.Generator) -> Tensor:
-    """Train one round's map (2, D) on frozen features x (N, patches, D): AdamW without decay, cosine to 0."""
+def learn_plane(x: Tensor, positions: Tensor, params: Disentangle, generator: torch.Generator) -> Tensor:
+    """Train the map of one round by AdamW without weight decay, with a cosine schedule to 0.
+
+    Args:
+        x: (N, patches, D) float32, frozen features.
+        positions: (patches, 2) float32, targets.
+        params: How to train.
+        generator: Random numbers of initial weights and batches.
+
+    Returns:
+        (2, D) float32.
+    """
+    # The initialization of torch.nn.Linear, from our own generator.
     bound = x.shape[-1] ** -0.5
     weight = torch.empty(2, x.shape[-1]).uniform_(-bound, bound, generator=generator).requires_grad_()
     optimizer = AdamW([weight], lr=params.learning_rate, weight_decay=0)
@@ -44,54 +64,45 @@ def learn_plane(x: Tensor, places: Tensor, params: Disentangle, generator: torch
     schedule = CosineAnnealingLR(optimizer, T_max=len(batches))
     for rows in batches:
         optimizer.zero_grad()
-        position_loss(x[rows], weight, places).backward()
+        position_loss(x[rows], weight, positions).backward()
         optimizer.step()
         schedule.step()
     return weight.detach()
 
 
-def learn_planes(x: Tensor, places: Tensor, params: Disentangle, seed: int, removed: Tensor | None = None) -> Tensor:
-    """Learn the planes of all rounds, one after another.
+def learn_planes(
+    x: Tensor, positions: Tensor, params: Disentangle, seed: int, removed: Tensor | None = None
+) -> Tensor:
+    """Learn the planes of all rounds, one after the other.
 
     Args:
-        x: (N, patches, D) float32, features without the planes in `removed`.
-        places: (patches, 2) float32, targets.
-        params: rounds and how each is trained.
-        seed: of weights and batches.
-        removed: (rounds, 2, D) float32, planes that are taken out of the features already; None for none.
+        x: (N, patches, D) float32, features from which the planes in `removed` have been removed.
+        positions: (patches, 2) float32, targets.
+        params: Number of rounds, and how to train each.
+        seed: Seed of weights and batches.
+        removed: (rounds, 2, D) float32, planes of the pretrained model; None if it has none.
 
     Returns:
-        (rounds, 2, D) float32, rows orthonormal over all rounds and orthogonal to what `removed` has taken out.
+        (rounds, 2, D) float32; rows are orthonormal over all rounds and orthogonal to all that `removed` removes.
     """
     generator = torch.Generator().manual_seed(seed)
     planes = torch.zeros(0, 2, x.shape[-1])
     kept = kept_space(planes if removed is None else removed, x.shape[-1])
     for _ in tqdm(range(params.rounds), desc="RASA", unit="round", disable=None):
-        # A weight's part in the planes removed before reads nothing, but projecting it out would put them back.
-        axes = plane(learn_plane(x, places, params, generator) @ kept)
+        # The part of a weight within earlier planes predicts nothing, since the features have no such part any more.
+        # It must not become part of the new plane: removing that would put some of the earlier planes back.
+        axes = plane(learn_plane(x, positions, params, generator) @ kept)
         x, kept = decompose(x, axes)[1], decompose(kept, axes)[1]
         planes = torch.cat([planes, axes[None]])
     return planes
 
 
-def predictability(train: Tensor, val: Tensor, places: Tensor) -> float:
-    """R^2 in percent, at least 0, of a ridge probe for place; both feature sets (N, patches, D)."""
-    probe = fit_ridge(train.flatten(0, 1), places.repeat(len(train), 1))
-    score = r2_score(probe(val.flatten(0, 1)), places.repeat(len(val), 1))
-    return 100 * max(float(score), 0.0)
-
-
-def pixels(images: Tensor, model: FrancaModel) -> Tensor:
-    """Raw pixels of each patch (N, patches, 3 p p), the feature that has seen nothing beyond its patch."""
-    return F.unfold(images.float(), model.patch_size, stride=model.patch_size).transpose(1, 2)
-
-
 @torch.no_grad()
 def patch_tokens(model: FrancaModel, images: Tensor) -> Tensor:
-    """Compute patch features before planes are taken out and dimensions cut off.
+    """Compute patch features before planes are removed and dimensions truncated.
 
     Args:
-        model: on any device.
+        model: A model on any device.
         images: (N, 3, H, W) uint8.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a person wants to read after a run: what was trained, how good it is, where it is registered, what it took."""
+"""The summary of the last run: what was trained, how good it is, where it is registered, how long it took."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,11 @@ from franca.tracking.record import STAGES
 
 
 def run(params: Params) -> None:
-    """Print the summary of what the last `dvc repro` left; a FrancaError names the first file that is missing."""
+    """Print the summary of the last `dvc repro`.
+
+    Raises:
+        FrancaError: A file is missing, that is, a stage has not run.
+    """
     try:
         print("\n".join(lines(params)))
     except FileNotFoundError as error:
@@ -23,6 +27,7 @@ def run(params: Params) -> None:
 
 
 def lines(params: Params) -> list[str]:
+    """Return the lines of the summary."""
     manifest, results = read_json(PREPARED / "manifest.json"), read_json(RESULTS / "evaluate/results.json")
     pretrain, receipt = read_json(RESULTS / "pretrain/metrics.json"), read_json(RESULTS / "register/receipt.json")
     config = read_json(MODEL / "config.json")
@@ -42,7 +47,7 @@ def lines(params: Params) -> list[str]:
         *report.table(results, "test"),
         "",
         *_differences(results),
-        *(f"Left out: {what} ({reason})" for what, reason in results.get("skipped", {}).items()),
+        *report.skipped(results),
         "",
         *_registry(receipt),
         "",
@@ -66,7 +71,7 @@ def _registry(receipt: dict[str, Any]) -> list[str]:
 
 
 def _durations() -> str:
-    """The latest finished run of each stage."""
+    """Return the duration of the latest finished run of each stage."""
     seconds = stage_seconds(runs_root() / "stages.jsonl")
     parts = [f"{stage} {_duration(seconds[stage])}" for stage in (*STAGES, "register") if stage in seconds]
     return "Time: " + ", ".join(parts) if parts else "Time: not recorded"

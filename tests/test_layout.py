@@ -34,6 +34,9 @@ GLUE = {
     )
 }
 
+# Imported by name: the module that imports, and the folder of modules that it may import.
+LOADED_BY_NAME = {"franca/evaluation/suite.py": "franca/evaluation/benchmarks"}
+
 
 def sources(room: str) -> list[Path]:
     return sorted((ROOT / room).rglob("*.py"))
@@ -55,6 +58,10 @@ def imported(path: Path) -> Iterator[str]:
         nodes += ast.iter_child_nodes(node)
 
 
+def module_name(path: Path) -> str:
+    return str(path.relative_to(ROOT).with_suffix("")).replace("/", ".")
+
+
 def top_levels(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in imported(path)}
 
@@ -65,7 +72,7 @@ def file_of(module: str) -> str | None:
 
 
 def code_of(stage: str) -> set[str]:
-    """The package's files, relative to the root, that running the stage's entry module can import."""
+    """The package's files, relative to the root, that the stage's entry module imports other than through `GLUE`."""
     seen: set[str] = set()
     modules = {STAGES[stage][0]}
     while modules:
@@ -74,7 +81,9 @@ def code_of(stage: str) -> set[str]:
         if module.partition(".")[0] == "franca" and file is not None and file not in seen:
             seen.add(file)
             parents = (module.rsplit(".", steps)[0] for steps in range(1, module.count(".") + 1))
-            modules.update(parents, imported(ROOT / file))
+            modules.update(parents, () if file in GLUE else imported(ROOT / file))
+            if file in LOADED_BY_NAME:
+                modules.update(module_name(path) for path in sources(LOADED_BY_NAME[file]))
     return seen
 
 

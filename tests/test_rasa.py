@@ -14,12 +14,13 @@ from franca.models import FrancaModel, load_model, random_model, save_model
 from franca.models.planes import decompose, kept_space, plane, projection
 from franca.params import Disentangle, Params
 from franca.pretrain.setup import make_networks
-from franca.rasa import grid_places, learn_plane, learn_planes, predictability
+from franca.probes.position import score_position
+from franca.rasa import grid_positions, learn_plane, learn_planes
 from franca.stages.disentangle import run
 from tests.conftest import MakeParams, MakeStore
 
 SIDE, DIM = 4, 16
-PLACES = grid_places(SIDE, SIDE)
+POSITIONS = grid_positions(SIDE, SIDE)
 
 
 def make_features(images: int = 200, strength: float = 1.0, seed: int = 0) -> Tensor:
@@ -27,7 +28,12 @@ def make_features(images: int = 200, strength: float = 1.0, seed: int = 0) -> Te
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(2, DIM, generator=torch.Generator().manual_seed(9))
     noise = torch.randn(images, SIDE * SIDE, DIM, generator=generator)
-    return noise + strength * (PLACES - 0.5) @ directions
+    return noise + strength * (POSITIONS - 0.5) @ directions
+
+
+def position_r2(train: Tensor, val: Tensor) -> float:
+    """R² in percent of position in features (images, patches, D)."""
+    return score_position(*(x.unflatten(1, (SIDE, SIDE)) for x in (train, val)))
 
 
 def make_settings(**changes: float) -> Disentangle:
@@ -36,7 +42,7 @@ def make_settings(**changes: float) -> Disentangle:
 
 
 def learn_projection(x: Tensor, settings: Disentangle, seed: int = 0) -> Tensor:
-    return projection(learn_planes(x, PLACES, settings, seed), DIM)
+    return projection(learn_planes(x, POSITIONS, settings, seed), DIM)
 
 
 def test_a_plane_has_orthonormal_rows_that_span_the_weights() -> None:
@@ -55,23 +61,23 @@ def test_parts_add_up_and_the_rest_tells_nothing() -> None:
 
 
 def test_places_run_from_0_to_1_row_by_row() -> None:
-    places = grid_places(2, 3)
-    assert places.tolist() == [[0, 0], [0, 0.5], [0, 1], [1, 0], [1, 0.5], [1, 1]]
+    positions = grid_positions(2, 3)
+    assert positions.tolist() == [[0, 0], [0, 0.5], [0, 1], [1, 0], [1, 0.5], [1, 1]]
 
 
 def test_a_learned_plane_holds_the_place() -> None:
     x = make_features()
-    weight = learn_plane(x, PLACES, make_settings(), torch.Generator().manual_seed(0))
+    weight = learn_plane(x, POSITIONS, make_settings(), torch.Generator().manual_seed(0))
     position, rest = decompose(x, weight)
-    assert predictability(position, position, PLACES) > 70
-    assert predictability(rest, rest, PLACES) < 5
+    assert position_r2(position, position) > 70
+    assert position_r2(rest, rest) < 5
 
 
 def test_position_is_gone_after_all_rounds() -> None:
     train, val = make_features(), make_features(seed=1)
-    assert predictability(train, val, PLACES) > 70
+    assert position_r2(train, val) > 70
     projection = learn_projection(train, make_settings())
-    assert predictability(train @ projection.T, val @ projection.T, PLACES) < 1
+    assert position_r2(train @ projection.T, val @ projection.T) < 1
 
 
 def test_each_round_takes_a_plane_and_puts_none_back() -> None:
@@ -85,7 +91,7 @@ def test_later_rounds_read_what_earlier_ones_left() -> None:
     x, settings = make_features(), make_settings(epochs=3)
     two, three = (learn_projection(x, make_settings(epochs=3, rounds=rounds), seed=5) for rounds in (2, 3))
     torch.testing.assert_close(two @ three, three, rtol=0, atol=1e-5)
-    first = learn_plane(x, PLACES, settings, torch.Generator().manual_seed(5))
+    first = learn_plane(x, POSITIONS, settings, torch.Generator().manual_seed(5))
     torch.testing.assert_close(three @ first.T, torch.zeros(DIM, 2), rtol=0, atol=1e-5)
 
 
@@ -102,9 +108,9 @@ def test_new_planes_come_to_those_that_are_out_already(orthogonal: bool) -> None
     x, settings = make_features(), make_settings(rounds=2, epochs=3)
     # As official heads have them, the second kind overlaps.
     random = torch.randn(2, 2, DIM, generator=torch.Generator().manual_seed(3))
-    old = learn_planes(x, PLACES, settings, seed=1) if orthogonal else random
+    old = learn_planes(x, POSITIONS, settings, seed=1) if orthogonal else random
     before = projection(old, DIM)
-    new = learn_planes(x @ before.T, PLACES, settings, 2, old)
+    new = learn_planes(x @ before.T, POSITIONS, settings, 2, old)
     rows = torch.cat([old, new] if orthogonal else [new]).flatten(0, 1)
     torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows)), rtol=0, atol=1e-5)
     # Each takes out two dimensions of what the old ones left, and puts nothing back.
@@ -120,7 +126,7 @@ def test_no_rounds_change_nothing() -> None:
 
 
 def test_noise_tells_no_place() -> None:
-    assert predictability(make_features(strength=0), make_features(strength=0, seed=1), PLACES) < 5
+    assert position_r2(make_features(strength=0), make_features(strength=0, seed=1)) < 5
 
 
 @pytest.fixture
@@ -175,8 +181,8 @@ def measured(name: str) -> tuple[FrancaModel, float]:
     """A saved model, and R^2 of position in the patch features that it gives."""
     model, store = load_model(Path("models") / name), Store(Path("prepared"))
     images = [load_images(part, 32, list(range(len(part)))) for part in (store.images("train"), store.images("val"))]
-    train, val = (model(part).patches.flatten(1, 2) for part in images)
-    return model, predictability(train, val, grid_places(4, 4))
+    train, val = (model(part).patches for part in images)
+    return model, score_position(train, val)
 
 
 @pytest.mark.parametrize("dim", [None, 8])
@@ -200,7 +206,7 @@ def test_planes_of_the_pretrained_model_stay(
 
 def test_more_planes_than_dimensions_are_refused_before_any_work(start: FrancaModel, tiny_params: MakeParams) -> None:
     with_planes(start, torch.randn(9, 2, 32))
-    with pytest.raises(FrancaError, match=r"disentangle\.rounds: 7 rounds .* set it to 6 at most"):
+    with pytest.raises(FrancaError, match=r"disentangle\.rounds: 7 rounds .* set it to at most 6"):
         run(tiny_params({"disentangle.rounds": 7}))
     assert not Path("models/franca").exists()
 

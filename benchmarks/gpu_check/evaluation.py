@@ -15,8 +15,8 @@ from benchmarks.gpu_check.finding import Finding, at_most, holds
 from benchmarks.gpu_check.images import make_store
 from benchmarks.gpu_check.subject import relative, tiny_params
 from franca.data.store.prepared import Store
-from franca.evaluation.baselines import model_backbone
 from franca.evaluation.benchmarks import knn
+from franca.evaluation.extractors import model_extractor
 from franca.evaluation.features import extract_all
 from franca.files import read_json
 from franca.models import load_model, random_model, save_model
@@ -53,8 +53,8 @@ def _outcome(store: Store, params: Params) -> tuple[Tensor, dict[str, float], Te
     """Return RASA's projection and metrics, the pretrained model's features, and its k-NN predictions on val."""
     disentangle.run(params)
     metrics = read_json(RESULTS / "disentangle/metrics.json")["position_r2"]
-    backbone = model_backbone("franca", load_model(PRETRAINED), choose_device(params.runtime))
-    data = extract_all([backbone], store)["franca"]
+    extractor = model_extractor("franca", load_model(PRETRAINED), choose_device(params.runtime))
+    data = extract_all([extractor], store)["franca"]
     predicted, _ = knn.predict(data, "val", params)
     projection = load_model(MODEL).patch_projection
-    return projection, metrics, data.parts["train"].pooled.cpu(), data.parts["train"].patches.cpu(), predicted.cpu()
+    return projection, metrics, data.splits["train"].pooled.cpu(), data.splits["train"].patches.cpu(), predicted.cpu()

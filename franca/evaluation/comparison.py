@@ -1,4 +1,4 @@
-"""Differences between two models' scores, paired image by image wherever both were measured on the same images.
+"""Differences between the scores of two models, paired image by image if both were measured on the same images.
 
 Imports no torch.
 """
@@ -7,31 +7,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from franca.benchmarks import COLUMNS, OURS
 from franca.data.store.index import SplitName
 from franca.evaluation.intervals import Difference, Resampling, independent_difference, paired_difference
 from franca.evaluation.outcomes import Key, Outcome
 
-OURS = "franca"
-COMPARED = (
-    ("knn", "top1"),
-    ("linear", "top1"),
-    ("segmentation", "miou"),
-    ("position", "r2"),
-    ("views", "top1"),
-    ("rank", "rankme"),
-)
-"""Benchmarks and metrics in tables of differences."""
-
 
 @dataclass(frozen=True)
 class Evidence:
-    """What an evaluation leaves: `results.json`, and the images behind its scores (an older version kept none)."""
+    """The results of one evaluation.
+
+    Attributes:
+        results: Content of `results.json`.
+        outcomes: Content of `outcomes.npz`; empty if the evaluation was made by a version that wrote no such file.
+    """
 
     results: dict[str, Any]
     outcomes: Mapping[Key, Outcome] = field(default_factory=dict)
 
     def row(self, model: str, benchmark: str, split: str, metric: str) -> dict[str, Any] | None:
-        """Return a score as `results.json` has it."""
+        """Return the row of a score in `results.json`, or None if it was not measured."""
         wanted = (model, benchmark, split, metric)
         keys = ("model", "benchmark", "split", "metric")
         return next((row for row in self.results["rows"] if tuple(row[key] for key in keys) == wanted), None)
@@ -40,7 +35,12 @@ class Evidence:
 def compare(
     ours: Evidence, theirs: Evidence, model: str, benchmark: str, split: str, metric: str, resampling: Resampling
 ) -> Difference | None:
-    """Return our model's score in `ours` less that of `model` in `theirs`; None if one of them was not measured."""
+    """Return the score of our model in `ours` minus that of `model` in `theirs`.
+
+    Returns:
+        the paired difference if both have outcomes on the same images, else the difference of two independent scores;
+        None if one of the scores is missing.
+    """
     key = (benchmark, split, metric)
     our_row, their_row = ours.row(OURS, *key), theirs.row(model, *key)
     if our_row is None or their_row is None:
@@ -55,11 +55,11 @@ def compare(
 
 
 def differences(evidence: Evidence, splits: tuple[SplitName, ...], resampling: Resampling) -> list[dict[str, Any]]:
-    """Return the differences of our model from every other one, as `results.json` keeps them."""
+    """Return the differences between our model and every other one, as `results.json` stores them."""
     models = dict.fromkeys(row["model"] for row in evidence.results["rows"])
     found = []
     for model in models:
-        for benchmark, metric in COMPARED if model != OURS else ():
+        for benchmark, metric, _ in COLUMNS if model != OURS else ():
             for split in splits:
                 result = compare(evidence, evidence, model, benchmark, split, metric, resampling)
                 if result is not None:

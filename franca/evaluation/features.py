@@ -1,7 +1,7 @@
-"""What every benchmark stands on: a backbone is one function from images to features; a dataset holds its features."""
+"""Features of all images of a prepared store, computed once per model and shared by all benchmarks."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -11,29 +11,33 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from franca.data.store.prepared import SPLITS, ImageSet, SplitName, Store
+from franca.data.store.prepared import SPLITS, DenseSet, ImageSet, SplitName, Store
 from franca.data.store.transform import resize_and_crop
 from franca.evaluation.outcomes import images_digest
+from franca.evaluation.result import Skipped
 from franca.models import Features
 from franca.probes.view_agreement import two_views
 
 BATCH = 128
-KEPT_TOKENS = 1 << 15
-VIEWS = 1000
-"""Images of a split of which two views are taken, at most."""
-
-
-class Skipped(Exception):
-    """The data do not allow a benchmark; the message is the reason."""
+MAX_PATCHES = 1 << 15
+"""Patches of a split whose features are kept, at most: 128 MiB at 1,024 float32 dimensions."""
+MAX_VIEWED = 1000
+"""Images of a split of which two views are embedded, at most."""
 
 
 @dataclass(frozen=True)
-class Backbone:
-    """`embed` maps uint8 images (B, 3, H, W), H and W multiples of `patch_size`, to `Features` on its own device.
+class FeatureExtractor:
+    """A function from images to features, with what the benchmarks have to know about it.
 
-    `image_size` is the side to which whole images are brought. `levels` are the Matryoshka widths of the pooled
-    features, if they nest. `native`, where given, maps uint8 images of any size to the pooled features instead.
-    `learned` says that a network computes the features.
+    Attributes:
+        name: Name of the model in `results.json`.
+        embed: Maps images (B, 3, H, W) uint8, H and W multiples of `patch_size`, to `Features` on its own device.
+        image_size: Side in pixels to which whole images are resized.
+        patch_size: Side of a patch in pixels.
+        levels: Matryoshka widths of the pooled features; empty if they do not nest.
+        native: Maps images (B, 3, H, W) uint8 of any size to pooled features (B, D), in place of those of `embed`;
+            None if images have to be resized.
+        learned: Whether a network computes the features.
     """
 
     name: str
@@ -45,18 +49,15 @@ class Backbone:
     learned: bool = False
 
 
-class LeftOut(NamedTuple):
-    """A split on which a benchmark is not run, and why."""
+class SplitFeatures(NamedTuple):
+    """Features of the N images of a split.
 
-    split: SplitName
-    reason: str
-
-
-class Part(NamedTuple):
-    """Features of a split: `pooled` (N, D), `labels` int64 (N,) with -1 for none, `patches` (P, h, w, D).
-
-    The patches are those of P <= N evenly spaced images, `KEPT_TOKENS` in all at most. `views` are the pooled features
-    (V, D) of two views of `VIEWS` evenly spaced images of val or test, at most.
+    Attributes:
+        pooled: (N, D) float32.
+        labels: (N,) int64, -1 for an image without label.
+        patches: (P, h, w, D) float32, of P <= N evenly spaced images with at most `MAX_PATCHES` patches in all.
+        views: Two (V, D) float32, pooled features of two views of at most `MAX_VIEWED` evenly spaced images; empty for
+            train.
     """
 
     pooled: Tensor
@@ -65,58 +66,68 @@ class Part(NamedTuple):
     views: tuple[Tensor, Tensor] = (torch.empty(0, 0), torch.empty(0, 0))
 
     def labeled(self) -> tuple[Tensor, Tensor]:
-        """Features and labels of the images that have one."""
+        """Return pooled features (n, D) and labels (n,) of the images that have a label."""
         known = self.labels >= 0
         return self.pooled[known], self.labels[known]
 
 
-class Dataset(NamedTuple):
-    """Features of all images by one backbone; `digest` is the store's."""
+@dataclass(frozen=True)
+class FeatureSet:
+    """The data of all benchmarks for one model: features of the images, and the dense set.
+
+    Attributes:
+        classes: Names of the classes of the images.
+        splits: Features by split.
+        digest: Digest of the store.
+        dense: Images with masks by split; empty if the store has no dense set.
+        control_widths: Numbers of dimensions at which k-NN is measured on other dimensions than the first (see
+            `franca.evaluation.benchmarks.knn`).
+    """
 
     classes: list[str]
-    parts: dict[SplitName, Part]
+    splits: Mapping[SplitName, SplitFeatures]
     digest: str = ""
+    dense: Mapping[SplitName, DenseSet] = field(default_factory=dict)
+    control_widths: tuple[int, ...] = ()
 
-    def splits(self) -> list[SplitName]:
-        """Return those of val and test that have images."""
-        return [split for split in SPLITS[1:] if len(self.parts[split].labels)]
+    def scored_splits(self) -> list[SplitName]:
+        """Return val and test, without those that have no images."""
+        return [split for split in SPLITS[1:] if len(self.splits[split].labels)]
 
-    def labeled_splits(self) -> list[SplitName | LeftOut]:
-        """Return those of val and test whose images have labels of several classes, and why others have not.
+    def labeled_splits(self) -> tuple[list[SplitName], dict[SplitName, str]]:
+        """Return the scored splits whose images have labels of several classes, and why the others do not count.
 
         Raises:
-            Skipped: the training images have not.
+            Skipped: The training images have no labels of several classes.
         """
-        if reason := self._unscored("train"):
+        if reason := self._unusable_labels("train"):
             raise Skipped(reason)
-        found: list[SplitName | LeftOut] = []
-        for split in self.splits():
-            reason = self._unscored(split)
-            found.append(LeftOut(split, reason) if reason else split)
-        return found
+        reasons = {split: self._unusable_labels(split) for split in self.scored_splits()}
+        usable = [split for split, reason in reasons.items() if not reason]
+        return usable, {split: reason for split, reason in reasons.items() if reason}
 
     def labeled(self, split: SplitName) -> tuple[Tensor, Tensor]:
-        """Return features and labels of a split's labeled images.
+        """Return pooled features (n, D) and labels (n,) of a split's labeled images.
 
         Raises:
-            Skipped: there are none, or all have the same class.
+            Skipped: No image has a label, or all have the same.
         """
-        if reason := self._unscored(split):
+        if reason := self._unusable_labels(split):
             raise Skipped(reason)
-        return self.parts[split].labeled()
+        return self.splits[split].labeled()
 
     def images(self, split: SplitName, rows: NDArray[np.int64] | None = None) -> str:
-        """Return the digest of the list of a split's labeled images, or of its images `rows`."""
+        """Return the digest of the list of a split's images `rows`, by default of all labeled ones."""
         if rows is None:
-            rows = np.flatnonzero(self.parts[split].labels.cpu().numpy() >= 0)
+            rows = np.flatnonzero(self.splits[split].labels.cpu().numpy() >= 0)
         return images_digest(self.digest, split, rows)
 
-    def _unscored(self, split: SplitName) -> str:
-        """Why labels of a split cannot be used; empty if they can.
+    def _unusable_labels(self, split: SplitName) -> str:
+        """Return why the labels of a split cannot be used; empty if they can.
 
-        With a single class every model is right on every image, so a score would say nothing of the model.
+        With a single class every model is right on every image, so the score would not depend on the model.
         """
-        labels = self.parts[split].labels
+        labels = self.splits[split].labels
         if not len(labels):
             return f"no {split} images"
         classes = len(labels[labels >= 0].unique())
@@ -126,47 +137,55 @@ class Dataset(NamedTuple):
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """uint8 (3, H, W) of an RGB image."""
+    """Return an RGB image as a tensor (3, H, W) uint8."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-def extract_all(backbones: list[Backbone], store: Store) -> dict[str, Dataset]:
-    """Features of all splits by each backbone, every image decoded once."""
-    parts: dict[str, dict[SplitName, Part]] = {backbone.name: {} for backbone in backbones}
+def extract_all(extractors: list[FeatureExtractor], store: Store) -> dict[str, FeatureSet]:
+    """Return the features of all splits by the name of the extractor; each image is decoded only once.
+
+    The levels of the first extractor, the model that is evaluated, become the `control_widths` of all.
+    """
+    by_name: dict[str, dict[SplitName, SplitFeatures]] = {extractor.name: {} for extractor in extractors}
     for split in SPLITS:
-        found = _extract(backbones, store.images(split), f"features of {split}", with_views=split != "train")
-        for name, part in found.items():
-            parts[name][split] = part
+        found = _extract(extractors, store.images(split), f"features of {split}", with_views=split != "train")
+        for name, features in found.items():
+            by_name[name][split] = features
     classes = store.images("train").classes
-    return {name: Dataset(classes, by_split, store.digest) for name, by_split in parts.items()}
+    dense = {split: images for split in SPLITS if (images := store.dense(split)) is not None}
+    widths = extractors[0].levels
+    return {name: FeatureSet(classes, splits, store.digest, dense, widths) for name, splits in by_name.items()}
 
 
 @torch.inference_mode()
-def _extract(backbones: list[Backbone], images: ImageSet, title: str, with_views: bool) -> dict[str, Part]:
-    pooled: dict[str, list[Tensor]] = {backbone.name: [] for backbone in backbones}
-    patches: dict[str, list[Tensor]] = {backbone.name: [] for backbone in backbones}
-    sides = {backbone.image_size for backbone in backbones}
-    kept = {backbone.name: _rows_with_patches(backbone, len(images)) for backbone in backbones}
-    viewed = evenly_spaced(len(images), VIEWS) if with_views else np.zeros(0, np.int64)
-    views: dict[str, list[list[Tensor]]] = {backbone.name: [[], []] for backbone in backbones}
+def _extract(
+    extractors: list[FeatureExtractor], images: ImageSet, title: str, with_views: bool
+) -> dict[str, SplitFeatures]:
+    pooled: dict[str, list[Tensor]] = {extractor.name: [] for extractor in extractors}
+    patches: dict[str, list[Tensor]] = {extractor.name: [] for extractor in extractors}
+    sides = {extractor.image_size for extractor in extractors}
+    kept = {extractor.name: _rows_with_patches(extractor, len(images)) for extractor in extractors}
+    viewed = evenly_spaced(len(images), MAX_VIEWED) if with_views else np.zeros(0, np.int64)
+    views: dict[str, list[list[Tensor]]] = {extractor.name: [[], []] for extractor in extractors}
     for rows, batch in _batches(images, title):
         squares = {side: torch.stack([to_tensor(resize_and_crop(image, side)) for image in batch]) for side in sides}
-        for backbone in backbones:
-            features = backbone.embed(squares[backbone.image_size])
-            whole = _embed_native(backbone.native, batch) if backbone.native else features.pooled.clone()
-            pooled[backbone.name].append(whole)
-            patches[backbone.name].append(features.patches[np.isin(rows, kept[backbone.name])])
-            if len(chosen := squares[backbone.image_size][np.isin(rows, viewed)]):
-                for part, view in zip(views[backbone.name], two_views(chosen), strict=True):
-                    part.append(backbone.native(view) if backbone.native else backbone.embed(view).pooled.clone())
+        for extractor in extractors:
+            features = extractor.embed(squares[extractor.image_size])
+            # A copy: the class token is a view that would keep the tokens of all patches in memory.
+            whole = _embed_native(extractor.native, batch) if extractor.native else features.pooled.clone()
+            pooled[extractor.name].append(whole)
+            patches[extractor.name].append(features.patches[np.isin(rows, kept[extractor.name])])
+            if len(chosen := squares[extractor.image_size][np.isin(rows, viewed)]):
+                for part, view in zip(views[extractor.name], two_views(chosen), strict=True):
+                    part.append(extractor.native(view) if extractor.native else extractor.embed(view).pooled.clone())
     labels = torch.from_numpy(images.labels.astype(np.int64))
     if not len(images):
-        return {name: Part(torch.empty(0, 0), labels, torch.empty(0, 0, 0, 0)) for name in pooled}
-    parts = {}
+        return {name: SplitFeatures(torch.empty(0, 0), labels, torch.empty(0, 0, 0, 0)) for name in pooled}
+    found = {}
     for name, whole in ((name, torch.cat(batches)) for name, batches in pooled.items()):
         first, second = (torch.cat(part) if part else whole[:0] for part in views[name])
-        parts[name] = Part(whole, labels.to(whole.device), torch.cat(patches[name]), (first, second))
-    return parts
+        found[name] = SplitFeatures(whole, labels.to(whole.device), torch.cat(patches[name]), (first, second))
+    return found
 
 
 def _embed_native(embed: Callable[[Tensor], Tensor], batch: list[Image.Image]) -> Tensor:
@@ -176,9 +195,9 @@ def _embed_native(embed: Callable[[Tensor], Tensor], batch: list[Image.Image]) -
     return torch.cat([embed(group) for group in groups])
 
 
-def _rows_with_patches(backbone: Backbone, count: int) -> NDArray[np.int64]:
-    tokens = (backbone.image_size // backbone.patch_size) ** 2
-    return evenly_spaced(count, max(1, KEPT_TOKENS // tokens))
+def _rows_with_patches(extractor: FeatureExtractor, count: int) -> NDArray[np.int64]:
+    per_image = (extractor.image_size // extractor.patch_size) ** 2
+    return evenly_spaced(count, max(1, MAX_PATCHES // per_image))
 
 
 def _batches(images: ImageSet, title: str) -> Iterator[tuple[NDArray[np.int64], list[Image.Image]]]:
@@ -188,5 +207,5 @@ def _batches(images: ImageSet, title: str) -> Iterator[tuple[NDArray[np.int64], 
 
 
 def evenly_spaced(count: int, wanted: int) -> NDArray[np.int64]:
-    """At most `wanted` of the indices 0 to `count` - 1, spread over all of them."""
+    """Return at most `wanted` of the indices 0 to `count` - 1, evenly spaced from the first to the last."""
     return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(np.int64))

@@ -1,6 +1,6 @@
-"""What each image adds to a score, kept in one file, so that two models can be compared image by image.
+"""What each image adds to a score, stored in one file, so that two models can be compared image by image.
 
-`outcomes.npz` has an array for each model, benchmark, split and metric, and `index`, which says how to read them. The
+`outcomes.npz` has an array per model, benchmark, split and metric, and `index`, a JSON text that describes them. The
 same outcomes give the same bytes. Imports no torch.
 """
 
@@ -23,29 +23,33 @@ _INDEX = "index"
 
 
 class Outcome(NamedTuple):
-    """The images behind one score of one model.
+    """What one score of one model is computed from, image by image.
 
-    `values` are, by `kind`:
-    hits: bool (n,), whether each image is right; the score is their share.
-    sums: float64 (n, …), what each image adds to the sums of which the score is a statistic.
-    replicates: float64 (R,), the score on random halves of the images, which two models share if `images` is the same.
+    Attributes:
+        kind: What `values` are:
+            hits: (n,) bool, whether each image is classified correctly; the score is their share.
+            sums: (n, ...) float64, what each image adds to sums; the score is a statistic of the sums.
+            replicates: (R,) float64, the score on random halves of the images; two models have the same halves if they
+            have the same `images`.
+        values: The values.
+        images: Digest of the list of images.
+        n: Number of images.
     """
 
     kind: Kind
     values: NDArray[Any]
     images: str
-    """Digest of the list of images."""
     n: int
 
 
 def images_digest(store_digest: str, split: str, rows: NDArray[np.integer], dense: bool = False) -> str:
-    """Return what two lists of images share only if they are the same: `rows` (n,) of a split of a store."""
+    """Return a digest of the list of images `rows` (n,) of a split of a store, or of its dense set."""
     head = f"{store_digest} {'dense' if dense else 'images'} {split} ".encode()
     return hashlib.sha256(head + rows.astype("<i8").tobytes()).hexdigest()[:16]
 
 
 def write_outcomes(path: Path, outcomes: Mapping[Key, Outcome], model_digest: str) -> None:
-    """Write the file of an evaluation of the model with this digest; hits take one bit an image."""
+    """Write `outcomes.npz`; `model_digest` is that of the evaluated model. Hits take one bit per image."""
     arrays: dict[str, Any] = {}
     index: dict[str, Any] = {}
     for number, (key, outcome) in enumerate(sorted(outcomes.items())):
@@ -63,14 +67,17 @@ def write_outcomes(path: Path, outcomes: Mapping[Key, Outcome], model_digest: st
 
 
 def read_outcomes(path: Path, model_digest: str) -> dict[Key, Outcome]:
-    """Read the file; empty if there is none, as of an older version, if it is damaged or of another model."""
+    """Read `outcomes.npz`; return no outcomes if it is missing, damaged or of another model.
+
+    A missing file is no error: evaluations by older versions have none, and differences are then not paired.
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
             index = json.loads(bytes(file[_INDEX]))
             if index["model"] != model_digest:
                 return {}
             return {_key(name): _outcome(about, file[about["array"]]) for name, about in index["outcomes"].items()}
-    except Exception:  # a damaged archive makes NumPy and zipfile raise nearly anything
+    except Exception:  # NumPy and zipfile raise many kinds of errors for damaged archives
         return {}
 
 

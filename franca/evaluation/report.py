@@ -1,42 +1,22 @@
-"""Results as people and tools read them: a table, and the nested metrics that DVC compares. Imports no torch."""
+"""Results as text tables and as the nested metrics that DVC compares. Imports no torch."""
 
 from typing import Any
 
-NAMES = {
-    "franca": "this model",
-    "random_init": "same ViT, random weights",
-    "raw_pixels": "raw pixels",
-    "color_histogram": "color histogram",
-}
-"""How our model and its baselines are called; a comparator by its own name."""
-COLUMNS = (
-    ("knn", "top1", "k-NN"),
-    ("linear", "top1", "linear probe"),
-    ("segmentation", "miou", "segmentation mIoU"),
-    ("position", "r2", "position R2"),
-    ("views", "top1", "view agreement"),
-    ("rank", "rankme", "RankMe"),
-)
-LEVELS = {
-    "knn_levels": "first D",
-    "knn_random_dims": "D at random",
-    "knn_components": "D principal components",
-}
-"""Benchmarks that measure a model by a part of its dimensions, and which part that is."""
+from franca.benchmarks import COLUMNS, LEVELS, OURS, TITLES
 
 
-def names(results: dict[str, Any]) -> dict[str, str]:
-    """How each model of the results is called, in their order."""
-    return {row["model"]: NAMES.get(row["model"], row["model"]) for row in results["rows"]}
+def titles(results: dict[str, Any]) -> dict[str, str]:
+    """Return the title of each model of the results, in their order; a comparator has its name as title."""
+    return {row["model"]: TITLES.get(row["model"], row["model"]) for row in results["rows"]}
 
 
 def table(results: dict[str, Any], split: str) -> list[str]:
-    """Lines of text: a row a model, a column a benchmark, scores of `split` with their intervals."""
+    """Return lines of text: a row per model, a column per benchmark, the scores of `split` with their intervals."""
     scores = {(row["model"], row["benchmark"], row["metric"]): row for row in results["rows"] if row["split"] == split}
     columns = [column for column in COLUMNS if any(key[1:] == column[:2] for key in scores)]
     head = f"On {split}, {100 * results['suite']['confidence']:g} % intervals"
     lines = [_line(head, [title for *_, title in columns])]
-    for model, name in names(results).items():
+    for model, name in titles(results).items():
         cells = [cell(scores.get((model, benchmark, metric))) for benchmark, metric, _ in columns]
         if set(cells) - {"-"}:
             lines.append(_line(name, cells))
@@ -44,7 +24,7 @@ def table(results: dict[str, Any], split: str) -> list[str]:
 
 
 def cell(row: dict[str, Any] | None, sign: str = "") -> str:
-    """A score with its interval, or a difference, whose plus is shown by `sign` "+"."""
+    """Return a value with its interval, or "-" if `row` is None; with `sign` "+", positive numbers get a plus."""
     if row is None:
         return "-"
     value, low, high = (format(row[name], f"{sign}.1f") for name in ("value", "low", "high"))
@@ -52,7 +32,7 @@ def cell(row: dict[str, Any] | None, sign: str = "") -> str:
 
 
 def difference_table(results: dict[str, Any], split: str) -> list[str]:
-    """Return lines of text: the model's score minus each other model's, with confidence intervals."""
+    """Return lines of text: the score of this model minus that of each other model, with confidence intervals."""
     found = {
         (row["against"], row["benchmark"], row["metric"]): row
         for row in results.get("differences", [])
@@ -60,7 +40,7 @@ def difference_table(results: dict[str, Any], split: str) -> list[str]:
     }
     columns = [column for column in COLUMNS if any(key[1:] == column[:2] for key in found)]
     lines = [_line(f"This model minus …, on {split}", [title for *_, title in columns])]
-    for model, name in names(results).items():
+    for model, name in titles(results).items():
         cells = [cell(found.get((model, benchmark, metric)), sign="+") for benchmark, metric, _ in columns]
         if set(cells) - {"-"}:
             lines.append(_line(name, cells))
@@ -72,9 +52,9 @@ def _line(head: str, cells: list[str]) -> str:
 
 
 def levels(results: dict[str, Any], split: str) -> list[str]:
-    """Lines of text: k-NN of each model by its first dimensions, beside as many random ones and components."""
+    """Return lines of text: k-NN of each model on its first D dimensions, D random ones and D components."""
     lines: list[str] = []
-    for model, name in names(results).items():
+    for model, name in titles(results).items():
         for benchmark, part in LEVELS.items():
             found = by_level(results, model, split, benchmark)
             if found and not lines:
@@ -87,26 +67,31 @@ def levels(results: dict[str, Any], split: str) -> list[str]:
 def by_level(
     results: dict[str, Any], model: str, split: str, benchmark: str = "knn_levels"
 ) -> dict[int, dict[str, Any]]:
-    """Rows of a benchmark of `LEVELS`, by width."""
+    """Return the rows of a benchmark of `LEVELS` by number of dimensions; empty if it was not measured."""
     rows = [row for row in results["rows"] if (row["model"], row["split"]) == (model, split)]
     return {int(row["metric"].removeprefix("top1_")): row for row in rows if row["benchmark"] == benchmark}
 
 
 def metrics(results: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
-    """Our model's scores: benchmark -> split -> metric -> value."""
+    """Return the scores of our model: benchmark -> split -> metric -> value."""
     nested: dict[str, dict[str, dict[str, float]]] = {}
     for row in results["rows"]:
-        if row["model"] == "franca":
+        if row["model"] == OURS:
             nested.setdefault(row["benchmark"], {}).setdefault(row["split"], {})[row["metric"]] = row["value"]
     return nested
 
 
+def skipped(results: dict[str, Any]) -> list[str]:
+    """Return a line for each benchmark, or split of a benchmark, that was not measured, with the reason."""
+    return [f"Skipped: {what} ({reason})" for what, reason in results.get("skipped", {}).items()]
+
+
 def text(results: dict[str, Any]) -> str:
-    """All tables, and what was left out and why."""
+    """Return all tables and what was skipped."""
     blocks = [
         *(part for split in ("val", "test") for part in (table(results, split), difference_table(results, split))),
         levels(results, "test"),
     ]
     lines = [line for block in blocks if len(block) > 1 for line in ["", *block]]
-    lines += ["", *(f"left out: {what} ({reason})" for what, reason in results["skipped"].items())]
+    lines += ["", *skipped(results)]
     return "\n".join(lines).rstrip()

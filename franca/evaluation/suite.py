@@ -1,110 +1,124 @@
-"""Every benchmark on a model and its baselines: a function of weights, data and parameters."""
+"""All benchmarks on a model and its baselines, as a function of weights, data and parameters."""
 
-from collections.abc import Callable, Iterable, Iterator
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tqdm import tqdm
 
+from franca.benchmarks import MODULES, OURS, Benchmark
 from franca.data.store.prepared import SPLITS, Store
-from franca.evaluation.baselines import model_backbone
-from franca.evaluation.benchmarks import knn, linear, position, rank, segmentation, views
-from franca.evaluation.benchmarks.segmentation import Segmenter
-from franca.evaluation.comparison import OURS, Evidence, differences
-from franca.evaluation.features import Backbone, Dataset, LeftOut, Skipped, extract_all
-from franca.evaluation.intervals import Measurement, Resampling
+from franca.evaluation.comparison import Evidence, differences
+from franca.evaluation.extractors import model_extractor
+from franca.evaluation.features import FeatureExtractor, FeatureSet, extract_all
+from franca.evaluation.intervals import Resampling
 from franca.evaluation.outcomes import Key, Outcome
+from franca.evaluation.pictures.inputs import PictureInputs
+from franca.evaluation.result import Result, Skipped
 from franca.models import load_model
 from franca.params import Params
 from franca.runtime import choose_device, configure_torch
 
 
 def evaluate_model(model_folder: Path, store: Store, params: Params) -> Evidence:
-    """Measure another Franca model, under the name `franca`, by the same benchmarks; writes nothing."""
+    """Measure another Franca model, under the name `franca`, on the same benchmarks; write no files."""
     configure_torch(params.runtime)
     model = load_model(model_folder)
-    backbone = model_backbone(OURS, model, choose_device(params.runtime))
-    return summarize(measure([backbone], store, params), model.digest, store, params)
+    extractor = model_extractor(OURS, model, choose_device(params.runtime))
+    return summarize(measure([extractor], store, params), model.digest, store, params)
 
 
 @dataclass
 class Measured:
-    """What a run over some backbones found, by their names; `skipped` says what could not run and why."""
+    """The results of all benchmarks.
 
-    datasets: dict[str, Dataset]
-    scores: dict[str, list[Measurement]] = field(default_factory=dict)
-    segmenters: dict[str, Segmenter] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
+    Attributes:
+        features: Features by model.
+        results: Results by model and benchmark, without those that were skipped.
+        skipped: By model, why a benchmark (`knn`) or a split of a benchmark (`knn/test`) was not measured.
+    """
+
+    features: dict[str, FeatureSet]
+    results: dict[str, dict[str, Result]] = field(default_factory=dict)
+    skipped: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
-def measure(backbones: list[Backbone], store: Store, params: Params) -> Measured:
-    """Run every benchmark that the data allow on every backbone."""
-    measured = Measured(extract_all(backbones, store))
-    widths = backbones[0].levels
-    for backbone in tqdm(backbones, desc="benchmarks", unit="model", disable=None):
-        data = measured.datasets[backbone.name]
-
-        def segment(backbone: Backbone = backbone) -> list[Measurement | LeftOut]:
-            measured.segmenters[backbone.name], found = segmentation.run(backbone, store, params)
-            return found
-
-        benchmarks: dict[str, Callable[[], Iterable[Measurement | LeftOut]]] = {
-            "knn": partial(knn.run, backbone, data, params),
-            "controls": partial(_controls, backbone, data, widths, params),
-            "linear": partial(linear.run, backbone, data, params),
-            "segmentation": segment,
-            "position": partial(position.run, backbone, data, params),
-            "views": partial(views.run, data, params),
-        }
-        if backbone.learned:
-            benchmarks["rank"] = partial(rank.run, data, params)
-        scores = measured.scores.setdefault(backbone.name, [])
-        for name, benchmark in benchmarks.items():
-            found, skipped = _attempt(name, benchmark)
-            scores += found
-            measured.skipped |= skipped
+def measure(extractors: list[FeatureExtractor], store: Store, params: Params) -> Measured:
+    """Run every benchmark on every extractor, the evaluated model first; skip what the data do not allow."""
+    measured = Measured(extract_all(extractors, store))
+    for extractor in tqdm(extractors, desc="benchmarks", unit="model", disable=None):
+        features = measured.features[extractor.name]
+        results = measured.results.setdefault(extractor.name, {})
+        skipped = measured.skipped.setdefault(extractor.name, {})
+        for benchmark in MODULES:
+            if "network" in benchmark.needs and not extractor.learned:
+                continue
+            try:
+                result: Result = module_of(benchmark).run(extractor, features, params)
+            except Skipped as reason:
+                skipped[benchmark.name] = str(reason)
+                continue
+            results[benchmark.name] = result
+            scored = {score.split for score in result.measurements if score.benchmark == benchmark.name}
+            reasons = {split: f"no {split} images for it" for split in SPLITS[1:] if split not in scored}
+            skipped |= {f"{benchmark.name}/{split}": why for split, why in {**reasons, **result.skipped}.items()}
     return measured
 
 
-def _controls(backbone: Backbone, data: Dataset, widths: tuple[int, ...], params: Params) -> Iterator[Measurement]:
-    yield from knn.controls(data, widths, params)
-    yield from linear.controls(backbone, data, params)
-
-
-def _attempt(
-    name: str, benchmark: Callable[[], Iterable[Measurement | LeftOut]]
-) -> tuple[list[Measurement], dict[str, str]]:
-    """Run a benchmark; return its scores, and why it has none for all splits or for one."""
-    try:
-        found = list(benchmark())
-    except Skipped as reason:
-        return [], {} if name == "controls" else {name: str(reason)}
-    scores = [score for score in found if isinstance(score, Measurement)]
-    if name == "controls":  # left out for the same reasons as k-NN
-        return scores, {}
-    skipped = {f"{name}/{part.split}": part.reason for part in found if isinstance(part, LeftOut)}
-    for split in SPLITS[1:]:
-        if not any((score.benchmark, score.split) == (name, split) for score in scores):
-            skipped.setdefault(f"{name}/{split}", f"no {split} images for it")
-    return scores, skipped
+def module_of(benchmark: Benchmark) -> ModuleType:
+    """Return the module of a benchmark, with `run` and, if it has pictures, `draw`."""
+    return import_module(f"franca.evaluation.benchmarks.{benchmark.name}")
 
 
 def summarize(measured: Measured, model_digest: str, store: Store, params: Params) -> Evidence:
     """Return the content of `results.json` and of `outcomes.npz`."""
     outcomes: dict[Key, Outcome] = {}
     rows: list[dict[str, Any]] = []
-    for model, scores in measured.scores.items():
-        for score in scores:
+    for model, results in measured.results.items():
+        for score in (score for result in results.values() for score in result.measurements):
             rows.append({"model": model} | score.row)
             outcomes[model, score.benchmark, score.split, score.metric] = score.outcome
-    results: dict[str, Any] = {
+    content: dict[str, Any] = {
         "data_digest": store.digest,
         "model_digest": model_digest,
         "suite": params.evaluate.suite,
-        "skipped": measured.skipped,
+        "skipped": _merge_skipped(measured.skipped),
         "rows": rows,
     }
-    results["differences"] = differences(Evidence(results, outcomes), SPLITS[1:], Resampling.of(params))
-    return Evidence(results, outcomes)
+    content["differences"] = differences(Evidence(content, outcomes), SPLITS[1:], Resampling.of(params))
+    return Evidence(content, outcomes)
+
+
+def _merge_skipped(skipped: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Return `skipped` of `results.json`: the reasons of our model, then those that other models do not share with it.
+
+    Keys of another model start with `baseline/<model>/`, like its scores in MLflow. Gates read the keys of our model
+    only, so a benchmark that is skipped for a comparator does not make a gate fail.
+    """
+    merged = dict(skipped.get(OURS, {}))
+    for model, reasons in skipped.items():
+        for what, reason in reasons.items():
+            if merged.get(what) != reason:
+                merged[f"baseline/{model}/{what}"] = reason
+    return merged
+
+
+def draw_pictures(folder: Path, measured: Measured, results: dict[str, Any], params: Params) -> None:
+    """Replace the content of `folder` by the pictures of all benchmarks; the same results give the same bytes.
+
+    Args:
+        folder: Where the files go.
+        measured: Results of our model and the others.
+        results: Content of `results.json`.
+        params: All parameters.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for benchmark in (benchmark for benchmark in MODULES if benchmark.pictures):
+        found = {model: by_name.get(benchmark.name) for model, by_name in measured.results.items()}
+        drawables = {model: result.drawable for model, result in found.items() if result and result.drawable}
+        module_of(benchmark).draw(folder, PictureInputs(results, measured.features[OURS], drawables, params))

@@ -1,4 +1,4 @@
-"""A sheet of pictures of one aspect, each with a line above it."""
+"""A figure of pictures of the same aspect ratio, each with a caption."""
 
 from typing import Any, NamedTuple
 
@@ -14,17 +14,29 @@ _MAX_CHARACTERS = 110
 
 
 class Tile(NamedTuple):
-    """A picture (h, w, 3), or heat (h, w) from black, 0, to bright, its 99th percentile; the caption alone if None."""
+    """One picture of the figure.
+
+    Attributes:
+        caption: Line above the picture.
+        picture: Colors (h, w, 3), or a heat map (h, w) from 0 (black) to its 99th percentile; None to leave the tile
+            empty below its caption.
+    """
 
     caption: str
     picture: NDArray[Any] | None
 
 
 def draw(title: str, subtitle: str, bands: list[list[Tile]], aspect: float) -> Figure:
-    """A figure of bands of tiles, each `aspect` times as high as wide; a band breaks into rows if it is long.
+    """Draw bands of tiles below each other; a long band is broken into several rows.
 
-    Strips are drawn less tall, so that the figure is no taller than `_MAX_HEIGHT`, or less flat (`_MIN_ASPECT`). The
-    subtitle then says that the tiles are not to scale.
+    Tiles of very tall images are drawn shorter, so that the figure is at most `_MAX_HEIGHT` tall, and tiles of very
+    wide images taller (`_MIN_ASPECT`). The subtitle then says that they are not to scale.
+
+    Args:
+        title: First line.
+        subtitle: Second line.
+        bands: Tiles of each band.
+        aspect: Height of a picture divided by its width.
     """
     rows = [row for band in bands for row in _rows(band)]
     widths = sum(_width(columns) for columns, _ in rows)
@@ -57,7 +69,7 @@ def draw(title: str, subtitle: str, bands: list[list[Tile]], aspect: float) -> F
 
 
 def _rows(band: list[Tile]) -> list[tuple[int, list[Tile]]]:
-    """Rows of a band with their number of columns: as full as can be, then as long."""
+    """Return the rows of a band with their number of columns: 4 to 8 with the fewest empty places, then the most."""
     count = len(band)
     columns = min(range(4, 9), key=lambda n: (-count % n, -n)) if count > 3 else 3
     return [(columns, band[start : start + columns]) for start in range(0, count, columns)]

@@ -1,4 +1,4 @@
-"""Embeddings of all images of a folder, in one Parquet file."""
+"""The `embed` command: embeddings of all images of a folder in one Parquet file."""
 
 import csv
 import io
@@ -29,20 +29,22 @@ from franca.process import listen_for_stop
 from franca.runtime import device_of
 
 GROUP_BYTES = 64 << 20
-"""Embeddings of a row group, and so the most that waits in memory to be written."""
+"""Size of a row group, which is also the most that is held in memory before it is written."""
 _SHOWN = 3
 
 
-class Refused(NamedTuple):
+class RefusedImage(NamedTuple):
+    """An image that has no embedding, and why."""
+
     path: str
     reason: str
 
 
 class Embedded(NamedTuple):
-    """How many embeddings were written, and the images that have none."""
+    """The number of embeddings that were written, and the images that have none."""
 
     rows: int
-    refused: list[Refused]
+    refused: list[RefusedImage]
 
 
 def run(
@@ -55,9 +57,19 @@ def run(
     workers: int,
     device: Literal["auto", "cpu", "cuda"],
 ) -> None:
-    """The `embed` command: write `output` and tell what could not be embedded."""
+    """Write `output`, and name the images that could not be embedded.
+
+    Args:
+        folder: Folder of images and tars.
+        output: Parquet file.
+        source: Model, as `franca.load` takes it.
+        dim: Leading dimensions to write; None for all.
+        batch_size: Images per batch.
+        workers: Threads that decode images.
+        device: Where the model runs.
+    """
     if output.suffix != ".parquet" or output.is_dir():
-        raise FrancaError(f"{printable(output)}: embeddings go into a Parquet file; name one that ends in .parquet")
+        raise FrancaError(f"{printable(output)}: not the name of a Parquet file; choose one that ends in .parquet")
     for option, value in (("--batch-size", batch_size), ("--workers", workers)):
         if value < 1:
             raise FrancaError(f"{option} {value}: must be 1 or more")
@@ -70,14 +82,14 @@ def run(
     )
     print(f"{printable(output)}: {done.rows:,} embeddings of {dim or model.embed_dim} dimensions by {source}")
     if images.ignored:
-        print(f"{printable(folder)}: left alone {list_ignored(images.ignored)}")
+        print(f"{printable(folder)}: ignored {list_ignored(images.ignored)}")
     if done.refused:
-        left_out = f"left out {len(done.refused):,} of {done.rows + len(done.refused):,} images"
-        print(f"{printable(refused_path(output))}: {left_out}: {_shown(done.refused)}", file=sys.stderr)
+        skipped = f"skipped {len(done.refused):,} of {done.rows + len(done.refused):,} images"
+        print(f"{printable(refused_path(output))}: {skipped}: {_shown(done.refused)}", file=sys.stderr)
 
 
 def refused_path(output: Path) -> Path:
-    """The list, path and reason, of images that have no embedding in `output`; there is none where all have one."""
+    """Return the path of the CSV file that lists the images without embedding; it exists only if there are any."""
     return output.with_suffix(".refused.csv")
 
 
@@ -93,18 +105,30 @@ def embed(
     threads: int = 1,
     stop: Callable[[], bool] = lambda: False,
 ) -> Embedded:
-    """Write `path` (string) and `embedding` (fixed-size list of float32) of each image, in the order of the paths.
+    """Write columns `path` (string) and `embedding` (fixed-size list of float32), a row per image, sorted by path.
 
-    Paths are as `as_text` writes them: exact, with a form of their own for those that are not UTF-8.
-    Embeddings are the model's pooled features on its own device, the first `dim` of them, not normalized. Metadata of
-    the file tell the model, which `source` names, and what it saw. The file appears when it is whole; on any fault
-    what stood there stays. Raises FrancaError for a `dim` that the model has not or when no image can be read, and
-    Stopped when `stop` turns true.
+    Paths are written as by `as_text`: exact, with a special form for those that are not UTF-8. Embeddings are the
+    first `dim` pooled features, not normalized. The metadata of the file name the model and its input. The file is
+    written atomically: on any error a file that was there before is kept.
+
+    Args:
+        model: The model, on the device where it runs.
+        images: The images.
+        output: Parquet file.
+        source: Name of the model for the metadata and messages.
+        dim: Leading dimensions to write; None for all.
+        batch_size: Images per batch.
+        threads: Threads that decode images.
+        stop: Called between images; the work ends once it returns true.
+
+    Raises:
+        FrancaError: The model has not `dim` dimensions, or no image can be read.
+        Stopped: `stop` returned true.
     """
     width = model.embed_dim if dim is None else dim
     if not 1 <= width <= model.embed_dim:
         nested = f" (nested: {', '.join(map(str, model.levels))})" if model.levels else ""
-        raise FrancaError(f"--dim {dim}: the embedding of {source} has 1 to {model.embed_dim} dimensions{nested}")
+        raise FrancaError(f"dim {dim}: out of range; choose 1 to {model.embed_dim} for {source}{nested}")
     about = {
         "franca.model": source,
         "franca.model_digest": model.digest,
@@ -112,7 +136,7 @@ def embed(
         "franca.image_size": str(model.image_size),
     }
     device = next(model.parameters()).device
-    refused: list[Refused] = []
+    refused: list[RefusedImage] = []
     squares = load_squares(images, model.image_size, threads, 2 * batch_size + threads)
     bar = tqdm(total=images.total_bytes, unit="B", unit_scale=True, desc=printable(images.folder), disable=None)
     with strict_decoding(), closing(squares), bar, atomic_path(output) as temporary:
@@ -130,16 +154,16 @@ def embed(
 
 
 def _batches(
-    squares: Iterator[tuple[str, Pixels | str]], size: int, refused: list[Refused], stop: Callable[[], bool]
+    squares: Iterator[tuple[str, Pixels | str]], size: int, refused: list[RefusedImage], stop: Callable[[], bool]
 ) -> Iterator[tuple[list[str], Tensor]]:
-    """Names and uint8 (B, 3, H, W) of `size` images at a time; what has no pixels goes to `refused`."""
+    """Yield names and pixels (B, 3, H, W) uint8 of `size` images at a time; add images without pixels to `refused`."""
     names: list[str] = []
     batch: list[Pixels] = []
     for name, pixels in squares:
         if stop():
             raise Stopped("stopped before all images were embedded; nothing was written; run the command again")
         if isinstance(pixels, str):
-            refused.append(Refused(name, pixels))
+            refused.append(RefusedImage(name, pixels))
             continue
         names.append(name)
         batch.append(pixels)
@@ -155,7 +179,7 @@ def _stack(batch: list[Pixels]) -> Tensor:
 
 
 class _Rows:
-    """The rows of a new Parquet file, written a row group at a time."""
+    """Writer of a new Parquet file, one row group at a time."""
 
     def __init__(self, path: Path, width: int, about: dict[str, str]) -> None:
         self._type = pa.list_(pa.float32(), width)
@@ -169,7 +193,7 @@ class _Rows:
 
     def add(self, names: list[str], vectors: NDArray[np.float32]) -> None:
         self._names += names
-        # A copy, since class tokens are a view that would keep all tokens of the batch alive.
+        # A copy: the class tokens are a view that would keep all tokens of the batch in memory.
         self._vectors.append(vectors.copy())
         self.count += len(names)
         if len(self._names) >= self._group:
@@ -195,16 +219,16 @@ class _Rows:
             self._writer.close()
 
 
-def _write_refused(path: Path, refused: list[Refused]) -> None:
+def _write_refused(path: Path, refused: list[RefusedImage]) -> None:
     if not refused:
         return path.unlink(missing_ok=True)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(Refused._fields)
+    writer.writerow(RefusedImage._fields)
     writer.writerows(refused)
     return write_bytes(path, buffer.getvalue().encode())
 
 
-def _shown(refused: list[Refused]) -> str:
+def _shown(refused: list[RefusedImage]) -> str:
     more = f"; and {len(refused) - _SHOWN:,} more" if len(refused) > _SHOWN else ""
     return "; ".join(printable(f"{path}: {reason}") for path, reason in refused[:_SHOWN]) + more

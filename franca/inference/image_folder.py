@@ -1,4 +1,4 @@
-"""Images of a folder, and of the tars in it, as one stream in the order of their names, decoded by threads."""
+"""Images of a folder and of the tars in it, in the order of their names, decoded by threads."""
 
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
@@ -30,14 +30,20 @@ Pixels = NDArray[np.uint8]
 
 
 class Found(NamedTuple):
-    """An image: its path as `as_text` writes it, and the file or the bytes that it is in, or why it cannot be read."""
+    """An image that was found in a folder or in a tar.
+
+    Attributes:
+        name: Its path, as written by `as_text`.
+        content: Its file, or its bytes if it is in a tar.
+        problem: Why it cannot be read; None if nothing is known to be wrong.
+    """
 
     name: str
     content: Path | bytes = b""
     problem: str | None = None
 
     def open(self) -> Image.Image | str:
-        """The image, upright 8-bit RGB, or in one line the reason why there is none."""
+        """Return the image as upright 8-bit RGB, or the reason why it cannot be read in one line."""
         if self.problem:
             return self.problem
         try:
@@ -48,19 +54,34 @@ class Found(NamedTuple):
             return decode(content)
         except MemoryError:
             raise
-        except Exception as error:  # bad bytes make Pillow raise nearly anything
+        except Exception as error:  # Pillow raises many kinds of errors for invalid bytes
             return refusal(error)
 
 
 class ImageFolder:
-    """Images under a folder, in files and in uncompressed tars, however they are nested or mixed.
+    """Images under a folder, in files and in uncompressed tars, at any depth.
 
-    Files count as images by their suffix, or by their first bytes if they have none; `ignored` counts the others by
-    kind, those inside tars once they have been iterated over. A tar that cannot be read is one `Found` with a problem.
-    Raises FrancaError if there is no folder, or neither image nor tar in it.
+    Files count as images by their suffix, or by their first bytes if they have none. Iterating yields a `Found` per
+    image; a tar that cannot be read is one `Found` with a problem.
+
+    Attributes:
+        folder: The folder.
+        names: Paths of images and tars relative to the folder, sorted.
+        total_bytes: Size of these files.
+        bytes_read: How much of them has been iterated over.
+        ignored: Number of other files by kind; those inside tars are added while iterating.
     """
 
     def __init__(self, folder: Path, *, tars: bool = True) -> None:
+        """List the folder.
+
+        Args:
+            folder: The folder.
+            tars: Whether to look into tars.
+
+        Raises:
+            FrancaError: There is no such folder, or it contains no image (and no tar, if `tars`).
+        """
         if not folder.is_dir():
             raise FrancaError(f"{printable(folder)}: {'not a folder' if folder.exists() else 'no such folder'}")
         suffixes = SUFFIXES | {".tar"} if tars else SUFFIXES
@@ -69,7 +90,7 @@ class ImageFolder:
         self.names = [name for name in files if suffix(name) in suffixes or _begins_as_image(folder / name)]
         if not self.names:
             kinds = ", ".join(sorted(suffixes))
-            raise FrancaError(f"{printable(folder)}: no image in it; files count by their suffix ({kinds})")
+            raise FrancaError(f"{printable(folder)}: contains no image; files count by their suffix ({kinds})")
         self.total_bytes = sum(file_size(folder / name) for name in self.names)
         self.bytes_read = 0
         taken = set(self.names)
@@ -114,10 +135,15 @@ class ImageFolder:
 def load_squares(
     images: Iterable[Found], side: int, threads: int, ahead: int
 ) -> Generator[tuple[str, Pixels | str], None, None]:
-    """Name and pixels (side, side, 3) of each image, or the reason why it has none, in the order of `images`.
+    """Yield name and pixels (side, side, 3) uint8 of each image, or the reason why it has none, in their order.
 
-    The short side is resized, the center cut out, as for evaluation. `threads` work on the next `ahead` images while
-    the caller is busy.
+    Images are resized on the short side and cropped in the center, as for evaluation.
+
+    Args:
+        images: The images.
+        side: Side of the squares in pixels.
+        threads: Threads that read and decode.
+        ahead: Images that are decoded while the caller works on earlier ones, at most.
     """
     waiting: deque[tuple[str, Future[Pixels | str]]] = deque()
     pool = ThreadPoolExecutor(threads)

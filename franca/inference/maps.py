@@ -1,4 +1,4 @@
-"""What a model sees in images, as pictures: patch features as colors, the class token's attention as heat."""
+"""The `maps` command: patch features of images as colors, and the attention of the class token as heat maps."""
 
 import os
 import sys
@@ -26,17 +26,23 @@ from franca.models import FrancaModel
 from franca.runtime import device_of
 
 MAGNIFICATION = 4
-"""Short side of an image by default, in multiples of the side that the model was trained at."""
+"""Default short side of an image, in multiples of the image size of the model."""
 MAX_PATCHES = 1 << 16
 FITTED_IMAGES = 16
-"""So many images, evenly spaced, determine the colors of all."""
+"""Evenly spaced images whose patches determine the colors of all images, at most."""
 FITTED_PATCHES = 1 << 15
 KEPT_PATCHES = 1 << 14
-"""Features of the fitted images are kept for drawing if they are this many patches at most, else computed again."""
+"""Patches up to which the features of the fitted images are kept for drawing; more are computed again."""
 
 
-class Seen(NamedTuple):
-    """An image at the size that the model saw, its patches (h, w, D), and their attention (heads, h, w) if any."""
+class Observation(NamedTuple):
+    """What a model computes for one image.
+
+    Attributes:
+        image: The image at the size of the model's input.
+        patches: (h, w, D) float32 on the CPU.
+        attention: (heads, h, w) float32 on the CPU; None if the block has none.
+    """
 
     image: Image.Image
     patches: Tensor
@@ -44,15 +50,22 @@ class Seen(NamedTuple):
 
 
 def run(images: Sequence[Path], output: Path, source: str, *, block: int | None, size: int | None) -> None:
-    """The `maps` command: a PNG in `output` for each image, files or those of folders; bad ones are told.
+    """Write a PNG per image, and name the images that cannot be read.
 
-    All are colored by the same components, so that colors compare.
+    All images are colored by the same principal components, so that colors can be compared.
+
+    Args:
+        images: Image files, and folders of images.
+        output: Folder of the PNGs.
+        source: Model, as `franca.load` takes it.
+        block: Index of the block to look at; None for the model's features and its last block's attention.
+        size: Short side in pixels to which images are resized; None for `MAGNIFICATION` times the model's.
     """
     paths = _list(images)
     model = hub.load(source).to(device_of("auto", "device"))
     side = MAGNIFICATION * model.image_size if size is None else size
     if side < 1 or side % model.patch_size:
-        raise FrancaError(f"--size {side}: must be a multiple of the patch, {model.patch_size} pixels")
+        raise FrancaError(f"size {side}: not a multiple of the patch size; choose a multiple of {model.patch_size}")
     note = no_attention(model, block)
     depth = len(model.backbone.blocks)
     about = f"{source}, block {depth - 1 if block is None else block % depth} (0 to {depth - 1})"
@@ -61,12 +74,12 @@ def run(images: Sequence[Path], output: Path, source: str, *, block: int | None,
         fitted = [list(good)[row] for row in evenly_spaced(len(good), FITTED_IMAGES)]
         patches = sum(good[path] for path in fitted)
         kept = len(fitted) if patches <= KEPT_PATCHES else 1
-        look = lru_cache(kept)(lambda path: see(model, open_image(path, side, model.patch_size), block))
+        view = lru_cache(kept)(lambda path: observe_image(model, open_image(path, side, model.patch_size), block))
         step = -(-patches // FITTED_PATCHES)
-        colors = PrincipalColors.fit(torch.cat([look(path).patches.flatten(0, 1)[::step] for path in fitted]))
+        colors = PrincipalColors.fit(torch.cat([view(path).patches.flatten(0, 1)[::step] for path in fitted]))
         root = os.path.commonpath([path.absolute().parent for path in good])
         for path in tqdm(good, desc="maps", unit="image", disable=None):
-            seen = look(path)
+            seen = view(path)
             aspect = seen.image.height / seen.image.width
             figure = draw(printable(path.name), about, _tiles(seen, colors, note), aspect)
             save_figure(figure, output / f"{path.absolute().relative_to(root)}.png")
@@ -74,9 +87,10 @@ def run(images: Sequence[Path], output: Path, source: str, *, block: int | None,
 
 
 def open_image(path: Path, side: int, patch_size: int) -> Image.Image:
-    """The whole image with its short side at `side`, its long side at the nearest multiple of the patch.
+    """Return an image resized to `side` pixels on its short side, and to a multiple of the patch size on the other.
 
-    Raises FrancaError where it cannot be read or would be more than `MAX_PATCHES`.
+    Raises:
+        FrancaError: The image cannot be read, or would have more than `MAX_PATCHES` patches.
     """
     image = Found(path.name, path).open()
     if isinstance(image, str):
@@ -87,21 +101,21 @@ def open_image(path: Path, side: int, patch_size: int) -> Image.Image:
     if patches > MAX_PATCHES:
         raise FrancaError(
             f"{printable(str(path))}: {width} x {height} pixels are {patches:,} patches, more than {MAX_PATCHES:,};"
-            " give a smaller --size or cut it"
+            " choose a smaller size or crop it"
         )
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 @torch.inference_mode()
-def see(model: FrancaModel, image: Image.Image, block: int | None) -> Seen:
-    """What a block of the model makes of an image whose sides are multiples of the patch."""
+def observe_image(model: FrancaModel, image: Image.Image, block: int | None) -> Observation:
+    """Run the model up to a block on an image whose sides are multiples of the patch size."""
     device = next(model.parameters()).device
     features, attention = observe(model, to_tensor(image)[None].to(device), block)
-    return Seen(image, features.patches[0].cpu(), None if attention is None else attention[0].cpu())
+    return Observation(image, features.patches[0].cpu(), None if attention is None else attention[0].cpu())
 
 
 def _list(images: Sequence[Path]) -> list[Path]:
-    """Every file once, folders replaced by the images in them."""
+    """Return every file once, with folders replaced by the images in them."""
     paths: list[Path] = []
     for path in images:
         paths += [path / name for name in ImageFolder(path, tars=False).names] if path.is_dir() else [path]
@@ -109,22 +123,22 @@ def _list(images: Sequence[Path]) -> list[Path]:
 
 
 def _readable(paths: list[Path], side: int, patch_size: int) -> dict[Path, int]:
-    """Return the number of patches of each image that can be drawn; name the others."""
+    """Return the number of patches of each image that can be drawn; print the others to stderr."""
     good = {}
     for path in tqdm(paths, desc="images", unit="image", disable=None):
         try:
             image = open_image(path, side, patch_size)
         except FrancaError as error:
-            tqdm.write(f"left out: {error}", file=sys.stderr)
+            tqdm.write(f"skipped: {error}", file=sys.stderr)
         else:
             good[path] = image.width * image.height // patch_size**2
     if not good:
-        raise FrancaError("no image is left to be drawn")
+        raise FrancaError("images: none can be drawn; see the reasons above")
     return good
 
 
-def _tiles(seen: Seen, colors: PrincipalColors, note: str | None) -> list[list[Tile]]:
-    """The image, its features and the mean attention; then the attention of each head."""
+def _tiles(seen: Observation, colors: PrincipalColors, note: str | None) -> list[list[Tile]]:
+    """Return two bands: image, features and mean attention; and the attention of each head."""
     height, width = seen.patches.shape[:2]
     whole = [
         Tile(f"image, {seen.image.width} x {seen.image.height}", np.asarray(seen.image)),

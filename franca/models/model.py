@@ -210,7 +210,7 @@ def _make_backbone(architecture: Architecture, image_size: int) -> Any:
     return made
 
 
-def normalize(images: Tensor, mean: Channels, std: Channels) -> Tensor:
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Return (images - mean) / std for images (B, 3, H, W) float32 in 0..1, for each channel."""
     shift, scale = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (mean, std))
     return (images - shift) / scale

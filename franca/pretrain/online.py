@@ -16,7 +16,7 @@ from franca.params import Params
 from franca.pretrain.network import Network
 from franca.probes.effective_rank import rankme
 from franca.probes.knn import knn_predict
-from franca.probes.pixels import pixel_features, standardize
+from franca.probes.pixels import pixel_features
 from franca.probes.view_agreement import found, two_views
 
 KNN_TRAIN, KNN_VAL = 2000, 1000
@@ -98,7 +98,9 @@ class OnlineEvaluation:
 
         twins = {f"{name}{RANDOM}": value for name, value in self._measure(classes).items()}
         mean, std = self._channels["mean"], self._channels["std"]
-        pixels = self._scores(lambda images: pixel_features(standardize(images.to(self._device), mean, std)))
+        pixels = self._scores(
+            lambda images: pixel_features(normalize(images.to(self._device).float() / 255, mean, std))
+        )
         return twins | {f"{name}{PIXELS}": value for name, value in pixels.items()}
 
     @torch.no_grad()

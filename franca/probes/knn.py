@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbor classifier on cosine similarity, as the official Franca evaluation has it."""
+"""Weighted k-nearest-neighbor classifier on cosine similarity, as in the official Franca evaluation."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,16 @@ from torch.nn.functional import normalize, one_hot
 
 
 def nearest_neighbors(train: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Cosine similarity (M, k), falling, and row in `train` (N, D), both of unit length, of each query's neighbors."""
+    """Return the k nearest rows of `train` for each query, the most similar first.
+
+    Args:
+        train: (N, D) float32, rows of unit length.
+        queries: (M, D) float32, rows of unit length.
+        k: Number of neighbors, at most N.
+
+    Returns:
+        cosine similarities (M, k) float32 and rows of `train` (M, k) int64.
+    """
     similarities, rows = (queries @ train.T).topk(k, dim=1)
     return similarities, rows
 
@@ -22,19 +31,21 @@ def knn_predict(
     max_k: int | None = None,
     chunk: int = 1024,
 ) -> Tensor:
-    """Share of each class among a query's nearest neighbors, weighted by softmax(similarity / temperature).
-
-    The softmax runs over the `max_k` nearest (default: `k`), of which the first `k` count, so that with
-    `max_k > k` the shares add up to less than 1. `k` and `max_k` are cut to the number of training rows.
+    """Return the share of each class among the nearest neighbors, weighted by softmax(similarity / temperature).
 
     Args:
-        train: float (N, D), features of any length; made unit length here.
-        labels: int64 (N,), classes from 0 to `classes` - 1.
-        queries: float (M, D).
-        chunk: queries compared at a time: bounds memory to chunk x N similarities.
+        train: (N, D) float, features of any length; they are normalized here.
+        labels: (N,) int64, classes from 0 to `classes` - 1.
+        queries: (M, D) float, features of any length.
+        classes: Number of classes.
+        k: Neighbors that vote; reduced to N if larger.
+        temperature: Temperature of the softmax.
+        max_k: Neighbors that the softmax runs over; None for `k`. If it is larger than `k`, the shares add up to less
+            than 1, as in the official code, which computes one softmax for several `k`.
+        chunk: Queries compared at a time, which limits memory to chunk x N similarities.
 
     Returns:
-        float32 (M, classes), on the device of `train`.
+        (M, classes) float32, on the device of `train`.
     """
     train = normalize(train.float(), dim=1)
     max_k = min(max_k or k, len(train))

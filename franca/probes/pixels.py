@@ -1,22 +1,31 @@
-"""Raw pixels as features: the baseline that knows nothing of images."""
-
-from collections.abc import Sequence
+"""Pixels as features: a baseline without a network, and the pixels of each patch."""
 
 import torch
 from torch import Tensor
 
-RAW_SIDE = 32
-
-
-def standardize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Return uint8 images (B, 3, H, W) as float32, standardized by the channels' mean and spread of values in 0..1."""
-    center, spread = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (mean, std))
-    return (images.float() / 255 - center) / spread
+MAX_SIDE = 32
+"""Side in pixels to which larger images are reduced: 3,072 features at most."""
 
 
 def pixel_features(pixels: Tensor) -> Tensor:
-    """Return the pixels (B, 3, H, W) of each image, at no more than `RAW_SIDE` a side, as one vector."""
-    if max(pixels.shape[-2:]) > RAW_SIDE:
-        sides = [min(side, RAW_SIDE) for side in pixels.shape[-2:]]
+    """Return the pixels of each image as one vector, larger images reduced to `MAX_SIDE` pixels by area averaging.
+
+    Args:
+        pixels: (B, 3, H, W) float32.
+
+    Returns:
+        (B, 3 h w) float32 with h = min(H, `MAX_SIDE`) and w = min(W, `MAX_SIDE`).
+    """
+    if max(pixels.shape[-2:]) > MAX_SIDE:
+        sides = [min(side, MAX_SIDE) for side in pixels.shape[-2:]]
         pixels = torch.nn.functional.interpolate(pixels, size=sides, mode="area")
     return pixels.flatten(1)
+
+
+def patch_pixels(pixels: Tensor, patch_size: int) -> Tensor:
+    """Return the pixels of each patch, (B, h, w, 3, P, P) of images (B, 3, H, W).
+
+    Rows and columns of pixels at the bottom and at the right that fill no patch are dropped.
+    """
+    patches = pixels.unfold(2, patch_size, patch_size).unfold(3, patch_size, patch_size)
+    return patches.permute(0, 2, 3, 1, 4, 5)

@@ -1,4 +1,7 @@
-"""Linear maps fitted on frozen features. Features are standardized inside, and the maps take them as they are."""
+"""Linear maps fitted on frozen features: logistic regression and ridge regression.
+
+Features are standardized before fitting; the returned maps apply to the original features.
+"""
 
 from typing import NamedTuple
 
@@ -6,33 +9,42 @@ import torch
 from torch import Tensor
 
 ITERATIONS = 50
-WIDEST_WHITENED = 1024
+MAX_WHITENED = 1024
+"""Dimensions up to which the solver works in the principal axes of the features."""
 RIDGE = 1e-3
+"""Strength of ridge regression, relative to the variance of the standardized features."""
 
 
 class LinearMap(NamedTuple):
-    """features (…, D) -> (…, K), with `weight` (K, D) and `bias` (K,)."""
+    """A linear map of features (..., D) to (..., K).
+
+    Attributes:
+        weight: (K, D) float32.
+        bias: (K,) float32.
+    """
 
     weight: Tensor
     bias: Tensor
 
     def __call__(self, features: Tensor) -> Tensor:
+        """Return the map of features (..., D) as (..., K)."""
         return torch.nn.functional.linear(features, self.weight, self.bias)
 
 
 def fit_logistic(features: Tensor, targets: Tensor, strengths: list[float]) -> list[LinearMap]:
-    """Multinomial logistic regression, once for each inverse regularization strength C, by L-BFGS.
+    """Fit multinomial logistic regression by L-BFGS, once for each inverse regularization strength C.
 
-    Minimizes cross-entropy + |W|^2 / (2 C N) over standardized features; each fit starts from the one of the next
-    smaller C. The objective is solved in the principal axes of the features, scaled to equal spread: it stays the
-    same and converges several times faster.
+    Minimizes cross-entropy + |W|² / (2 C N) over standardized features. Each fit starts from that of the next smaller
+    C. The solver works in the principal axes of the features, scaled to equal variance: the objective is the same and
+    converges several times faster.
 
     Args:
-        features: (N, D).
-        targets: (N, K), shares of the classes; a row's sum is its weight.
+        features: (N, D) float32.
+        targets: (N, K) float32, shares of the classes; the sum of a row is its weight.
+        strengths: Values of C.
 
     Returns:
-        a map to logits for each of `strengths`, in their order.
+        a map to logits (..., K) for each of `strengths`, in their order.
     """
     x, mean, std = _standardize(features)
     axes, penalty = _principal_axes(x)
@@ -42,45 +54,48 @@ def fit_logistic(features: Tensor, targets: Tensor, strengths: list[float]) -> l
     fitted = {}
     for strength in sorted(strengths):
         weight, bias = _lbfgs(x, targets, penalty / (2 * strength * len(x)), weight, bias)
-        fitted[strength] = _unstandardized(weight @ axes.T if axes is not None else weight, bias, mean, std)
+        fitted[strength] = _unstandardize(weight @ axes.T if axes is not None else weight, bias, mean, std)
     return [fitted[strength] for strength in strengths]
 
 
 def fit_ridge(features: Tensor, targets: Tensor) -> LinearMap:
-    """Least squares of targets (N, K) on features (N, D), with a ridge of `RIDGE` times the features' spread."""
+    """Fit targets (N, K) to features (N, D) by ridge regression of strength `RIDGE`, in float64."""
     x, mean, std = _standardize(features.double())
     center = targets.double().mean(0)
     gram = x.T @ x / len(x) + RIDGE * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     weight = torch.linalg.solve(gram, x.T @ (targets.double() - center) / len(x)).T
-    return LinearMap(*(part.float() for part in _unstandardized(weight, center, mean, std)))
+    return LinearMap(*(part.float() for part in _unstandardize(weight, center, mean, std)))
 
 
 def _standardize(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Standardized features, mean (D,) and spread (D,), which is 1 for constants."""
+    """Return standardized features (N, D), mean (D,) and standard deviation (D,), 1 for constant features."""
     mean, std = features.mean(0), features.std(0, unbiased=False)
     std = torch.where(std > 1e-6, std, 1.0)
     return (features - mean) / std, mean, std
 
 
-def _unstandardized(weight: Tensor, bias: Tensor, mean: Tensor, std: Tensor) -> LinearMap:
+def _unstandardize(weight: Tensor, bias: Tensor, mean: Tensor, std: Tensor) -> LinearMap:
+    """Return the map of the original features that equals this one of standardized features."""
     weight = weight / std
     return LinearMap(weight, bias - weight @ mean)
 
 
 def _principal_axes(x: Tensor) -> tuple[Tensor | None, Tensor]:
-    """Axes (D, D) for weights on x @ axes, and the price (D,) of a squared weight there.
+    """Return axes (D, D) such that weights are learned on x @ axes, and the penalty (D,) per squared weight there.
 
-    Very wide features stay as they are: their axes cost more than they save.
+    Axes are None if x has more than `MAX_WHITENED` dimensions: computing them would cost more than it saves.
     """
     width = x.shape[1]
-    if width > WIDEST_WHITENED:
+    if width > MAX_WHITENED:
         return None, x.new_ones(width)
     values, vectors = torch.linalg.eigh((x.T @ x / len(x)).double())
+    # 1e-3 keeps axes with next to no variance from being scaled up without limit.
     scale = (values.clamp_min(0) + 1e-3).rsqrt()
     return (vectors * scale).to(x.dtype), scale.square().to(x.dtype)
 
 
 def _lbfgs(x: Tensor, targets: Tensor, penalty: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weight (K, D) and bias (K,) after at most `ITERATIONS` iterations from the given ones."""
     weight, bias = (start.clone().requires_grad_() for start in (weight, bias))
     optimizer = torch.optim.LBFGS(
         [weight, bias],
@@ -92,7 +107,7 @@ def _lbfgs(x: Tensor, targets: Tensor, penalty: Tensor, weight: Tensor, bias: Te
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        # Transposed on purpose: with so few classes, x @ weight.T takes several times longer on a CPU.
+        # Not x @ weight.T: with few classes it takes several times longer on a CPU.
         logits = (weight @ x.T).T + bias
         value = -(targets * logits.log_softmax(1)).sum() / len(x) + (penalty * weight.square()).sum()
         value.backward()

@@ -4,28 +4,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SHARE = 0.75
-"""Side of a view, share of the image's side."""
+VIEW_SIDE = 0.75
+"""Side of a view as a share of the image's side."""
 
 
 def two_views(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return two views of square images, uint8 (B, 3, S, S) each, brought back to S pixels.
+    """Return two views of square images (B, 3, S, S) uint8, each resized back to (B, 3, S, S) uint8.
 
-    The first is cut from the upper left corner, the second from the lower right, mirrored; they share a quarter of the
-    image. They are the same for every model, so scores can be compared whatever a model was trained with.
+    The first is the upper left corner of the image, the second the lower right corner, mirrored; they share a quarter
+    of the image. The views are fixed, so scores of models trained with different augmentations can be compared.
     """
     size = images.shape[-1]
-    side = max(round(SHARE * size), 1)
+    side = max(round(VIEW_SIDE * size), 1)
     first, second = images[..., :side, :side], images[..., size - side :, size - side :].flip(-1)
     return _resized(first, size), _resized(second, size)
 
 
 def found(first: Tensor, second: Tensor) -> Tensor:
-    """Return, bool (N,), whether the nearest of the second views is that of the same image, by cosine similarity.
+    """Return for each first view whether the most similar of the second views is of the same image.
 
     Args:
-        first: (N, D), features of the first views.
-        second: (N, D), those of the second views, in the same order.
+        first: (N, D) float, features of the first views.
+        second: (N, D) float, features of the second views, in the same order.
+
+    Returns:
+        (N,) bool; similarity is cosine similarity.
     """
     similarities = F.normalize(first.float(), dim=1) @ F.normalize(second.float(), dim=1).T
     return similarities.argmax(dim=1) == torch.arange(len(first), device=first.device)

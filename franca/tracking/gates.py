@@ -3,20 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from franca.benchmarks import BASELINES, BY_NAME, LABEL_FREE, LABELED, LOWER_IS_BETTER, OURS, PHRASES
 from franca.errors import FrancaError
-from franca.evaluation.comparison import OURS, Evidence, compare
+from franca.evaluation.comparison import Evidence, compare
 from franca.evaluation.intervals import Difference, Resampling
 from franca.params import Gate
 
-BASELINES = {"random": "random_init", "pixels": "raw_pixels"}
-"""Models of `results.json` that a gate's `against` names."""
-NAMES = {"random": "the same ViT with random weights", "pixels": "raw pixels", "champion": "the champion"}
-LESS_IS_BETTER = ("position",)
-"""Benchmarks of which less is better."""
-LABELED = ("knn", "knn_levels", "linear")
-"""Benchmarks that need labels."""
-LABEL_FREE = ("views", "position", "rank")
-"""Benchmarks whose gates stand in for those of `LABELED` on images without labels."""
+NAMES = PHRASES | {"champion": "the champion"}
 
 
 class Verdict(NamedTuple):
@@ -36,7 +29,8 @@ def unmeasured(gates: Sequence[Gate], skipped: Mapping[str, str]) -> dict[str, s
     """Return why metrics of gates were not measured, from `skipped` of `results.json`."""
     reasons = {}
     for gate in gates:
-        name, split, _ = gate.metric.replace("knn_levels/", "knn/").split("/")
+        name, split, _ = gate.metric.split("/")
+        name = BY_NAME[name].module  # results.json gives the reason once for all that a module measures
         if reason := skipped.get(name) or skipped.get(f"{name}/{split}"):
             reasons[gate.metric] = reason
     return reasons
@@ -94,7 +88,7 @@ def _judge(gate: Gate, challenger: Evidence, champion: Evidence | None, resampli
     name, split, metric = gate.metric.split("/")
     ours = challenger.row(OURS, name, split, metric)
     assert ours is not None
-    sign = -1 if name in LESS_IS_BETTER else 1
+    sign = -1 if name in LOWER_IS_BETTER else 1
     reasons, holds, worse_than = [], True, None
     if gate.floor is not None:
         holds = sign * (ours["value"] - gate.floor) >= 0
@@ -144,7 +138,7 @@ def _compared(difference: Difference, theirs: float, gate: Gate) -> str:
     side = "above" if difference.value >= 0 else "below"
     whose = f"{NAMES[gate.against]}'s" if gate.against == "champion" else f"{NAMES[gate.against]},"
     kind = "same images" if difference.paired else "unpaired"
-    less = ", less is better" if benchmark(gate) in LESS_IS_BETTER else ""
+    less = ", less is better" if benchmark(gate) in LOWER_IS_BETTER else ""
     asked = (
         f"at least {gate.min_improvement:g} better, interval above 0"
         if gate.min_improvement

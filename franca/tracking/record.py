@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from franca.benchmarks import OURS
 from franca.data.store.prepared import SPLITS, SplitName
 from franca.errors import FrancaError
 from franca.files import read_json, sha256_file
@@ -86,7 +87,7 @@ def read_record(params: Params) -> Record:
     scores = numbers(stages["evaluate"])
     for row in results["rows"]:
         key = f"{row['benchmark']}/{row['split']}/{row['metric']}"
-        if row["model"] == "franca":
+        if row["model"] == OURS:
             scores[key] = row["value"]
         else:
             metrics[f"baseline/{row['model']}/{key}"] = row["value"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from franca.models.planes import decompose
-from franca.rasa import grid_places, position_loss
+from franca.rasa import grid_positions, position_loss
 from tests.conformance.conftest import Case
 
 
@@ -28,6 +28,6 @@ def test_decomposition_loss_and_gradient(case: Case) -> None:
         case.check(f"decompose_1d.{name}", part)
 
     side = case.parameters["side"]
-    loss = position_loss(earlier, last, grid_places(side, side))
+    loss = position_loss(earlier, last, grid_positions(side, side))
     case.check("position_loss", loss)
     case.check("grad.pos_pred.weight", torch.autograd.grad(loss, last)[0])

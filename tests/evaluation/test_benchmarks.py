@@ -8,10 +8,12 @@ from torch import Tensor
 
 from franca.data.store.prepared import SPLITS, SplitName, Store
 from franca.evaluation.benchmarks import knn, linear, position, segmentation
-from franca.evaluation.features import Backbone, Dataset, Part, Skipped, evenly_spaced, extract_all
-from franca.evaluation.intervals import Measurement
+from franca.evaluation.features import FeatureExtractor, FeatureSet, SplitFeatures, evenly_spaced, extract_all
+from franca.evaluation.result import Skipped
+from franca.evaluation.segmenter import patch_features
 from franca.models import Features
 from franca.params import Params
+from franca.probes.position import patch_centers
 
 MakeParams = Callable[..., Params]
 MakeStore = Callable[..., Store]
@@ -27,16 +29,16 @@ def _numbers(images: Tensor) -> Features:
     return Features(torch.zeros(len(images), 4), torch.zeros(len(images), 4, 4, 4))
 
 
-def _grid(count: int, patches: Callable[[Tensor], Tensor]) -> Dataset:
-    """A dataset whose patch features are made of the patches' places (N, 4, 4, 2)."""
-    parts: dict[SplitName, Part] = {}
+def _grid(count: int, patches: Callable[[Tensor], Tensor]) -> FeatureSet:
+    """Features that are computed from the positions of the patches (N, 4, 4, 2)."""
+    parts: dict[SplitName, SplitFeatures] = {}
     for split in SPLITS:
-        places = position.places(torch.empty(count, 4, 4, 1))
-        parts[split] = Part(torch.empty(count, 0), torch.full((count,), -1), patches(places))
-    return Dataset([], parts)
+        centers = patch_centers(4, 4).expand(count, -1, -1, -1)
+        parts[split] = SplitFeatures(torch.empty(count, 0), torch.full((count,), -1), patches(centers))
+    return FeatureSet([], parts)
 
 
-COLORS = Backbone("colors", _colors, image_size=32, patch_size=8, levels=(1, 3))
+COLORS = FeatureExtractor("colors", _colors, image_size=32, patch_size=8, levels=(1, 3))
 
 
 def test_accuracy_on_classes_of_distinct_colors(
@@ -44,12 +46,8 @@ def test_accuracy_on_classes_of_distinct_colors(
 ) -> None:
     params = tiny_params({"evaluate.knn_k": 5})
     data = extract_all([COLORS], make_store(tmp_path))["colors"]
-    scores = [*knn.run(COLORS, data, params), *linear.run(COLORS, data, params)]
-    found = {
-        (score.benchmark, score.split, score.metric): (score.value, score.n)
-        for score in scores
-        if isinstance(score, Measurement)
-    }
+    scores = [score for module in (knn, linear) for score in module.run(COLORS, data, params).measurements]
+    found = {(score.benchmark, score.split, score.metric): (score.value, score.n) for score in scores}
     counts: dict[SplitName, int] = {"val": 9, "test": 12}
     for split, count in counts.items():
         assert found["knn", split, "top1"] == (100.0, count)
@@ -61,18 +59,17 @@ def test_accuracy_on_classes_of_distinct_colors(
 def test_images_without_a_label_do_not_count(make_store: MakeStore, tiny_params: MakeParams, tmp_path: Path) -> None:
     params = tiny_params()
     data = extract_all([COLORS], make_store(tmp_path, labeled=("train", "val")))["colors"]
-    assert {score.split for score in knn.run(COLORS, data, params) if isinstance(score, Measurement)} == {"val"}
+    assert {score.split for score in knn.run(COLORS, data, params).measurements} == {"val"}
     data = extract_all([COLORS], make_store(tmp_path / "other", labeled=("train", "test")))["colors"]
-    assert {score.split for score in knn.run(COLORS, data, params) if isinstance(score, Measurement)} == {"test"}
+    assert {score.split for score in knn.run(COLORS, data, params).measurements} == {"test"}
     with pytest.raises(Skipped, match="the val images have no labels"):
-        list(linear.run(COLORS, data, params))
+        linear.run(COLORS, data, params)
 
 
 def test_segmentation_of_a_separable_set(make_store: MakeStore, tiny_params: MakeParams, tmp_path: Path) -> None:
     store = make_store(tmp_path)
-    segmenter, scores = segmentation.run(COLORS, store, tiny_params())
-    found = [score for score in scores if isinstance(score, Measurement)]
-    assert {(score.split, score.metric, score.n): score.value for score in found} == {
+    result = segmentation.run(COLORS, extract_all([COLORS], store)["colors"], tiny_params())
+    assert {(score.split, score.metric, score.n): score.value for score in result.measurements} == {
         ("val", "miou", 2): 100.0,
         ("val", "pixel_accuracy", 2): 100.0,
         ("test", "miou", 3): 100.0,
@@ -80,7 +77,7 @@ def test_segmentation_of_a_separable_set(make_store: MakeStore, tiny_params: Mak
     }
     images = store.dense("test")
     assert images is not None
-    mask = segmenter(images[0]).numpy()
+    mask = result.drawable(images[0]).numpy()
     assert mask.shape == (64, 96)
     assert (mask[:, :40] == 0).all() and (mask[:, 56:] == 1).all()
 
@@ -91,42 +88,43 @@ def test_dense_images_are_brought_to_whole_patches(
 ) -> None:
     images = make_store(tmp_path).dense("val")
     assert images is not None
-    assert segmentation.patch_features(COLORS, images[0], size).shape == (*grid, 3)
+    assert patch_features(COLORS, images[0], size).shape == (*grid, 3)
 
 
 def test_position_is_read_where_it_is_written(tiny_params: MakeParams) -> None:
     mix = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
     data = _grid(20, lambda places: places @ mix)
-    for score in position.run(COLORS, data, tiny_params()):
+    for score in position.run(COLORS, data, tiny_params()).measurements:
         assert score.value == pytest.approx(100, abs=0.1)
     row_only = _grid(20, lambda places: places[..., :1])
-    assert [score.value for score in position.run(COLORS, row_only, tiny_params())] == pytest.approx([50, 50], abs=0.1)
+    scores = position.run(COLORS, row_only, tiny_params()).measurements
+    assert [score.value for score in scores] == pytest.approx([50, 50], abs=0.1)
 
 
 def test_position_is_not_read_from_noise(tiny_params: MakeParams) -> None:
     generator = torch.Generator().manual_seed(0)
     noise = _grid(200, lambda places: torch.randn(200, 4, 4, 8, generator=generator))
-    for score in position.run(COLORS, noise, tiny_params()):
+    for score in position.run(COLORS, noise, tiny_params()).measurements:
         assert 0 <= score.low <= score.value < 1
 
 
 def test_a_single_patch_has_no_position(make_store: MakeStore, tiny_params: MakeParams, tmp_path: Path) -> None:
-    whole = Backbone("whole", lambda x: Features(x.float().mean((2, 3)), torch.ones(len(x), 1, 1, 3)), 8, 8)
+    whole = FeatureExtractor("whole", lambda x: Features(x.float().mean((2, 3)), torch.ones(len(x), 1, 1, 3)), 8, 8)
     data = extract_all([whole], make_store(tmp_path))["whole"]
     with pytest.raises(Skipped, match="single row or column"):
-        list(position.run(whole, data, tiny_params()))
+        position.run(whole, data, tiny_params())
 
 
 def test_features_of_images_of_other_sizes_and_of_none(make_store: MakeStore, tmp_path: Path) -> None:
-    native = Backbone("native", _numbers, 32, 8, native=lambda images: images.float().mean((2, 3)))
+    native = FeatureExtractor("native", _numbers, 32, 8, native=lambda images: images.float().mean((2, 3)))
     store = make_store(tmp_path, counts={"train": 200, "val": 0, "test": 3})
     data = extract_all([native, COLORS], store)
-    assert data["native"].parts["train"].pooled.shape == (200, 3)
-    assert data["colors"].parts["train"].patches.shape == (200, 4, 4, 3)
-    assert len(data["colors"].parts["val"].pooled) == 0
-    assert data["colors"].parts["test"].labels.tolist() == [0, 1, 2]
+    assert data["native"].splits["train"].pooled.shape == (200, 3)
+    assert data["colors"].splits["train"].patches.shape == (200, 4, 4, 3)
+    assert len(data["colors"].splits["val"].pooled) == 0
+    assert data["colors"].splits["test"].labels.tolist() == [0, 1, 2]
     torch.testing.assert_close(
-        data["native"].parts["test"].pooled[0], torch.tensor([200.0, 60.0, 60.0]), atol=3, rtol=0
+        data["native"].splits["test"].pooled[0], torch.tensor([200.0, 60.0, 60.0]), atol=3, rtol=0
     )
 
 

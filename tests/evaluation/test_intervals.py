@@ -4,7 +4,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from franca.evaluation.benchmarks.segmentation import overlaps, right_pixels
+from franca.evaluation.benchmarks.segmentation import correct_pixels, overlaps
 from franca.evaluation.intervals import (
     Difference,
     Measurement,
@@ -14,7 +14,8 @@ from franca.evaluation.intervals import (
     paired_difference,
 )
 from franca.evaluation.outcomes import Outcome
-from franca.evaluation.statistics import mean_iou, pixel_accuracy, r2
+from franca.evaluation.statistics import mean_iou, pixel_accuracy
+from franca.probes.r2 import position_r2
 
 MANY = Resampling(0, 20000, 0.95)
 
@@ -155,9 +156,9 @@ def test_independent_interval_takes_the_sides_that_face_each_other() -> None:
 def test_scores_of_a_confusion_by_hand() -> None:
     confusion = torch.tensor([[[6.0, 2, 0], [1, 3, 0], [0, 0, 0]]])
     assert mean_iou(overlaps(confusion).numpy()).item() == pytest.approx(100 * (6 / 9 + 3 / 6) / 2)
-    assert pixel_accuracy(right_pixels(confusion).numpy()).item() == pytest.approx(75.0)
+    assert pixel_accuracy(correct_pixels(confusion).numpy()).item() == pytest.approx(75.0)
 
 
 def test_r2_by_hand() -> None:
-    assert r2(np.array([[[1.0, 2.0], [4.0, 4.0]]])).item() == pytest.approx(62.5)
-    assert r2(np.array([[[9.0, 9.0], [4.0, 4.0]]])).item() == 0
+    assert position_r2(np.array([[[1.0, 2.0], [4.0, 4.0]]])).item() == pytest.approx(62.5)
+    assert position_r2(np.array([[[9.0, 9.0], [4.0, 4.0]]])).item() == 0

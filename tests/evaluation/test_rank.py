@@ -7,8 +7,7 @@ import torch
 
 from franca.data.store.prepared import Store
 from franca.evaluation.benchmarks import rank
-from franca.evaluation.features import Backbone, LeftOut, extract_all
-from franca.evaluation.intervals import Measurement
+from franca.evaluation.features import FeatureExtractor, extract_all
 from franca.models import Features
 from franca.params import Params
 from franca.probes.effective_rank import rankme
@@ -40,12 +39,12 @@ def test_interval_and_small_sets(
     make_store: Callable[..., Store], tiny_params: Callable[..., Params], tmp_path: Path
 ) -> None:
     params = tiny_params()
-    pixels = Backbone("pixels", lambda x: Features(x.float().flatten(1), torch.zeros(len(x), 1, 1, 1)), 8, 8)
+    pixels = FeatureExtractor("pixels", lambda x: Features(x.float().flatten(1), torch.zeros(len(x), 1, 1, 1)), 8, 8)
     store = make_store(tmp_path, counts={"train": 4, "val": 20, "test": 3}, dense_counts=None)
     data = extract_all([pixels], store)["pixels"]
-    found, left_out = rank.run(data, params)
-    assert isinstance(found, Measurement) and found.low < found.value < found.high
-    assert (found.split, found.n, found.value) == ("val", 20, round(rankme(data.parts["val"].pooled), 4))
-    assert left_out == LeftOut("test", "fewer than 4 test images")
-    again = next(iter(rank.run(data, params)))
-    assert isinstance(again, Measurement) and again.row == found.row
+    result = rank.run(pixels, data, params)
+    (found,) = result.measurements
+    assert found.low < found.value < found.high
+    assert (found.split, found.n, found.value) == ("val", 20, round(rankme(data.splits["val"].pooled), 4))
+    assert result.skipped == {"test": "fewer than 4 test images"}
+    assert rank.run(pixels, data, params).measurements[0].row == found.row

@@ -7,16 +7,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from franca.benchmarks import TITLES
 from franca.data.store.prepared import Store
 from franca.errors import FrancaError
-from franca.evaluation import report, suite
+from franca.evaluation import suite
 from franca.evaluation.comparison import Evidence, compare
 from franca.evaluation.intervals import Resampling
 from franca.evaluation.outcomes import read_outcomes
 from franca.models import FrancaModel, random_model, save_model
-from franca.params import Params
+from franca.params import Gate, Params
 from franca.paths import MODEL, PREPARED
 from franca.stages import evaluate as stage
+from franca.tracking.gates import judge
 
 MakeParams = Callable[..., Params]
 MakeStore = Callable[..., Store]
@@ -90,11 +92,11 @@ def test_the_whole_stage_twice(
     assert results["skipped"] == {}
     keys = {(row["model"], row["benchmark"], row["split"], row["metric"]) for row in results["rows"]}
     assert len(keys) == len(results["rows"])
-    for model in report.NAMES:
+    for model in TITLES:
         for benchmark, metric in (("knn", "top1"), ("linear", "top1"), ("segmentation", "miou"), ("position", "r2")):
             assert {(model, benchmark, split, metric) for split in ("val", "test")} <= keys
     assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 100 for row in results["rows"])
-    others = [model for model in report.NAMES if model != "franca"]
+    others = [model for model in TITLES if model != "franca"]
     told = {(row["against"], row["benchmark"], row["split"]) for row in results["differences"] if row["paired"]}
     assert told == {
         (model, benchmark, split)
@@ -148,6 +150,20 @@ def test_comparators_stand_beside_the_model(
     assert "\nlarger" in printed and "\ntimm" in printed
 
 
+def test_a_benchmark_skipped_for_a_comparator_counts_for_the_model(params: Params, make_store: MakeStore) -> None:
+    make_store(PREPARED)
+    folder, backbone = Path("models/one_patch"), params.base.backbone.model_copy(update={"patch_size": 32})
+    save_model(random_model(params.base.model_copy(update={"backbone": backbone})), folder)
+    evaluate = params.evaluate.model_copy(update={"comparators": [str(folder)]})
+    stage.run(params.model_copy(update={"evaluate": evaluate}))
+    results = json.loads(Path("results/evaluate/results.json").read_text())
+    reason = "an image has a single row or column of patches"
+    assert results["skipped"] == {"baseline/one_patch/position": reason}
+    asked = Gate(metric="position/val/r2", against="random", min_improvement=0, floor=101)
+    (verdict,) = judge([asked], Evidence(results), None, seed=0)
+    assert "not measured" not in verdict.sentence
+
+
 def test_another_model_by_the_same_suite(
     params: Params, make_store: MakeStore, finished: Path, tmp_path: Path
 ) -> None:
@@ -183,7 +199,7 @@ def test_data_without_labels_and_masks(
     }
     assert {row["benchmark"] for row in results["rows"]} == {"position", "views", "rank"}
     assert PLOTS.is_dir() and not list(PLOTS.iterdir())
-    assert "left out: knn (the train images have no labels)" in capsys.readouterr().out
+    assert "Skipped: knn (the train images have no labels)" in capsys.readouterr().out
 
 
 def test_empty_splits(params: Params, make_store: MakeStore) -> None:

@@ -5,8 +5,7 @@ import torch
 
 from franca.data.store.prepared import Store
 from franca.evaluation.benchmarks import views
-from franca.evaluation.features import Backbone, LeftOut, extract_all
-from franca.evaluation.intervals import Measurement
+from franca.evaluation.features import FeatureExtractor, extract_all
 from franca.models import Features
 from franca.params import Params
 from franca.probes.view_agreement import found, two_views
@@ -31,12 +30,15 @@ def test_features_that_ignore_the_image_find_one_by_chance(
 ) -> None:
     params = tiny_params()
     store = make_store(tmp_path, counts={"train": 4, "val": 20, "test": 3}, dense_counts=None)
-    same = Backbone("same", lambda x: Features(torch.ones(len(x), 4), torch.zeros(len(x), 1, 1, 4)), 32, 8)
-    pixels = Backbone("pixels", lambda x: Features(x.float().mean(3).flatten(1), torch.zeros(len(x), 1, 1, 4)), 32, 8)
+    same = FeatureExtractor("same", lambda x: Features(torch.ones(len(x), 4), torch.zeros(len(x), 1, 1, 4)), 32, 8)
+    pixels = FeatureExtractor(
+        "pixels", lambda x: Features(x.float().mean(3).flatten(1), torch.zeros(len(x), 1, 1, 4)), 32, 8
+    )
     data = extract_all([same, pixels], store)
-    score, left_out = views.run(data["same"], params)
-    assert isinstance(score, Measurement) and (score.value, score.n, score.split) == (5.0, 20, "val")
-    assert left_out == LeftOut("test", "fewer than 4 test images")
-    other = next(iter(views.run(data["pixels"], params)))
-    assert isinstance(other, Measurement) and other.outcome.images == score.outcome.images
-    assert data["same"].parts["train"].views[0].shape[0] == 0
+    result = views.run(same, data["same"], params)
+    (score,) = result.measurements
+    assert (score.value, score.n, score.split) == (5.0, 20, "val")
+    assert result.skipped == {"test": "fewer than 4 test images"}
+    other = views.run(pixels, data["pixels"], params).measurements[0]
+    assert other.outcome.images == score.outcome.images
+    assert data["same"].splits["train"].views[0].shape[0] == 0

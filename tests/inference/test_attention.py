@@ -1,4 +1,4 @@
-"""Attention read off a block equals what timm's own unfused code weighs the values with."""
+"""Captured attention equals the weights that timm's own unfused attention applies to the values."""
 
 import pytest
 import torch
@@ -95,7 +95,7 @@ def test_what_has_no_attention_map(tiny_params: MakeParams) -> None:
 
     ours = random_model(tiny_params().base)
     ours.backbone.blocks[0].attn = torch.nn.Identity()
-    assert no_attention(ours, 0) == "no attention map: none can be read off a Identity"
+    assert no_attention(ours, 0) == "no attention map: a Identity has none that can be captured"
     assert no_attention(ours, 1) is None
     for block in (2, -3):
         with pytest.raises(FrancaError, match=rf"no such block: {block}; the model has 2, 0 to 1"):

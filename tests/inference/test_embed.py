@@ -46,7 +46,7 @@ def test_a_row_an_image_as_the_model_itself_says(
     photos: Path, output: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(photos, output, model_folder) == 0
-    told = f"{output}: 5 embeddings of 32 dimensions by {model_folder}\n{photos}: left alone 1 .json, 1 .txt\n"
+    told = f"{output}: 5 embeddings of 32 dimensions by {model_folder}\n{photos}: ignored 1 .json, 1 .txt\n"
     assert capsys.readouterr() == (told, "")
     assert [path.name for path in output.parent.iterdir()] == [output.name]
     table = parquet.read_table(output)
@@ -119,7 +119,7 @@ def test_bad_images_are_listed_and_left_out(
     assert reasons["e.tar"].startswith("damaged tar (")
     assert "\n" not in "".join(reasons.values())
     told = capsys.readouterr().err
-    assert told.startswith(f"{listed}: left out 7 of 13 images: d.tar/../up.png: ") and told.endswith("; and 4 more\n")
+    assert told.startswith(f"{listed}: skipped 7 of 13 images: d.tar/../up.png: ") and told.endswith("; and 4 more\n")
 
     assert run(photos / "b", output, model_folder) == 0
     assert not listed.exists(), "the list goes with the file that it belongs to"
@@ -186,10 +186,10 @@ def test_where_no_image_can_be_read_nothing_changes(
     [
         (
             ["-o", "embeddings.npy"],
-            "embeddings.npy: embeddings go into a Parquet file; name one that ends in .parquet",
+            "embeddings.npy: not the name of a Parquet file; choose one that ends in .parquet",
         ),
-        (["--dim", "33"], "--dim 33: the embedding of {model} has 1 to 32 dimensions (nested: 2, 4, 8, 16, 32)"),
-        (["--dim", "0"], "--dim 0: the embedding of {model} has 1 to 32 dimensions (nested: 2, 4, 8, 16, 32)"),
+        (["--dim", "33"], "dim 33: out of range; choose 1 to 32 for {model} (nested: 2, 4, 8, 16, 32)"),
+        (["--dim", "0"], "dim 0: out of range; choose 1 to 32 for {model} (nested: 2, 4, 8, 16, 32)"),
         (["--batch-size", "0"], "--batch-size 0: must be 1 or more"),
         (["--workers", "-1"], "--workers -1: must be 1 or more"),
         (["--model", "models/none"], "models/none: no such model"),

@@ -52,5 +52,5 @@ def test_what_is_no_folder_of_images(tmp_path: Path) -> None:
     (tmp_path / "file.txt").touch()
     with pytest.raises(FrancaError, match=r"file.txt: not a folder"):
         ImageFolder(tmp_path / "file.txt")
-    with pytest.raises(FrancaError, match=r"no image in it; files count by their suffix \(.*\.bmp, .*\.tar, "):
+    with pytest.raises(FrancaError, match=r"contains no image; files count by their suffix \(.*\.bmp, .*\.tar, "):
         ImageFolder(tmp_path)

@@ -34,8 +34,8 @@ def test_a_picture_for_each_image_of_a_folder(
     told, left_out = capsys.readouterr()
     assert told == f"{output}: 3 maps by {model_folder}\n"
     assert left_out.splitlines() == [
-        f"left out: {photos}/bad.png: empty file",
-        f"left out: {tmp_path}/gone.jpg: No such file or directory",
+        f"skipped: {photos}/bad.png: empty file",
+        f"skipped: {tmp_path}/gone.jpg: No such file or directory",
     ]
     first = {name: (output / name).read_bytes() for name in drawn}
     assert run(output, model_folder, photos) == 0
@@ -77,10 +77,10 @@ def test_what_is_seen_of_an_image(model_folder: Path, tmp_path: Path, picture: P
     (tmp_path / "wide.png").write_bytes(picture(0, (100, 42)))
     image = maps.open_image(tmp_path / "wide.png", 64, 8)
     assert image.size == (152, 64)
-    seen = maps.see(model, image, None)
+    seen = maps.observe_image(model, image, None)
     assert seen.patches.shape == (8, 19, 32) and seen.attention is not None and seen.attention.shape == (2, 8, 19)
     torch.testing.assert_close(seen.patches, model(to_tensor(image)[None]).patches[0])
-    first = maps.see(model, image, 0)
+    first = maps.observe_image(model, image, 0)
     assert not torch.allclose(first.patches, seen.patches)
 
     (tmp_path / "strip.png").write_bytes(picture(0, (4, 20_000)))
@@ -101,8 +101,8 @@ def test_a_model_without_class_token(photos: Path, tmp_path: Path) -> None:
     ("arguments", "line"),
     [
         (["--block", "2"], "no such block: 2; the model has 2, 0 to 1"),
-        (["--size", "20"], "--size 20: must be a multiple of the patch, 8 pixels"),
-        (["--size", "0"], "--size 0: must be a multiple of the patch, 8 pixels"),
+        (["--size", "20"], "size 20: not a multiple of the patch size; choose a multiple of 8"),
+        (["--size", "0"], "size 0: not a multiple of the patch size; choose a multiple of 8"),
         (["--model", "models/none"], "models/none: no such model"),
     ],
 )
@@ -125,11 +125,13 @@ def test_only_bad_images(tmp_path: Path, model_folder: Path, capsys: pytest.Capt
     (tmp_path / "bad.png").touch()
     assert run(tmp_path / "maps", model_folder, tmp_path / "bad.png") == 2
     told = capsys.readouterr().err
-    assert told == f"left out: {tmp_path}/bad.png: empty file\nfranca: no image is left to be drawn\n"
+    assert (
+        told == f"skipped: {tmp_path}/bad.png: empty file\nfranca: images: none can be drawn; see the reasons above\n"
+    )
     assert not (tmp_path / "maps").exists()
     (tmp_path / "empty").mkdir()
     assert run(tmp_path / "maps", model_folder, tmp_path / "empty") == 2
-    assert "empty: no image in it; files count by their suffix (" in capsys.readouterr().err
+    assert "empty: contains no image; files count by their suffix (" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("count", "columns"), [(1, 3), (3, 3), (4, 4), (6, 6), (12, 6), (16, 8), (24, 8)])

@@ -40,12 +40,17 @@ MISTAKES: list[tuple[str, Any, str]] = [
         "register.gates",
         [{"metric": "loss/val/r2", "against": "random", "min_improvement": 0, "floor": None}],
         "register.gates.0.metric: string should match pattern"
-        " '^(knn|knn_levels|linear|segmentation|views|position|rank)/(val|test)/\\w+$', not \"loss/val/r2\"",
+        " '^(knn|knn_levels|linear|segmentation|position|views|rank)/(val|test)/\\w+$', not \"loss/val/r2\"",
     ),
     (
         "register.gates",
         [{"metric": "knn/val/top1", "against": "nobody", "min_improvement": 0, "floor": None}],
         "register.gates.0.against: input should be 'champion', 'random' or 'pixels', not \"nobody\"",
+    ),
+    (
+        "register.gates",
+        [{"metric": "knn_levels/val/top1", "against": "random", "min_improvement": 0, "floor": None}],
+        "register.gates.0: metric 'knn_levels/val/top1' is unknown; knn_levels has top1_D, D a level such as 192",
     ),
     (
         "register.gates",

@@ -159,8 +159,8 @@ def test_every_gate_gets_a_verdict() -> None:
 
 def test_missing_metric_names_the_known_ones() -> None:
     ours = evidence(score(1), row("franca", "linear", "val", 1))
-    with pytest.raises(FrancaError, match=r"'knn/val/top5'; known: knn/val/top1, linear/val/top1"):
-        one(gate(metric="knn/val/top5"), ours)
+    with pytest.raises(FrancaError, match=r"'segmentation/val/miou'; known: knn/val/top1, linear/val/top1"):
+        one(gate(metric="segmentation/val/miou"), ours)
     with pytest.raises(FrancaError, match="knn/val/top1 of raw pixels was not measured"):
         one(gate(against="pixels"), ours)
 

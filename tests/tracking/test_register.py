@@ -392,8 +392,8 @@ def test_missing_stage_is_named(finish: Finish, params: Params, missing: str) ->
 
 def test_unknown_metric_in_a_gate_names_the_known_ones(finish: Finish, params: Params) -> None:
     finish()
-    with pytest.raises(FrancaError, match="no metric 'knn/val/top2'; known: knn/val/top1, linear/val/top1"):
-        register.run(with_gates(params, BETTER | {"metric": "knn/val/top2"}))
+    with pytest.raises(FrancaError, match="no metric 'segmentation/val/miou'; known: knn/val/top1, linear/val/top1"):
+        register.run(with_gates(params, BETTER | {"metric": "segmentation/val/miou"}))
 
 
 def test_links_lead_to_the_pages_of_a_server() -> None:

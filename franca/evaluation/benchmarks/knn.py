@@ -1,104 +1,92 @@
-"""Weighted k-NN of pooled features against the training images, whole and cut to each Matryoshka level."""
+"""Weighted k-NN of pooled features against the training images: on all dimensions, and on parts of them.
 
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Literal, NamedTuple
+The parts are the first D dimensions for each Matryoshka level D of the model (`knn_levels`). Their controls are D
+random dimensions (`knn_random_dims`) and the first D principal components of train (`knn_components`): nested training
+has gained something only if a level beats them.
+"""
 
-import torch
+from pathlib import Path
+
 from torch import Tensor
 
+from franca.benchmarks import OURS
 from franca.data.store.prepared import SplitName
-from franca.evaluation.features import Backbone, Dataset, LeftOut
+from franca.drawing import save_figure
+from franca.evaluation import report
+from franca.evaluation.dimensions import controls
+from franca.evaluation.features import FeatureExtractor, FeatureSet
 from franca.evaluation.intervals import Measurement, Resampling, measure
 from franca.evaluation.outcomes import Outcome
+from franca.evaluation.pictures import knn as pictures
+from franca.evaluation.pictures.inputs import PictureInputs
+from franca.evaluation.result import Result
 from franca.params import Params
 from franca.probes.knn import knn_predict
 
-CONTROLS = ("knn_random_dims", "knn_components")
-"""Benchmarks of as many dimensions as a level has: drawn at random, and the first principal components of train."""
-OVERSAMPLING = 16
-"""Components computed beyond those used, for the accuracy of a randomized decomposition."""
 
-
-def run(backbone: Backbone, data: Dataset, params: Params) -> Iterator[Measurement | LeftOut]:
-    """top1 of benchmark `knn`, and top1_D of `knn_levels` on the first D features for each level D."""
-    whole = data.labeled("train")[0].shape[1]
-    for split in data.labeled_splits():
-        if isinstance(split, LeftOut):
-            yield split
-            continue
-        for width in backbone.levels or (whole,):
-            predicted, labels = predict(data, split, params, width)
-            if backbone.levels:
-                yield accuracy("knn_levels", split, f"top1_{width}", predicted == labels, data, params)
+def run(extractor: FeatureExtractor, features: FeatureSet, params: Params) -> Result:
+    """Measure top1 of `knn`, and top1_D of `knn_levels` and of its controls."""
+    whole = features.labeled("train")[0].shape[1]
+    splits, skipped = features.labeled_splits()
+    found = []
+    for split in splits:
+        for width in extractor.levels or (whole,):
+            predicted, labels = predict(features, split, params, width)
+            if extractor.levels:
+                found.append(accuracy("knn_levels", split, f"top1_{width}", predicted == labels, features, params))
             if width == whole:
-                yield accuracy("knn", split, "top1", predicted == labels, data, params)
+                found.append(accuracy("knn", split, "top1", predicted == labels, features, params))
+    return Result(found + _controls(features, splits, params), skipped)
 
 
-def controls(data: Dataset, widths: tuple[int, ...], params: Params) -> Iterator[Measurement]:
-    """top1_D of `CONTROLS` for each width D: what a Matryoshka level of that width has to beat."""
-    train = data.labeled("train")[0].float()
-    parts = parts_of(train, widths, params.base.seed)
-    for split in data.labeled_splits():
-        if isinstance(split, LeftOut):
-            continue
-        features, labels = data.labeled(split)
-        for part in parts:
-            predicted = _classify(part.take(train), part.take(features), data, params)
-            yield accuracy(f"knn_{part.kind}", split, f"top1_{part.width}", predicted == labels, data, params)
+def draw(folder: Path, inputs: PictureInputs) -> None:
+    """Write k-NN by level, and the confusion matrix on val, as tables and pictures."""
+    results, features = inputs.results, inputs.features
+    if not report.by_level(results, OURS, "val"):
+        return
+    pictures.write_level_table(folder / "knn_by_level.csv", results)
+    save_figure(pictures.draw_levels(results), folder / "knn_by_level.png")
+    predicted, truth = (classes.tolist() for classes in predict(features, "val", inputs.params))
+    pictures.write_confusion_table(folder / "confusion.csv", truth, predicted, features.classes)
+    save_figure(pictures.draw_confusion(truth, predicted, features.classes), folder / "confusion.png")
 
 
-class Part(NamedTuple):
-    """As many dimensions as a level has, but others: `take` maps features (N, D) to them (N, width)."""
+def predict(features: FeatureSet, split: SplitName, params: Params, width: int | None = None) -> tuple[Tensor, Tensor]:
+    """Classify the labeled images of a split by the first `width` of their features, by default all.
 
-    kind: Literal["random_dims", "components"]
-    width: int
-    take: Callable[[Tensor], Tensor]
-
-
-def parts_of(train: Tensor, widths: tuple[int, ...], seed: int) -> list[Part]:
-    """Return random dimensions and the first principal components of `train` (N, D), for each width up to D."""
-    widths = tuple(width for width in widths if width <= train.shape[1])
-    if not widths:
-        return []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        order = torch.randperm(train.shape[1]).to(train.device)
-        mean = train.mean(dim=0)
-        rank = min(max(widths) + OVERSAMPLING, *train.shape)
-        axes = torch.svd_lowrank((train - mean).cpu(), q=rank, niter=4)[2].to(train.device)
-
-    def drawn(features: Tensor, width: int) -> Tensor:
-        return features[:, order[:width]]
-
-    def components(features: Tensor, width: int) -> Tensor:
-        return (features.float() - mean) @ axes[:, :width]
-
-    return [
-        part
-        for width in widths
-        for part in (
-            Part("random_dims", width, partial(drawn, width=width)),
-            Part("components", width, partial(components, width=width)),
-        )
-    ]
-
-
-def predict(data: Dataset, split: SplitName, params: Params, width: int | None = None) -> tuple[Tensor, Tensor]:
-    """Predicted and true classes (N,) of a split's labeled images, from their first `width` features."""
-    queries, truth = data.labeled(split)
-    return _classify(data.labeled("train")[0][:, :width], queries[:, :width], data, params), truth
+    Returns:
+        predicted and true classes, (n,) int64 each.
+    """
+    queries, truth = features.labeled(split)
+    return _classify(features.labeled("train")[0][:, :width], queries[:, :width], features, params), truth
 
 
 def accuracy(
-    benchmark: str, split: SplitName, metric: str, correct: Tensor, data: Dataset, params: Params
+    benchmark: str, split: SplitName, metric: str, correct: Tensor, features: FeatureSet, params: Params
 ) -> Measurement:
-    """Share of the split's labeled images that are right, `correct` (n,)."""
-    outcome = Outcome("hits", correct.cpu().numpy(), data.images(split), len(correct))
+    """Return the share of a split's labeled images that are right, from `correct` (n,) bool."""
+    outcome = Outcome("hits", correct.cpu().numpy(), features.images(split), len(correct))
     return measure(benchmark, split, metric, outcome, Resampling.of(params))
 
 
-def _classify(train: Tensor, queries: Tensor, data: Dataset, params: Params) -> Tensor:
-    labels = data.labeled("train")[1]
+def _controls(features: FeatureSet, splits: list[SplitName], params: Params) -> list[Measurement]:
+    """Measure top1_D of both controls at each of the `control_widths` D of the features.
+
+    The widths are the evaluated model's levels for every model, the baselines included.
+    """
+    train = features.labeled("train")[0].float()
+    found = []
+    parts = controls(train, features.control_widths, params.base.seed)
+    for split in splits:
+        queries, labels = features.labeled(split)
+        for part in parts:
+            predicted = _classify(part.take(train), part.take(queries), features, params)
+            name, metric = f"knn_{part.kind}", f"top1_{part.width}"
+            found.append(accuracy(name, split, metric, predicted == labels, features, params))
+    return found
+
+
+def _classify(train: Tensor, queries: Tensor, features: FeatureSet, params: Params) -> Tensor:
+    labels = features.labeled("train")[1]
     k, temperature = params.evaluate.knn_k, params.evaluate.knn_temperature
-    return knn_predict(train, labels, queries, len(data.classes), k, temperature).argmax(1)
+    return knn_predict(train, labels, queries, len(features.classes), k, temperature).argmax(1)

@@ -1,54 +1,54 @@
-"""Logistic regression on frozen pooled features; its regularization is chosen on val."""
+"""Linear probe: logistic regression on frozen pooled features, with the regularization chosen on val.
 
-from collections.abc import Callable, Iterator
+Like k-NN it is also measured on the first D dimensions for each Matryoshka level D (`linear_levels`), and on controls
+of the same size (`linear_random_dims`, `linear_components`).
+"""
+
+from collections.abc import Callable
 
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from franca.evaluation.benchmarks.knn import accuracy, parts_of
-from franca.evaluation.features import Backbone, Dataset, LeftOut
-from franca.evaluation.intervals import Measurement
+from franca.evaluation.benchmarks.knn import accuracy
+from franca.evaluation.dimensions import controls
+from franca.evaluation.features import FeatureExtractor, FeatureSet
+from franca.evaluation.result import Result
 from franca.params import Params
 from franca.probes.regression import fit_logistic
 
 Take = Callable[[Tensor], Tensor]
 
 
-def run(backbone: Backbone, data: Dataset, params: Params) -> Iterator[Measurement | LeftOut]:
-    """top1 of benchmark `linear`, and top1_D of `linear_levels` on the first D features for each level D."""
-    whole = data.labeled("train")[0].shape[1]
-    for width in backbone.levels or (whole,):
-        predict = _fit(data, params, lambda features, width=width: features[:, :width])  # type: ignore[misc]
-        for split in data.labeled_splits():
-            if isinstance(split, LeftOut):
-                if width == whole:
-                    yield split
-                continue
-            queries, truth = data.labeled(split)
+def run(extractor: FeatureExtractor, features: FeatureSet, params: Params) -> Result:
+    """Measure top1 of `linear`, and top1_D of its controls and of `linear_levels` if the features nest."""
+    train = features.labeled("train")[0]
+    whole = train.shape[1]
+    splits, skipped = features.labeled_splits()
+    found = []
+    for control in controls(train.float(), extractor.levels, params.base.seed):
+        predict = _fit(features, params, control.take)
+        for split in splits:
+            queries, truth = features.labeled(split)
+            name, metric = f"linear_{control.kind}", f"top1_{control.width}"
+            found.append(accuracy(name, split, metric, predict(queries) == truth, features, params))
+    for width in extractor.levels or (whole,):
+        predict = _fit(features, params, lambda x, width=width: x[:, :width])  # type: ignore[misc]
+        for split in splits:
+            queries, truth = features.labeled(split)
             correct = predict(queries) == truth
-            if backbone.levels:
-                yield accuracy("linear_levels", split, f"top1_{width}", correct, data, params)
+            if extractor.levels:
+                found.append(accuracy("linear_levels", split, f"top1_{width}", correct, features, params))
             if width == whole:
-                yield accuracy("linear", split, "top1", correct, data, params)
+                found.append(accuracy("linear", split, "top1", correct, features, params))
+    return Result(found, skipped)
 
 
-def controls(backbone: Backbone, data: Dataset, params: Params) -> Iterator[Measurement]:
-    """top1_D of as many random dimensions and principal components as each level D has, if features nest."""
-    for part in parts_of(data.labeled("train")[0].float(), backbone.levels, params.base.seed):
-        predict = _fit(data, params, part.take)
-        for split in data.labeled_splits():
-            if not isinstance(split, LeftOut):
-                queries, truth = data.labeled(split)
-                correct = predict(queries) == truth
-                yield accuracy(f"linear_{part.kind}", split, f"top1_{part.width}", correct, data, params)
-
-
-def _fit(data: Dataset, params: Params, take: Take) -> Take:
-    """Fit on a part of the training features; return what maps features (N, D) to classes (N,)."""
-    train, labels = data.labeled("train")
-    queries, truth = data.labeled("val")
-    targets = one_hot(labels, len(data.classes)).to(train.dtype)
+def _fit(features: FeatureSet, params: Params, take: Take) -> Take:
+    """Fit on a part of the training features; return a map of features (N, D) to classes (N,) int64."""
+    train, labels = features.labeled("train")
+    queries, truth = features.labeled("val")
+    targets = one_hot(labels, len(features.classes)).to(train.dtype)
     probes = fit_logistic(take(train), targets, params.evaluate.linear_c)
     hits = [int((probe(take(queries)).argmax(1) == truth).sum()) for probe in probes]
     best = probes[hits.index(max(hits))]
-    return lambda features: best(take(features)).argmax(1)
+    return lambda x: best(take(x)).argmax(1)

@@ -1,40 +1,29 @@
-"""How well a linear map reads a patch's place in the image from its feature: what RASA takes out."""
+"""How well a linear map predicts a patch's position in the image from its feature; RASA lowers it.
 
-from collections.abc import Iterator
+Lower is better: a patch feature should say what a patch shows, not where it is (Franca, arXiv 2507.14137).
+"""
 
-import torch
-from torch import Tensor
-
-from franca.evaluation.features import Backbone, Dataset, Skipped, evenly_spaced
-from franca.evaluation.intervals import Measurement, Resampling, measure
+from franca.evaluation.features import FeatureExtractor, FeatureSet, evenly_spaced
+from franca.evaluation.intervals import Resampling, measure
 from franca.evaluation.outcomes import Outcome
+from franca.evaluation.result import Result, Skipped
 from franca.params import Params
-from franca.probes.regression import fit_ridge
+from franca.probes.position import fit_position, position_errors
 
 
-def run(backbone: Backbone, data: Dataset, params: Params) -> Iterator[Measurement]:
-    """r2 of benchmark `position`: explained variance of row and column, their mean; below 0 counts as 0."""
-    train = data.parts["train"].patches
+def run(extractor: FeatureExtractor, features: FeatureSet, params: Params) -> Result:
+    """Measure r2 of `position`, see `franca.probes.r2`."""
+    train = features.splits["train"].patches
     if not len(train):
         raise Skipped("no train images")
     if min(train.shape[1:3]) < 2:
         raise Skipped("an image has a single row or column of patches")
-    probe = fit_ridge(train.flatten(0, 2), places(train).flatten(0, 2))
-    for split in data.splits():
-        patches = data.parts[split].patches
-        sums = squares(probe(patches), places(patches)).double().cpu().numpy()
-        rows = evenly_spaced(len(data.parts[split].labels), len(patches))
-        outcome = Outcome("sums", sums, data.images(split, rows), len(sums))
-        yield measure("position", split, "r2", outcome, Resampling.of(params))
-
-
-def places(patches: Tensor) -> Tensor:
-    """(P, h, w, 2): row and column of each patch's middle, in [0, 1]."""
-    count, height, width, _ = patches.shape
-    rows, columns = ((torch.arange(side, device=patches.device) + 0.5) / side for side in (height, width))
-    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=2).expand(count, -1, -1, -1)
-
-
-def squares(predicted: Tensor, truth: Tensor) -> Tensor:
-    """(P, 2, 2): squared error and squared distance from the middle, each for row and column, summed over an image."""
-    return torch.stack([((other - truth) ** 2).sum((1, 2)) for other in (predicted, torch.full_like(truth, 0.5))], 1)
+    probe = fit_position(train)
+    found = []
+    for split in features.scored_splits():
+        patches = features.splits[split].patches
+        sums = position_errors(probe, patches)
+        rows = evenly_spaced(len(features.splits[split].labels), len(patches))
+        outcome = Outcome("sums", sums, features.images(split, rows), len(sums))
+        found.append(measure("position", split, "r2", outcome, Resampling.of(params)))
+    return Result(found)

@@ -1,121 +1,123 @@
-"""Linear segmentation: logistic regression on each patch feature, upsampled to the pixels of the mask."""
+"""Linear segmentation of the dense set: logistic regression on patch features, scored on the pixels of the masks."""
 
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from franca.data.store.prepared import SPLITS, DenseSet, SplitName, Store
-from franca.evaluation.features import Backbone, LeftOut, Skipped, to_tensor
-from franca.evaluation.intervals import Measurement, Resampling, measure
+from franca.data.store.prepared import SPLITS, DenseSet, SplitName
+from franca.drawing import save_figure
+from franca.evaluation.features import FeatureExtractor, FeatureSet, evenly_spaced
+from franca.evaluation.intervals import Resampling, measure
 from franca.evaluation.outcomes import Outcome, images_digest
+from franca.evaluation.pictures import segmentation as pictures
+from franca.evaluation.pictures.inputs import PictureInputs
+from franca.evaluation.result import Result, Skipped
+from franca.evaluation.segmenter import Segmenter, patch_features, upsample
 from franca.evaluation.statistics import mean_iou
 from franca.params import Params
 from franca.probes.regression import LinearMap, fit_logistic
 
-TRAIN_TOKENS = 1 << 18
+MAX_TRAIN_PATCHES = 1 << 18
+"""Patches that the head is fitted on, at most: 1 GiB at 1,024 float32 dimensions."""
 
 
-@dataclass(frozen=True)
-class Segmenter:
-    """A backbone with a linear head, on images whose short side is brought to about `side` pixels."""
-
-    backbone: Backbone
-    side: int
-    head: LinearMap
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        """Class indices (H, W) of an image of that size."""
-        return upsample(self.head(patch_features(self.backbone, image, self.side)), image)
-
-
-def run(backbone: Backbone, store: Store, params: Params) -> tuple[Segmenter, list[Measurement | LeftOut]]:
-    """miou and pixel_accuracy of benchmark `segmentation`; the regularization is chosen on val."""
-    train, val, test = (_dense(store, split) for split in SPLITS)
+def run(extractor: FeatureExtractor, features: FeatureSet, params: Params) -> Result:
+    """Measure miou and pixel_accuracy of `segmentation`; the regularization is chosen by mIoU on val."""
+    if not features.dense:
+        raise Skipped("the data have no dense set")
+    train, val, test = (features.dense[split] for split in SPLITS)
     side = params.evaluate.dense_size
-    features, targets = _train_tokens(backbone, train, side)
-    if not len(features):
+    patches, targets = _train_patches(extractor, train, side)
+    if not len(patches):
         raise Skipped("the dense set has no train image with a label")
     if int((targets.sum(0) > 0).sum()) < 2:
         raise Skipped("the masks of the dense set's train images have a single class")
-    heads = fit_logistic(features, targets, params.evaluate.linear_c)
-    trials = _confusions(backbone, val, side, heads)
+    heads = fit_logistic(patches, targets, params.evaluate.linear_c)
+    trials = _confusions(extractor, val, side, heads)
     if not trials.sum():
         raise Skipped("the dense set has no val image with a label")
     best = int(mean_iou(overlaps(trials.sum(1)).numpy()).argmax())
     confusions: dict[SplitName, Tensor] = {
         "val": trials[best],
-        "test": _confusions(backbone, test, side, [heads[best]])[0],
+        "test": _confusions(extractor, test, side, [heads[best]])[0],
     }
-    scores: list[Measurement | LeftOut] = []
+    found, skipped = [], {}
     for split, confusion in confusions.items():
         rows = (confusion.sum((1, 2)) > 0).nonzero()[:, 0]
         if not len(rows):
             continue
         labeled = confusion[rows]
         if int((labeled.sum((0, 2)) > 0).sum()) < 2:
-            scores.append(LeftOut(split, f"the masks of the dense set's {split} images have a single class"))
+            skipped[split] = f"the masks of the dense set's {split} images have a single class"
             continue
-        images = images_digest(store.digest, split, rows.numpy(), dense=True)
-        for metric, sums in (("miou", overlaps(labeled)), ("pixel_accuracy", right_pixels(labeled))):
+        images = images_digest(features.digest, split, rows.numpy(), dense=True)
+        for metric, sums in (("miou", overlaps(labeled)), ("pixel_accuracy", correct_pixels(labeled))):
             outcome = Outcome("sums", sums.numpy(), images, len(rows))
-            scores.append(measure("segmentation", split, metric, outcome, Resampling.of(params)))
-    return Segmenter(backbone, side, heads[best]), scores
+            found.append(measure("segmentation", split, metric, outcome, Resampling.of(params)))
+    return Result(found, skipped, Segmenter(extractor, side, heads[best]))
 
 
-@torch.inference_mode()
-def patch_features(backbone: Backbone, image: Image.Image, side: int) -> Tensor:
-    """Features (h, w, D) of an image brought to a whole number of patches, about `side` pixels on its short side."""
-    scale = side / min(image.size) / backbone.patch_size
-    columns, rows = (max(1, round(length * scale)) for length in image.size)
-    size = (columns * backbone.patch_size, rows * backbone.patch_size)
-    return backbone.embed(to_tensor(image.resize(size, Image.Resampling.BICUBIC))[None]).patches[0]
-
-
-def upsample(logits: Tensor, image: Image.Image) -> Tensor:
-    """The most likely class of each pixel, (H, W), from logits (h, w, K)."""
-    grown = F.interpolate(logits.permute(2, 0, 1)[None], size=(image.height, image.width), mode="bilinear")
-    return grown[0].argmax(0)
+def draw(folder: Path, inputs: PictureInputs) -> None:
+    """Write patch features as colors, and predicted masks, of our model and its twin with random weights."""
+    segmenters: dict[str, Segmenter] = inputs.drawables
+    if not segmenters:
+        return
+    images = inputs.features.dense["test"] or inputs.features.dense["val"]
+    rows = evenly_spaced(len(images), inputs.params.evaluate.sample_images).tolist()
+    save_figure(pictures.draw_patch_maps(images, rows, segmenters), folder / "patch_maps.png")
+    save_figure(pictures.draw_masks(images, rows, segmenters), folder / "masks.png")
 
 
 def overlaps(confusion: Tensor) -> Tensor:
-    """Pixels (…, 2, K) in the intersection and in the union of each class, of matrices (…, K, K) of pixels."""
+    """Return the pixels in the intersection and in the union of each class.
+
+    Args:
+        confusion: (..., K, K) float64, pixels by true and predicted class.
+
+    Returns:
+        (..., 2, K) float64.
+    """
     hits = confusion.diagonal(dim1=-2, dim2=-1)
     return torch.stack([hits, confusion.sum(-1) + confusion.sum(-2) - hits], dim=-2)
 
 
-def right_pixels(confusion: Tensor) -> Tensor:
-    """Right pixels and all pixels, (…, 2), of matrices (…, K, K) of pixels."""
+def correct_pixels(confusion: Tensor) -> Tensor:
+    """Return the numbers of correct and of all pixels.
+
+    Args:
+        confusion: (..., K, K) float64, pixels by true and predicted class.
+
+    Returns:
+        (..., 2) float64.
+    """
     return torch.stack([confusion.diagonal(dim1=-2, dim2=-1).sum(-1), confusion.sum((-2, -1))], dim=-1)
 
 
-def _dense(store: Store, split: SplitName) -> DenseSet:
-    images = store.dense(split)
-    if images is None:
-        raise Skipped("the data have no dense set")
-    return images
+def _train_patches(extractor: FeatureExtractor, images: DenseSet, side: int) -> tuple[Tensor, Tensor]:
+    """Return features (N, D) of labeled patches and the share of each class in their pixels (N, K).
 
-
-def _train_tokens(backbone: Backbone, images: DenseSet, side: int) -> tuple[Tensor, Tensor]:
-    """Features (N, D) of labeled patches and the share of each class in them (N, K), at most `TRAIN_TOKENS`."""
+    At most `MAX_TRAIN_PATCHES` are taken, evenly from all images. Unlabeled pixels count for no class, so the shares
+    of a patch add up to the labeled part of it.
+    """
     features, targets = [], []
-    for index in tqdm(range(len(images)), desc=f"patches of {backbone.name}", unit="image", disable=None):
-        tokens = patch_features(backbone, images[index], side)
+    for index in tqdm(range(len(images)), desc=f"patches of {extractor.name}", unit="image", disable=None):
+        patches = patch_features(extractor, images[index], side)
         mask, classes = images.mask(index), len(images.classes)
+        # One-hot with a class of its own for unlabeled pixels, which is dropped before pooling.
         pixels = torch.from_numpy(
             np.eye(classes + 1, dtype=np.float32)[np.where(mask == images.ignore, classes, mask)]
         )
         shares = F.adaptive_avg_pool2d(
-            pixels[..., :classes].permute(2, 0, 1)[None], (tokens.shape[0], tokens.shape[1])
+            pixels[..., :classes].permute(2, 0, 1)[None], (patches.shape[0], patches.shape[1])
         )[0]
-        shares = shares.flatten(1).T.to(tokens.device)
-        stride = -(-len(images) * len(shares) // TRAIN_TOKENS)
+        shares = shares.flatten(1).T.to(patches.device)
+        stride = -(-len(images) * len(shares) // MAX_TRAIN_PATCHES)
         labeled = (shares.sum(1) > 0).nonzero()[::stride, 0]
-        features.append(tokens.flatten(0, 1)[labeled])
+        features.append(patches.flatten(0, 1)[labeled])
         targets.append(shares[labeled])
     if not features:
         return torch.empty(0, 0), torch.empty(0, 0)
@@ -123,13 +125,14 @@ def _train_tokens(backbone: Backbone, images: DenseSet, side: int) -> tuple[Tens
 
 
 @torch.inference_mode()
-def _confusions(backbone: Backbone, images: DenseSet, side: int, heads: list[LinearMap]) -> Tensor:
-    """Pixels by true and predicted class, float64 (heads, images, K, K)."""
+def _confusions(extractor: FeatureExtractor, images: DenseSet, side: int, heads: list[LinearMap]) -> Tensor:
+    """Return the pixels by true and predicted class, (heads, images, K, K) float64."""
     classes = len(images.classes)
     result = torch.zeros(len(heads), len(images), classes, classes, dtype=torch.float64)
     for index in range(len(images)):
         image = images[index]
-        features = patch_features(backbone, image, side)
+        # Once per image for all heads: the features cost far more than a head.
+        features = patch_features(extractor, image, side)
         truth = torch.from_numpy(images.mask(index).astype(np.int64)).to(features.device)
         counted = truth != images.ignore
         for number, head in enumerate(heads):

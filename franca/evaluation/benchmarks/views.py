@@ -1,23 +1,24 @@
-"""Agreement of two views: how many images are found by one view among the other views of all. Needs no labels."""
+"""View agreement: the share of images whose one view has their other view as its nearest neighbor. Needs no labels."""
 
-from collections.abc import Iterator
-
-from franca.evaluation.features import VIEWS, Dataset, LeftOut, evenly_spaced
-from franca.evaluation.intervals import Measurement, Resampling, measure
+from franca.evaluation.features import MAX_VIEWED, FeatureExtractor, FeatureSet, evenly_spaced
+from franca.evaluation.intervals import Resampling, measure
 from franca.evaluation.outcomes import Outcome
+from franca.evaluation.result import Result
 from franca.params import Params
-from franca.probes.view_agreement import found
+from franca.probes.view_agreement import found as views_found
 
-FEWEST = 4
+MIN_IMAGES = 4
 
 
-def run(data: Dataset, params: Params) -> Iterator[Measurement | LeftOut]:
-    """top1 of benchmark `views`."""
-    for split in data.splits():
-        first, second = data.parts[split].views
-        if len(first) < FEWEST:
-            yield LeftOut(split, f"fewer than {FEWEST} {split} images")
+def run(extractor: FeatureExtractor, features: FeatureSet, params: Params) -> Result:
+    """Measure top1 of `views`."""
+    found, skipped = [], {}
+    for split in features.scored_splits():
+        first, second = features.splits[split].views
+        if len(first) < MIN_IMAGES:
+            skipped[split] = f"fewer than {MIN_IMAGES} {split} images"
             continue
-        rows = evenly_spaced(len(data.parts[split].labels), VIEWS)
-        outcome = Outcome("hits", found(first, second).cpu().numpy(), data.images(split, rows), len(first))
-        yield measure("views", split, "top1", outcome, Resampling.of(params))
+        rows = evenly_spaced(len(features.splits[split].labels), MAX_VIEWED)
+        outcome = Outcome("hits", views_found(first, second).cpu().numpy(), features.images(split, rows), len(first))
+        found.append(measure("views", split, "top1", outcome, Resampling.of(params)))
+    return Result(found, skipped)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from franca.evaluation.baselines import color_histogram, raw_pixels
+from franca.evaluation.extractors import color_histogram, raw_pixels
 
 CPU = torch.device("cpu")
 
@@ -10,9 +10,9 @@ def test_histogram_of_a_known_image() -> None:
     image = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
     image[:, 0, :, 8:] = 255
     image[:, 2, :, 8:] = 32
-    backbone = color_histogram(16, 8, CPU)
-    assert backbone.native is not None
-    histogram = backbone.native(image)
+    extractor = color_histogram(16, 8, CPU)
+    assert extractor.native is not None
+    histogram = extractor.native(image)
     assert histogram.shape == (1, 512)
     filled = {int(index): histogram[0, index].item() for index in histogram[0].nonzero()}
     assert filled == {0: pytest.approx(0.5**0.5), 7 * 64 + 1: pytest.approx(0.5**0.5)}

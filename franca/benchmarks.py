@@ -1,0 +1,208 @@
+"""The benchmarks of the evaluation and the models they are run on: names, titles, units. Imports no torch.
+
+Tables, pictures, gates and the README derive from `BENCHMARKS` and `MODELS`. A new benchmark is a module in
+`franca/evaluation/benchmarks` and one entry in `BENCHMARKS`.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Need = Literal["labels", "masks", "network", "levels"]
+"""Labels of images, a dense set with masks, features of a neural network, or Matryoshka levels of these features."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One value of `benchmark` in the rows of `results.json`.
+
+    Attributes:
+        name: Name in `results.json`.
+        title: Heading in tables and pictures.
+        unit: Unit of the scores.
+        gate_metrics: Regular expression of the metrics that a gate may name; empty if none.
+        metric: The main metric, which has a column in tables and a row of differences; None to stay out of them.
+        needs: What the data and the model must have.
+        higher_is_better: Direction of all its metrics.
+        pictures: Names of the files that `draw` of its module writes.
+        measured_by: Benchmark whose module measures this one as well; None if it has a module of its own name.
+    """
+
+    name: str
+    title: str
+    unit: str
+    gate_metrics: str
+    metric: str | None = None
+    needs: frozenset[Need] = frozenset()
+    higher_is_better: bool = True
+    pictures: tuple[str, ...] = ()
+    measured_by: str | None = None
+
+    @property
+    def module(self) -> str:
+        """Name of the module in `franca/evaluation/benchmarks` that measures it."""
+        return self.measured_by or self.name
+
+    def allows_gate(self, metric: str) -> bool:
+        """Return whether a gate may name this metric of the benchmark."""
+        return bool(self.gate_metrics and re.fullmatch(self.gate_metrics, metric))
+
+
+BENCHMARKS = (
+    Benchmark(
+        "knn",
+        "k-NN",
+        unit="%",
+        gate_metrics="top1",
+        metric="top1",
+        needs=frozenset({"labels"}),
+        pictures=("knn_by_level.csv", "knn_by_level.png", "confusion.csv", "confusion.png"),
+    ),
+    Benchmark(
+        "knn_levels",
+        "first D",
+        unit="%",
+        gate_metrics=r"top1_\d+",
+        needs=frozenset({"labels", "network", "levels"}),
+        measured_by="knn",
+    ),
+    Benchmark(
+        "knn_random_dims",
+        "D at random",
+        unit="%",
+        gate_metrics="",
+        needs=frozenset({"labels"}),
+        measured_by="knn",
+    ),
+    Benchmark(
+        "knn_components",
+        "D principal components",
+        unit="%",
+        gate_metrics="",
+        needs=frozenset({"labels"}),
+        measured_by="knn",
+    ),
+    Benchmark(
+        "linear",
+        "linear probe",
+        unit="%",
+        gate_metrics="top1",
+        metric="top1",
+        needs=frozenset({"labels"}),
+    ),
+    Benchmark(
+        "linear_levels",
+        "first D",
+        unit="%",
+        gate_metrics="",
+        needs=frozenset({"labels", "network", "levels"}),
+        measured_by="linear",
+    ),
+    Benchmark(
+        "linear_random_dims",
+        "D at random",
+        unit="%",
+        gate_metrics="",
+        needs=frozenset({"labels", "network", "levels"}),
+        measured_by="linear",
+    ),
+    Benchmark(
+        "linear_components",
+        "D principal components",
+        unit="%",
+        gate_metrics="",
+        needs=frozenset({"labels", "network", "levels"}),
+        measured_by="linear",
+    ),
+    Benchmark(
+        "segmentation",
+        "segmentation mIoU",
+        unit="%",
+        gate_metrics="miou|pixel_accuracy",
+        metric="miou",
+        needs=frozenset({"masks"}),
+        pictures=("patch_maps.png", "masks.png"),
+    ),
+    Benchmark(
+        "position",
+        "position R2",
+        unit="%",
+        gate_metrics="r2",
+        metric="r2",
+        higher_is_better=False,
+    ),
+    Benchmark(
+        "views",
+        "view agreement",
+        unit="%",
+        gate_metrics="top1",
+        metric="top1",
+    ),
+    Benchmark(
+        "rank",
+        "RankMe",
+        unit="dimensions",
+        gate_metrics="rankme",
+        metric="rankme",
+        needs=frozenset({"network"}),
+    ),
+)
+"""In the order in which they run and in which tables have their columns."""
+BY_NAME = {benchmark.name: benchmark for benchmark in BENCHMARKS}
+MODULES = tuple(benchmark for benchmark in BENCHMARKS if benchmark.measured_by is None)
+"""Benchmarks that have a module of their own."""
+COLUMNS = tuple(
+    (benchmark.name, benchmark.metric, benchmark.title) for benchmark in BENCHMARKS if benchmark.metric is not None
+)
+"""Benchmark, main metric and title of each column of a table."""
+LABELED = tuple(benchmark.name for benchmark in BENCHMARKS if "labels" in benchmark.needs)
+"""Benchmarks that need labels."""
+LABEL_FREE = tuple(benchmark.name for benchmark in BENCHMARKS if not benchmark.needs & {"labels", "masks"})
+"""Benchmarks that need images only; their gates replace those of `LABELED` if the images have no labels."""
+LOWER_IS_BETTER = tuple(benchmark.name for benchmark in BENCHMARKS if not benchmark.higher_is_better)
+LEVELS = {
+    benchmark.name: benchmark.title for benchmark in BENCHMARKS if benchmark.module == "knn" and not benchmark.metric
+}
+"""Benchmarks that measure k-NN on D of the dimensions, and which D those are."""
+
+
+@dataclass(frozen=True)
+class MeasuredModel:
+    """A model that every evaluation measures.
+
+    Attributes:
+        name: Value of `model` in the rows of `results.json`.
+        title: Name in tables.
+        label: Name in pictures.
+        color: Color in pictures.
+        against: Value of a gate's `against` that stands for it; None if a gate cannot.
+        phrase: Name in the sentences of a gate.
+    """
+
+    name: str
+    title: str
+    label: str
+    color: str
+    against: str | None = None
+    phrase: str = ""
+
+
+OURS, RANDOM_INIT, RAW_PIXELS, COLOR_HISTOGRAM = "franca", "random_init", "raw_pixels", "color_histogram"
+MODELS = (
+    MeasuredModel(OURS, "this model", "Franca", "#1d4e89"),
+    MeasuredModel(
+        RANDOM_INIT,
+        "same ViT, random weights",
+        "random weights",
+        "#7d8597",
+        against="random",
+        phrase="the same ViT with random weights",
+    ),
+    MeasuredModel(RAW_PIXELS, "raw pixels", "raw pixels", "#b08968", against="pixels", phrase="raw pixels"),
+    MeasuredModel(COLOR_HISTOGRAM, "color histogram", "color histogram", "#e07a3f"),
+)
+"""The evaluated model and its baselines; comparators (`evaluate.comparators`) go by the names of their folders."""
+TITLES = {model.name: model.title for model in MODELS}
+BASELINES = {model.against: model.name for model in MODELS if model.against}
+"""Names of the baselines by the values of a gate's `against`."""
+PHRASES = {model.against: model.phrase for model in MODELS if model.against}
