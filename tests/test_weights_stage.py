@@ -16,7 +16,7 @@ from franca.models import random_model, save_model
 from franca.params import read_yaml
 from tests.conftest import MakeParams, MakeValues, set_value
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 INIT, COMPARATORS = Path("results/weights/init.json"), Path("results/weights/comparators.json")
 
 
@@ -94,7 +94,7 @@ def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_values: MakeV
     whole = read_yaml(ROOT / "dvc.yaml")["stages"]
     stages = {name: whole[name] for name in ("weights", "pretrain", "evaluate")}
     for name, stage in stages.items():
-        stage["deps"] = [dep for dep in stage["deps"] if dep.startswith("results/weights")]
+        stage["deps"] = [dep for dep in stage.get("deps", []) if dep.startswith("results/weights")]
         if name != "weights":
             stage["cmd"] = f"python stand_in.py {' '.join(output_paths(stage))}"
     Path("stand_in.py").write_text(STAND_IN)
