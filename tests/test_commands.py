@@ -128,7 +128,7 @@ DEMO = [
     Step("dvc params diff"),
     Step("dvc plots diff", has("dvc_plots/index.html")),
     Step("dvc exp run --temp -S pretrain.epochs=2", says("Ran experiment(s): ")),
-    Step("dvc exp show --only-changed --drop knn_", says("workspace", "pretrain.epochs", "linear.val.top1")),
+    Step("dvc exp show --only-changed --drop '.*top1_'", says("workspace", "pretrain.epochs", "linear.val.top1")),
     Step("dvc exp apply crimson-otter", says("Changes for experiment"), "dvc exp apply $(dvc exp list --name-only)"),
     Step("franca promote"),
     Step("franca promote --apply"),
