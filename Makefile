@@ -31,9 +31,10 @@ demo: $(RUNTIME) ## Install, get the demo data, run the pipeline, print the resu
 	@python -m franca summary
 
 .PHONY: test
+test: export OMP_NUM_THREADS := 1
 test: $(DEV) ## Run the fast tests; `make test ARGS="-m slow"` runs the slow ones.
 	dvc pull --quiet data.dvc
-	pytest $(ARGS)
+	pytest --numprocesses logical --maxprocesses 4 --dist loadscope $(ARGS)
 
 .PHONY: lint
 lint: $(DEV) ## Check style, types, Dockerfile and compose file.

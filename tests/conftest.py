@@ -4,7 +4,7 @@ import copy
 import io
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,9 @@ from franca import presets
 from franca.data.store.pack import PackWriter
 from franca.files import write_json
 from franca.params import Params, parse_params
+
+TOGETHER = ("conformance", "flows")
+"""Folders whose modules share a server, or what the tests before have found."""
 
 MakeValues = Callable[..., dict[str, Any]]
 MakeParams = Callable[..., Params]
@@ -102,6 +105,19 @@ TINY = {
     "runtime.milestone_steps": None,
     "runtime.profile_steps": 0,
 }
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Have one process of pytest-xdist run the tests of a module, or of a folder, since they share fixtures."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = PurePosixPath(nodeid.partition("::")[0])
+            return str(path.parent if path.parent.name in TOGETHER else path)
+
+    return Scheduling(config, log)
 
 
 def write_tar(path: Path, files: Mapping[str, bytes] | Sequence[tuple[str, bytes]]) -> Path:

@@ -2,7 +2,7 @@
 
 `FRANCA_DEVICE=cuda` computes everything on a GPU with the same tolerances. `FRANCA_CONFORMANCE_DIR` may name another
 folder of the same format; tests of cases that it lacks are left out. Where all tests of this folder are asked for, the
-last ones fail for whatever no test has compared.
+last ones fail for whatever no test has compared. Processes of pytest-xdist do not send the table.
 """
 
 import functools

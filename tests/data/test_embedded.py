@@ -40,35 +40,39 @@ def test_every_object_is_there_and_whole() -> None:
         assert hashlib.md5(stored(file["md5"]).read_bytes(), usedforsecurity=False).hexdigest() == file["md5"]
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The whole stage on the embedded data, whether or not `data/` has been pulled."""
-    folder = tmp_path_factory.mktemp("embedded")
+DROPPED = [{"path": "train/River.tar/River_1680.jpg", "same_as": "test/River.tar/River_111.jpg"}]
+PART = ("aerial/", "eurosat/test/River", "eurosat/test/Forest", "eurosat/train/River", "eurosat/train/Forest")
+
+
+def prepared(folder: Path, names: tuple[str, ...]) -> Store:
+    """Run the stage on the files whose names start so, whether or not `data/` has been pulled."""
     for file in listing():
-        path = folder / "data" / file["relpath"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.symlink_to(stored(file["md5"]))
+        if file["relpath"].startswith(names):
+            path = folder / "data" / file["relpath"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(stored(file["md5"]))
     params = load_params(ROOT / "params.yaml").prepare
     sources = {"source": str(folder / "data/eurosat"), "dense_source": str(folder / "data/aerial")}
     prepare(params.model_copy(update=sources), folder / "prepared")
     return Store(folder / "prepared")
 
 
-def test_eurosat(store: Store) -> None:
+@pytest.mark.parametrize(
+    ("names", "classes", "images"), [(PART, 2, 3_199), pytest.param(("",), 10, 15_999, marks=pytest.mark.slow)]
+)
+def test_it_is_prepared(tmp_path: Path, names: tuple[str, ...], classes: int, images: int) -> None:
+    store = prepared(tmp_path, names)
     manifest = store.manifest
-    assert len(manifest["classes"]) == 10
-    assert manifest["counts"]["test"] == {"images": 4000, "classes": dict.fromkeys(manifest["classes"], 400)}
-    assert manifest["counts"]["val"]["images"] == pytest.approx(1200, abs=100)
-    assert sum(manifest["counts"][split]["images"] for split in SPLITS) == 15_999
+    assert len(manifest["classes"]) == classes
+    counts = manifest["counts"]
+    assert counts["test"] == {"images": 400 * classes, "classes": dict.fromkeys(manifest["classes"], 400)}
+    assert counts["val"]["images"] == pytest.approx(120 * classes, rel=0.2)
+    assert sum(counts[split]["images"] for split in SPLITS) == images
     assert manifest["refused"] == 0
-    assert json.loads((store.folder / "duplicates.json").read_text())["dropped"] == [
-        {"path": "train/River.tar/River_1680.jpg", "same_as": "test/River.tar/River_111.jpg"}
-    ]
+    assert json.loads((store.folder / "duplicates.json").read_text())["dropped"] == DROPPED
     assert store.images("val")[0].size == (64, 64)
 
-
-def test_aerial(store: Store) -> None:
-    dense = store.manifest["dense"]
+    dense = manifest["dense"]
     assert dense["classes"] == ["building", "land", "road", "vegetation", "water"]
     assert {split: dense["counts"][split]["images"] for split in SPLITS} == {"train": 45, "val": 9, "test": 18}
     assert dense["duplicates"]["groups"] == 0

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,13 +31,30 @@ ROWS = (
 )
 
 
-@pytest.fixture
-def params(tiny_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """A project folder with a model of other weights than its random twin's."""
-    monkeypatch.chdir(tmp_path)
+def start(tiny_params: MakeParams) -> Params:
+    """Put a model of other weights than its random twin's into the current folder."""
     params = tiny_params({"evaluate.bootstrap_samples": 100, "evaluate.knn_k": 5})
     save_model(random_model(params.base.model_copy(update={"seed": 9})), MODEL)
     return params
+
+
+@pytest.fixture
+def params(tiny_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """A project folder with that model."""
+    monkeypatch.chdir(tmp_path)
+    return start(tiny_params)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_params: MakeParams, make_store: MakeStore) -> Path:
+    """A project folder in which the whole stage has run; tests only read it."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        params = start(tiny_params)
+        make_store(PREPARED)
+        stage.run(params)
+    return folder
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -44,13 +62,17 @@ def _digests(folder: Path) -> dict[str, str]:
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_the_whole_stage_twice(params: Params, make_store: MakeStore, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_stage_twice(
+    params: Params, make_store: MakeStore, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = make_store(PREPARED)
-    stage.run(params)
-    first, printed = _digests(Path("results")), capsys.readouterr().out
+    shutil.copytree(finished / "results", "results")
+    first = _digests(Path("results"))
     stale = PLOTS / "of-an-older-run.png"
     stale.touch()
+    capsys.readouterr()
     stage.run(params)
+    printed = capsys.readouterr().out
     assert _digests(Path("results")) == first
     assert {Path(name).name for name in first} == {
         "results.json",
@@ -142,14 +164,15 @@ def test_a_benchmark_skipped_for_a_comparator_counts_for_the_model(params: Param
     assert "not measured" not in verdict.sentence
 
 
-def test_another_model_by_the_same_suite(params: Params, make_store: MakeStore, tmp_path: Path) -> None:
+def test_another_model_by_the_same_suite(
+    params: Params, make_store: MakeStore, finished: Path, tmp_path: Path
+) -> None:
     store = make_store(PREPARED)
-    stage.run(params)
-    own = json.loads(Path("results/evaluate/results.json").read_text())
+    own = json.loads((finished / "results/evaluate/results.json").read_text())
     again = suite.evaluate_model(MODEL, store, params)
     rows = [row for row in own["rows"] if row["model"] == "franca"]
     assert json.loads(json.dumps(again.results)) == own | {"rows": rows, "differences": []}
-    kept = read_outcomes(Path("results/evaluate/outcomes.npz"), own["model_digest"])
+    kept = read_outcomes(finished / "results/evaluate/outcomes.npz", own["model_digest"])
     assert again.outcomes.keys() == {key for key in kept if key[0] == "franca"}
     same = [compare(again, Evidence(own, kept), "franca", *key, Resampling.of(params)) for key in ROWS]
     assert all(difference and difference.paired and difference.value == 0 for difference in same)

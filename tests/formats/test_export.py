@@ -1,8 +1,7 @@
 """`franca export` in any format: atomic writes, the model card, and user errors."""
 
 import os
-import subprocess
-import sys
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,11 @@ from huggingface_hub import ModelCard
 from franca.cli import main
 from franca.errors import FrancaError
 from franca.formats import FORMATS
+from franca.formats import export as module
 from franca.formats.export import export
 from franca.formats.variant import variant
 from franca.models import load_model, save_model
+from tests.forked import start
 from tests.formats.conftest import MakeModel, make_image, perturbed, pixels_of
 
 UMASK = os.umask(0o022)
@@ -83,19 +84,15 @@ def test_an_empty_folder_is_filled(folder: Path) -> None:
     assert (folder / "out/README.md").exists()
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from franca.formats import export as folder
-from franca.models import load_model
-folder.write_card = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-folder.export(load_model(Path("model")), "timm", Path("out"))
-"""
+def killed_export() -> None:
+    module.write_card = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    module.export(load_model(Path("model")), "timm", Path("out"))
 
 
 def test_a_killed_export_leaves_no_folder(folder: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED], cwd=folder)
-    assert done.returncode == -9 and not (folder / "out").exists()
+    process = start(killed_export)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL and not (folder / "out").exists()
     assert main(["export", "model", "--format", "timm", "-o", "out"]) == 0
 
 

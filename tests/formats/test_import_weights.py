@@ -2,9 +2,9 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from torch import Tensor
 
 from franca.cli import main
 from franca.files import sha256_tree
+from franca.formats import import_weights
 from franca.formats.official_keys import rasa_to_official, to_official, to_official_release
 from franca.models import FrancaModel, load_model
 from franca.pretrain.setup import make_networks
 from tests.conftest import MakeParams
+from tests.forked import start
 from tests.formats.conftest import MEAN, STD, MakeModel
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -192,29 +194,29 @@ def test_mistakes_in_the_command(refused: Run) -> None:
     )
 
 
-KILLED = """
-import time
-from pathlib import Path
-from franca.formats import import_weights
-write = import_weights.save_model
-def save_model(model, folder):
-    write(model, folder)
-    (folder / "config.json").unlink()
-    print("half", flush=True)
-    time.sleep(60)
-import_weights.save_model = save_model
-import_weights.import_weights([Path("x.pth")], Path("model"), force=True)
-"""
+def import_slowly() -> None:
+    write = import_weights.save_model
+
+    def save_model(model: FrancaModel, folder: Path) -> None:
+        write(model, folder)
+        (folder / "config.json").unlink()
+        Path("half").touch()
+        time.sleep(60)
+
+    import_weights.save_model = save_model
+    import_weights.import_weights([Path("x.pth")], Path("model"), force=True)
 
 
 def test_killed_while_writing(make_official_model: MakeModel, imported: Run) -> None:
     torch.save(to_official(make_official_model()), "x.pth")
     imported("x.pth", "-o", "model")
     before = sha256_tree(Path("model"))
-    process = subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "half\n"
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    process = start(import_slowly)
+    while not Path("half").exists():
+        assert process.is_alive()
+        time.sleep(0.01)
+    process.kill()
+    process.join()
     assert sha256_tree(Path("model")) == before
 
 

@@ -1,8 +1,6 @@
 import csv
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from franca.inference import embed
 from franca.inference.image_folder import ImageFolder
 from franca.models import load_model
 from tests.conftest import MakeTar
+from tests.forked import start
 from tests.inference.conftest import Picture
 from tests.inference.test_image_folder import NAMES
 
@@ -232,22 +231,23 @@ def test_a_kill_leaves_the_file_of_before(
         os.link(tmp_path / "many/0.png", tmp_path / f"many/{index}.png")
     output.parent.mkdir()
     output.write_text("before")
-    command = [sys.executable, "-m", "franca", "embed", str(tmp_path / "many"), "-o", str(output)]
+    command = ["embed", str(tmp_path / "many"), "-o", str(output)]
     command += ["--model", str(model_folder), "--batch-size", "1", "--workers", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = start(main, command, errors=tmp_path / "errors")
     end = time.monotonic() + 60
     while len(os.listdir(output.parent)) == 1:
-        assert process.poll() is None and time.monotonic() < end
+        assert process.is_alive() and time.monotonic() < end
         time.sleep(0.02)
-    process.send_signal(number)
-    told = process.communicate(timeout=30)[1]
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join(60)
     assert output.read_text() == "before"
     if number == signal.SIGKILL:
-        assert process.returncode == -signal.SIGKILL
+        assert process.exitcode == -signal.SIGKILL
         assert all(path.name.startswith(".") for path in output.parent.iterdir() if path != output)
     else:
-        assert process.returncode == 75
-        assert told == (
+        assert process.exitcode == 75
+        assert (tmp_path / "errors").read_text() == (
             "franca: stopped before all images were embedded; nothing was written; run the command again\n"
         )
         assert [path.name for path in output.parent.iterdir()] == [output.name]

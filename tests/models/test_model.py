@@ -159,7 +159,7 @@ def test_features_of_any_block_at_any_size(model: FrancaModel) -> None:
             model.forward_intermediates(images, missing)
 
 
-SIGLIP, CLIP, DINO = "vit_base_patch16_siglip_224", "vit_base_patch16_clip_224", "vit_small_patch14_reg4_dinov2"
+SIGLIP, CLIP, DINO = "vit_base_patch16_siglip_224", "vit_xsmall_patch16_clip_224", "vit_small_patch14_reg4_dinov2"
 
 
 @pytest.mark.parametrize(("name", "image_size", "patch_size"), [(SIGLIP, 32, 16), (CLIP, 32, 16), (DINO, 28, 14)])

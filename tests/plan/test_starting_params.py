@@ -42,7 +42,7 @@ def run_for(minutes: float, rate: float, found: FolderFacts) -> Params:
 
 def test_the_file_fits_the_folder(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "params.yaml"
-    assert main(["--params", str(path), "init", str(photos), "--minutes", "2"]) == 0
+    assert main(["--params", str(path), "init", str(photos), "--minutes", "120"]) == 0
     params = load_params(path)
     preset = presets.load("photos-cpu")
     assert params.prepare.source == str(photos) and params.prepare.dense_source is None

@@ -1,7 +1,6 @@
 """Whole runs of the pretrain stage on a tiny store, each in a process that is forked with torch already imported."""
 
 import json
-import multiprocessing
 import os
 import runpy
 import socket
@@ -21,13 +20,11 @@ from franca.params import Params, load_params
 from franca.process import StopRequest
 from franca.stages import pretrain as stage
 from tests.conftest import MakeStore, MakeValues, set_value
+from tests.forked import FORKSERVER
 
 TRAINER = Path(__file__).with_name("trainer.py")
 PATIENCE_SECONDS = 300
-STEPS = 36
-
-_forge = multiprocessing.get_context("forkserver")
-_forge.set_forkserver_preload(["pytest", "franca.cli", "franca.tracking.mirror", "franca.stages.pretrain"])
+STEPS = 18
 
 
 def wait_for(condition: Callable[[], Any]) -> None:
@@ -42,7 +39,7 @@ class Run:
 
     def __init__(self, project: "Project", settings: dict[str, Any]) -> None:
         self._project, self._log = project, Path(settings["log"])
-        self._process = _forge.Process(target=runpy.run_path, args=(str(TRAINER), {"settings": settings}))
+        self._process = FORKSERVER.Process(target=runpy.run_path, args=(str(TRAINER), {"settings": settings}))
         self._process.start()
 
     @property

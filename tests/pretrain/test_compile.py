@@ -34,7 +34,7 @@ from tests.conftest import MakeParams
 from tests.pretrain.conftest import PATIENCE_SECONDS
 
 CPU = torch.device("cpu")
-STEPS, SETTLED, COMPARED = 20, 3, 6
+STEPS, SETTLED, COMPARED = 16, 3, 6
 PAPER = {
     "base.backbone.ffn": "swiglu",
     "pretrain.drop_path": 0.4,

@@ -1,6 +1,7 @@
 """Several processes, several microbatches and a single process train the same model."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -56,12 +57,22 @@ def alone(tmp_path_factory: pytest.TempPathFactory, prepared: Path, tiny_values:
     return project
 
 
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory, prepared: Path, tiny_values: MakeValues) -> dict[str, Project]:
+    """Finished runs of two processes with DDP and with FSDP2, which tests only read."""
+    projects = {}
+    for parallel in ("ddp", "fsdp"):
+        values = tiny_values(SHARED | {"runtime.parallel": parallel})
+        projects[parallel] = Project(tmp_path_factory.mktemp(parallel), prepared, values)
+        train(projects[parallel], 2)
+    return projects
+
+
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_processes_train_the_same_model_as_one(
-    make_project: MakeProject, alone: Project, parallel: str, tmp_path: Path
+    make_project: MakeProject, alone: Project, pairs: dict[str, Project], parallel: str
 ) -> None:
-    project = make_project(SHARED | {"runtime.parallel": parallel})
-    train(project, 2)
+    project = pairs[parallel]
     assert_alike(project.weights(), alone.weights())
     for got, expected in zip(project.metrics(), alone.metrics(), strict=True):
         for name in (
@@ -86,12 +97,14 @@ def test_microbatches_train_the_same_model(make_project: MakeProject, alone: Pro
     assert_alike(project.weights(), alone.weights())
 
 
-@pytest.mark.parametrize(("parallel", "then"), [("ddp", 1), ("fsdp", 1), ("fsdp", 3)])
+@pytest.mark.parametrize(
+    ("parallel", "then"), [("ddp", 1), pytest.param("fsdp", 1, marks=pytest.mark.slow), ("fsdp", 3)]
+)
 def test_another_number_of_processes_goes_on(
-    make_project: MakeProject, alone: Project, parallel: str, then: int
+    make_project: MakeProject, alone: Project, pairs: dict[str, Project], parallel: str, then: int
 ) -> None:
-    project = make_project(SHARED | {"runtime.parallel": parallel, "pretrain.epochs": 2})
-    train(project, 2)
+    project = make_project(SHARED | {"runtime.parallel": parallel})
+    shutil.copytree(pairs[parallel].folder / "runs", project.folder / "runs")
     for path in project.checkpoints():
         if path.name != "step-00000002":
             for file in path.iterdir():

@@ -116,7 +116,7 @@ def damage(folder: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damaged", [1, 2])
+@pytest.mark.parametrize("damaged", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_past_damaged_checkpoints(reference: Project, make_project: MakeProject, damaged: int) -> None:
     project = make_project()
     shutil.copytree(reference.folder / "runs", project.folder / "runs")
@@ -150,7 +150,7 @@ def test_with_a_file_size_limit(reference: Project, make_project: MakeProject, s
     assert project.outs() == reference.outs()
 
 
-@pytest.mark.parametrize(("processes", "log_steps"), [(1, 1), (2, 1), (2, 3)])
+@pytest.mark.parametrize(("processes", "log_steps"), [(1, 1), pytest.param(2, 1, marks=pytest.mark.slow), (2, 3)])
 def test_images_that_vanish_lose_no_step(
     tmp_path: Path, make_project: MakeProject, tiny_params: MakeParams, processes: int, log_steps: int
 ) -> None:
@@ -160,6 +160,7 @@ def test_images_that_vanish_lose_no_step(
     changes = {"source": str(shards[0].parent), "dense_source": None, "storage": "in_place", "max_refused": 0.0}
     prepare(tiny_params().prepare.model_copy(update=changes), tmp_path / "prepared")
     changes = {
+        "pretrain.epochs": 4,
         "runtime.checkpoint_steps": 100,
         "runtime.log_steps": log_steps,
         "pretrain.losses.koleo_images": 4,

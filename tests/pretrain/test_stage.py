@@ -200,7 +200,8 @@ def test_a_timm_model_of_the_same_build_is_gone_on_with(make_project: MakeProjec
     tiny = {"patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3, "ffn": "mlp"}
     changes = {f"base.backbone.{name}": value for name, value in tiny.items()}
     crops = {"base.image_size": 32, "evaluate.dense_size": 64, "pretrain.optimizer.base_lr": 1e-12}
-    project = make_project(SHORT | changes | crops | {"pretrain.init": "start"})
+    one_step = {"pretrain.epoch_length": 1, "pretrain.init": "start"}
+    project = make_project(SHORT | changes | crops | one_step)
     start = FrancaModel("vit_small_patch14_reg4_dinov2", 28, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     for block in start.backbone.blocks:
         block.ls1.gamma.fill_(1)  # untrained, it would hide what attention does

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import multiprocessing
 import os
 import traceback
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from franca.params import parse_params
 from franca.pretrain.checkpoint import Checkpoints, load_newest, loader, writer
 from franca.pretrain.parallel import Ranks, distribute
 from franca.pretrain.setup import make_networks
+from tests.forked import FORKSERVER
 
 TIMEOUT_SECONDS = 60
 CPU = torch.device("cpu")
@@ -28,11 +28,11 @@ CPU = torch.device("cpu")
 
 def in_processes(count: int, folder: Path, action: Callable[..., Any], *arguments: Any) -> list[Any]:
     """Run `action(ranks, folder, *arguments)` in `count` processes; returns what each returns, by rank."""
-    context = multiprocessing.get_context("forkserver")
     answers = folder / f"answers-{action.__name__}-{len(list(folder.glob('answers-*')))}"
     answers.mkdir(parents=True)
     processes = [
-        context.Process(target=_one, args=(rank, count, folder, answers, action, arguments)) for rank in range(count)
+        FORKSERVER.Process(target=_one, args=(rank, count, folder, answers, action, arguments))
+        for rank in range(count)
     ]
     for process in processes:
         process.start()
