@@ -36,12 +36,18 @@ test: $(DEV) ## Set up and run the fast tests; `make test ARGS="-m slow"` runs o
 	pytest $(ARGS)
 
 .PHONY: lint
-lint: $(DEV) ## Style, types, Dockerfile and compose file.
+lint: $(DEV) docs ## Style, types, documentation, Dockerfile and compose file.
 	ruff check .
 	ruff format --check .
 	mypy
 	hadolint docker/Dockerfile
 	docker-compose --env-file docker/.env.example -f docker/compose.yaml config -q
+
+.PHONY: docs
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(DEV) ## Build the documentation in site/; broken links and missing pages fail.
+	mkdocs build --strict --quiet
+	@echo "Documentation: site/index.html"
 
 .PHONY: mlflow-ui
 mlflow-ui: $(RUNTIME) ## Runs, curves and the model registry in a browser.
