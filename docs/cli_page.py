@@ -32,9 +32,11 @@ def _commands(command: argparse.ArgumentParser, name: str, heading: str) -> Iter
         helps = {choice.dest: choice.help or "" for choice in group._choices_actions}
         for word, child in group.choices.items():
             text = helps[word]
-            yield from ("", f"{heading} `{name} {word}`", "", f"{text[:1].upper()}{text[1:]}.", "")
-            yield from _usage(child, f"{name} {word}")
-            yield from _arguments(child)
+            yield from ("", f"{heading} `{name} {word}`", "", f"{text[:1].upper()}{text[1:]}.")
+            if any(not isinstance(action, argparse._HelpAction) for action in child._actions):
+                yield ""
+                yield from _usage(child, f"{name} {word}")
+                yield from _arguments(child)
             yield from _commands(child, f"{name} {word}", f"{heading}#")
 
 
