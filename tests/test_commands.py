@@ -209,6 +209,7 @@ OWN_IMAGES = [
 PLANS = [
     Step("franca params list", says("vitg14-laion")),
     Step("franca params use overhead-cpu", says("written")),
+    Step("franca params schema > params.schema.json", has("params.schema.json")),
     Step("franca params check", says("params.yaml: valid")),
     Step("franca params use photos-1gpu", says("written")),
     Step("franca params use vitb14-in21k", says("written")),
@@ -238,7 +239,7 @@ def franca_arguments() -> list[list[str]]:
     """Arguments of every `franca` command in the pages, alone or behind another program."""
     found = []
     for command in all_commands():
-        for part in re.split(r"&&|;|\|", command):
+        for part in re.split(r"&&|;|\||>", command):
             tokens = shlex.split(part.replace("…", "timm"))
             if "franca" in tokens and (tokens[0] == "franca" or tokens[tokens.index("franca") - 1] == "-m"):
                 found.append(tokens[tokens.index("franca") + 1 :])
