@@ -37,12 +37,18 @@ test: $(DEV) ## Run the fast tests; `make test ARGS="-m slow"` runs the slow one
 	pytest --numprocesses logical --maxprocesses 4 --dist loadscope $(ARGS)
 
 .PHONY: lint
-lint: $(DEV) ## Check style, types, Dockerfile and compose file.
+lint: $(DEV) docs ## Check style, types, documentation, Dockerfile and compose file.
 	ruff check .
 	ruff format --check .
 	mypy
 	hadolint docker/Dockerfile
 	docker-compose --env-file docker/.env.example -f docker/compose.yaml config -q
+
+.PHONY: docs
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(DEV) ## Build the documentation in site/; broken links and missing pages fail.
+	mkdocs build --strict --quiet
+	@echo "Documentation: site/index.html"
 
 .PHONY: mlflow-ui
 mlflow-ui: $(RUNTIME) ## Start MLflow's UI: runs, curves and the model registry.

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "cli.md")]
+"""All pages but the one that is generated from the parser."""
 PROGRAMS = (
     r"franca|python|dvc|make|mlflow|prefect|docker|git|pip|torchrun|sbatch|curl|cp|export|\.|pytest|pre-commit"
     r"|[A-Z_]+=\S+"

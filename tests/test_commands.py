@@ -53,6 +53,8 @@ NOT_TYPED = {
     "pip install -e .": "downloads PyTorch's CPU build before",
     "pip install -e '.[onnx]'": "downloads",
     "pip install -e '.[heic]'": "downloads",
+    "pip install -e '.[s3]'": "downloads",
+    "make demo PYTHON=python3.12": "needs another Python",
     "make lock": "downloads",
     "dvc push": "needs the bucket of the lines before",
     "dvc pull": "needs that bucket",
@@ -62,6 +64,8 @@ NOT_TYPED = {
     ),
     # Checks of the code, which a test should not start again.
     "make lint": "minutes of mypy",
+    "make docs": "part of `make lint`",
+    "make bench": "minutes that need the machine alone",
     'make test ARGS="-m slow tests/flows"': "minutes, and servers",
     "pytest tests/conformance": "fast tests",
     "python -m benchmarks.loader": "minutes that need the machine alone",
@@ -79,6 +83,8 @@ MENTIONED = {
     "dvc exp save",
     "dvc repro --single-item",
     "franca embed",
+    "franca export",
+    "franca maps",
     "franca import-weights",
     "franca init",
     "franca register",
@@ -122,6 +128,7 @@ DEMO = [
     Step("dvc pull data.dvc", says("up to date")),
     Step("dvc repro", says("Stage 'pretrain' didn't change, skipping")),
     Step("dvc repro register", says("Stage 'evaluate' didn't change, skipping")),
+    Step("dvc repro evaluate", says("Stage 'evaluate' didn't change, skipping")),
     Step("dvc repro prepare", says("Stage 'prepare' didn't change, skipping")),
     Step("franca prepare", has("prepared/manifest.json")),
     Step("dvc metrics diff"),
@@ -132,8 +139,6 @@ DEMO = [
     Step("dvc exp apply crimson-otter", says("Changes for experiment"), "dvc exp apply $(dvc exp list --name-only)"),
     Step("franca promote"),
     Step("franca promote --apply"),
-    Step("python -m franca promote"),
-    Step("python -m franca promote --apply"),
     Step("torchrun --nproc-per-node 1 -m franca pretrain", has("models/pretrained/model.safetensors")),
     Step("dvc commit pretrain"),
 ]
@@ -203,10 +208,11 @@ OWN_IMAGES = [
 ]
 PLANS = [
     Step("franca params list", says("vitg14-laion")),
-    Step("python -m franca params use overhead-cpu", says("written")),
-    Step("python -m franca params use photos-1gpu", says("written")),
-    Step("python -m franca params use vitb14-in21k", says("written")),
-    Step("python -m franca params use vitl14-in21k", says("written")),
+    Step("franca params use overhead-cpu", says("written")),
+    Step("franca params schema > params.schema.json", has("params.schema.json")),
+    Step("franca params check", says("params.yaml: valid")),
+    Step("franca params use photos-1gpu", says("written")),
+    Step("franca params use vitb14-in21k", says("written")),
     Step("franca params use vitl14-in21k", says("written")),
     Step("franca plan", says("images/s")),
     Step("franca plan --gpus 96", says("96")),
@@ -216,6 +222,7 @@ SHELL = [
     Step("cp docker/.env.example docker/.env", has("docker/.env")),
     Step("pip install s3fs", says("already satisfied")),
     Step("pre-commit install", has(".git/hooks/pre-commit")),
+    Step("python -m docs.pages", has("docs/parameters.md", "docs/cli.md")),
     *(Step(command) for command in all_commands() if command.startswith("export ")),
     Step("make clean", lambda folder, output: not (folder / ".venv").exists() and (folder / "models/franca").exists()),
 ]
@@ -232,7 +239,7 @@ def franca_arguments() -> list[list[str]]:
     """Arguments of every `franca` command in the pages, alone or behind another program."""
     found = []
     for command in all_commands():
-        for part in re.split(r"&&|;|\|", command):
+        for part in re.split(r"&&|;|\||>", command):
             tokens = shlex.split(part.replace("…", "timm"))
             if "franca" in tokens and (tokens[0] == "franca" or tokens[tokens.index("franca") - 1] == "-m"):
                 found.append(tokens[tokens.index("franca") + 1 :])
