@@ -65,22 +65,24 @@ from PIL import Image
 
 from franca.data.ingest.prepare import prepare
 from franca.evaluation.benchmarks import centroid
-from franca.evaluation.features import Dataset, Part
+from franca.evaluation.features import FeatureExtractor, FeatureSet, SplitFeatures
 from franca.files import read_json
 from franca.formats.export import export
-from franca.formats.official import WRAPPERS
+from franca.formats.state_dict import PREFIXES
 from franca.losses.variance import variance_loss
 from franca.models import random_model, save_model
 from franca.presets import load
 from franca.stages import describe
 
 params = load("overhead-cpu")
-assert params.evaluate.rank_images == 4000 and params.pretrain.losses.variance_weight == 0 and "encoder." in WRAPPERS
+assert params.evaluate.rank_images == 4000 and params.pretrain.losses.variance_weight == 0 and "encoder." in PREFIXES
 assert variance_loss(torch.ones(8, 4)) > 0.9 and variance_loss(3 * torch.randn(999, 4)) == 0
 
 labels = torch.arange(30) % 3
-part = Part(torch.eye(3)[labels], labels, torch.empty(0, 1, 1, 3))
-scores = list(centroid.run(Dataset(["a", "b", "c"], {"train": part, "val": part, "test": part}), params))
+part = SplitFeatures(torch.eye(3)[labels], labels, torch.empty(0, 1, 1, 3))
+features = FeatureSet(["a", "b", "c"], {"train": part, "val": part, "test": part})
+extractor = FeatureExtractor("franca", lambda images: images, 32, 8)
+scores = centroid.run(extractor, features, params).measurements
 assert [(score.split, score.value) for score in scores] == [("val", 100.0), ("test", 100.0)]
 
 rows = [{"path": f"{i}.png", "class": "ab"[i % 2], "split": ("train", "val", "test")[i // 4]} for i in range(12)]
@@ -142,5 +144,5 @@ def test_examples_work_together(tmp_path: Path) -> None:
     # Without the test of .dvcignore, which needs a DVC repository.
     chosen = ("-k", "not compiled_python", "tests/test_layout.py", "tests/params/test_surface.py")
     run(sys.executable, "-m", "pytest", "-q", *chosen)
-    lacks = "not in this format: architecture and normalization: weights alone are written"
-    assert run(sys.executable, "-c", CHECK) == f"out: written, format npz\n{lacks}\nall work\n"
+    missing = "not in this format: architecture and normalization: weights alone are written"
+    assert run(sys.executable, "-c", CHECK) == f"out: written, format npz\n{missing}\nall work\n"
