@@ -12,7 +12,7 @@ from franca.data.loader import StepDataset, StepLoader
 from franca.data.store import Store
 from franca.errors import FrancaError, Stopped
 from franca.models import FrancaModel, load_model, random_model
-from franca.params import Params
+from franca.params import Params, ResolvedParams, resolve
 from franca.paths import PREPARED
 from franca.plan.report import check_memory
 from franca.pretrain.ahead import Ahead
@@ -44,14 +44,15 @@ def run(params: Params, on_start: Callable[[Path], object] | None = None) -> Non
     stop = listen_for_stop()
     with joined(device) as ranks:
         store = Store(PREPARED)
-        mark = fingerprint(params, store.digest)
+        resolved = resolve(params, lambda: store.channels)
+        mark = fingerprint(resolved, store.digest)
         folder = RunFolder(mark)
         with sole_owner(folder.path, ranks.first), peers_watched(folder.checkpoints, ranks):
             folder.forget_requeue()
             if on_start and ranks.first:
                 on_start(folder.path)
             if params.pretrain.epochs:
-                model = train(params, store, folder, mark, stop, ranks, device)
+                model = train(resolved, store, folder, mark, stop, ranks, device)
             else:
                 model = adopt(params, folder, mark)
             if ranks.first:
@@ -67,7 +68,7 @@ def adopt(params: Params, folder: RunFolder, mark: str) -> FrancaModel:
 
 
 def train(
-    params: Params,
+    params: ResolvedParams,
     store: Store,
     folder: RunFolder,
     mark: str,
@@ -176,7 +177,7 @@ def train(
                 progress.log(done, meter.loss() if ranks.first else 0.0)
             sentence = behind(metrics, done, schedules.total) if measuring else None
             if sentence and ranks.first and folder.first_warning():
-                advice = causes(params, schedules.total, len(images), store.manifest["channels"])
+                advice = causes(params, schedules.total, len(images), store.channels)
                 tqdm.write(f"{sentence}; {advice}")
 
             # save

@@ -8,7 +8,7 @@ from franca.errors import FrancaError
 from franca.files import atomic_folder
 from franca.models.model import Channels, FrancaModel, save_model
 from franca.params import Backbone
-from franca.presets import spell
+from franca.params.render import spell
 from franca.weights import timm_models
 from franca.weights.official import from_official, planes_of, read_model, remove_position, state_of
 from franca.weights.reading import read_checkpoint
