@@ -243,7 +243,7 @@ def run(arguments: argparse.Namespace) -> None:
             if arguments.command == "pretrain":
                 from franca.tracking import mirror
 
-                stage.run(params, on_start=mirror.start)
+                stage.run(params, on_start=lambda folder: mirror.start(folder, params.register_.experiment))
             else:
                 stage.run(params)
     elif arguments.command == "plan":
