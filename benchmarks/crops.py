@@ -16,9 +16,9 @@ from torch import Tensor
 
 from benchmarks.tables import table
 from franca import presets
-from franca.data.batch import Batch, RawBatch
-from franca.data.loader import LARGEST_RAW
-from franca.data.multi_crop import MultiCrop, stack
+from franca.data.views.batch import Batch, RawBatch
+from franca.data.views.loader import LARGEST_RAW
+from franca.data.views.multi_crop import MultiCrop, stack
 
 CASES = (("overhead-cpu", 64, 32), ("vitb14-in21k", 256, 8), ("vitb14-in21k", 500, 8))
 """Preset that the crops are of, side of the images in pixels, images a batch."""

@@ -20,10 +20,10 @@ import numpy as np
 
 from benchmarks.tables import table
 from franca import presets
-from franca.data.index import IndexWriter, Shard
-from franca.data.loader import StepDataset, StepLoader
-from franca.data.prepare import prepare
-from franca.data.store import Store
+from franca.data.ingest.prepare import prepare
+from franca.data.store.index import IndexWriter, Shard
+from franca.data.store.prepared import Store
+from franca.data.views.loader import StepDataset, StepLoader
 from franca.files import write_json
 
 PRESET = "overhead-cpu"
@@ -80,8 +80,8 @@ _OPEN = """
 import sys, time
 from pathlib import Path
 from franca import presets
-from franca.data.loader import StepDataset
-from franca.data.store import Store
+from franca.data.views.loader import StepDataset
+from franca.data.store.prepared import Store
 
 def resident():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))

@@ -19,10 +19,10 @@ from benchmarks import heads
 from benchmarks.fake_cuda import DEVICE, fake, fake_cuda, fake_networks
 from benchmarks.step_setting import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Case, Setting
 from benchmarks.tables import table
-from franca.data.batch import PartMasks
+from franca.data.views.batch import PartMasks
 from franca.losses import cross_entropy, sinkhorn
 from franca.pretrain import objective
-from franca.pretrain.parts import Part
+from franca.pretrain.microbatch import Part
 from franca.pretrain.schedules import Rates
 from franca.pretrain.step import TrainStep
 

@@ -30,8 +30,8 @@ from benchmarks.step_franca import FrancaStep, franca_crops
 from benchmarks.step_setting import CPU_CASES, CUDA_CASES, LEVELS, Form, Setting
 from benchmarks.step_textbook import TextbookStep, textbook_losses
 from benchmarks.tables import table
+from franca.pretrain.microbatch import Part
 from franca.pretrain.network import Network
-from franca.pretrain.parts import Part
 
 FORMS = {"one": ("franca", "textbook", "lightly"), "five": ("franca", "textbook")}
 TURNS, TURN_SECONDS = 3, 0.5

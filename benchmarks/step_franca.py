@@ -6,10 +6,10 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 
 from benchmarks.step_setting import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Setting
-from franca.data.batch import RawBatch
-from franca.data.multi_crop import stack
+from franca.data.views.batch import RawBatch
+from franca.data.views.multi_crop import stack
+from franca.pretrain.microbatch import Part
 from franca.pretrain.parallel import Ranks
-from franca.pretrain.parts import Part
 from franca.pretrain.schedules import Rates
 from franca.pretrain.setup import compile_blocks, make_networks
 from franca.pretrain.step import TrainStep

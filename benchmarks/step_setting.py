@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from franca import presets
-from franca.data.batch import PartMasks, part_masks
-from franca.data.masks import batch_masks
-from franca.data.multi_crop import Draws, Frame, MultiCrop
+from franca.data.views.batch import PartMasks, part_masks
+from franca.data.views.masks import batch_masks
+from franca.data.views.multi_crop import Draws, Frame, MultiCrop
 from franca.params import Params, resolve
-from franca.pretrain.parts import Splitter
+from franca.pretrain.microbatch import Splitter
 
 LEARNING_RATE, WEIGHT_DECAY, MOMENTUM = 1e-4, 0.04, 0.99
 

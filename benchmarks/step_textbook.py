@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.step_setting import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Setting
-from franca.data.batch import Batch
+from franca.data.views.batch import Batch
 from franca.models.backbone import Backbone, timm_arguments
 from franca.models.heads import Level
 from franca.params import Params
+from franca.pretrain.microbatch import Part
 from franca.pretrain.network import Network
-from franca.pretrain.parts import Part
 from franca.pretrain.setup import make_networks
 
 

@@ -31,7 +31,7 @@ def run(
     """
     here = Path(sys.executable).parent
     process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("leash.py")), str(os.getpid()), *command],
+        [sys.executable, str(Path(__file__).with_name("supervise.py")), str(os.getpid()), *command],
         cwd=folder,
         env={
             **os.environ,

@@ -14,18 +14,18 @@ from pathlib import Path
 
 from franca import __version__, presets
 from franca.errors import FrancaError
-from franca.export import FORMATS
+from franca.formats import FORMATS
 from franca.params import Params, load_params
 from franca.paths import MODEL, PARAMS, runs_root
 from franca.process import follow_parent
 
 STAGES = {
-    "prepare": ("franca.data.prepare", "verify, split and pack the images"),
-    "weights": ("franca.weights.digests", "record digests of the model folders that the parameters name"),
-    "pretrain": ("franca.pretrain.loop", "train a vision transformer without labels"),
-    "disentangle": ("franca.rasa", "remove position from patch features (RASA)"),
-    "evaluate": ("franca.evaluation.suite", "measure the model beside its baselines"),
-    "register": ("franca.tracking.register", "track the run in MLflow and register the model"),
+    "prepare": ("franca.stages.prepare", "verify, split and pack the images"),
+    "weights": ("franca.stages.weights", "record digests of the model folders that the parameters name"),
+    "pretrain": ("franca.stages.pretrain", "train a vision transformer without labels"),
+    "disentangle": ("franca.stages.disentangle", "remove position from patch features (RASA)"),
+    "evaluate": ("franca.stages.evaluate", "measure the model beside its baselines"),
+    "register": ("franca.stages.register", "track the run in MLflow and register the model"),
 }
 SOURCES = "folder, checkpoint, models:/NAME@ALIAS, models:/NAME/VERSION or run"
 """What `franca.load` takes."""
@@ -184,7 +184,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.command == "params":
         return _params(arguments)
     if arguments.command == "import-weights":
-        from franca.weights import importing
+        from franca.formats import importing
 
         return importing.run(
             arguments.files,
@@ -198,7 +198,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
     if arguments.command == "export":
         from franca import hub
-        from franca.export.folder import export
+        from franca.formats.export import export
 
         return export(
             hub.load(arguments.model),

@@ -35,7 +35,7 @@ def load(source: str | Path) -> FrancaModel:
 
 
 def _official(path: Path) -> FrancaModel:
-    from franca.weights.official import read_model
+    from franca.formats.official import read_model
 
     model, _ = read_model([path])
     model.digest = sha256_file(path)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from franca import presets
-from franca.data.pack import PackWriter
+from franca.data.store.pack import PackWriter
 from franca.files import write_json
 from franca.params import ResolvedParams, parse_params, resolve
 

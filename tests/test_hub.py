@@ -11,8 +11,8 @@ import franca
 from franca import hub
 from franca.errors import FrancaError
 from franca.files import sha256_file
+from franca.formats.official import rasa_to_official, to_official
 from franca.models import random_model, save_model
-from franca.weights.official import rasa_to_official, to_official
 from tests.conftest import MakeParams
 
 

@@ -5,16 +5,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from franca.data.store import Store
-from franca.data.transform import load_images
+from franca.data.store.prepared import Store
+from franca.data.store.transform import load_images
 from franca.errors import FrancaError
-from franca.export.variant import variant
 from franca.files import read_json
+from franca.formats.variant import variant
 from franca.models import FrancaModel, load_model, random_model, save_model
 from franca.models.planes import decompose, kept_space, plane, projection
 from franca.params import Disentangle, ResolvedParams
 from franca.pretrain.setup import make_networks
-from franca.rasa import grid_places, learn_plane, learn_planes, predictability, run
+from franca.rasa import grid_places, learn_plane, learn_planes, predictability
+from franca.stages.disentangle import run
 from tests.conftest import MakeParams, MakeStore
 
 SIDE, DIM = 4, 16

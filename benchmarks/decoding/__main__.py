@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.decoding.cases import Case, all_cases, over_white
 from benchmarks.tables import table
-from franca.data.images import decode, refusal, strict_decoding
+from franca.data.store.images.decode import decode, refusal, strict_decoding
 from franca.files import write_bytes
 
 RESULTS = Path(__file__).parents[1] / "DECODING.md"

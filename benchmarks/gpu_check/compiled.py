@@ -18,11 +18,11 @@ from torch._dynamo.utils import counters
 from benchmarks.gpu_check.finding import Finding, at_most, holds
 from benchmarks.gpu_check.images import make_store
 from benchmarks.gpu_check.subject import mean_loss, tiny_params
-from franca.data.store import Store
+from franca.data.store.prepared import Store
 from franca.params import ResolvedParams
 from franca.plan.random_step import RATES, make_step, random_part
+from franca.pretrain.microbatch import Part
 from franca.pretrain.online import OnlineEvaluation
-from franca.pretrain.parts import Part
 from franca.pretrain.step import TrainStep
 from franca.runtime import configure_torch
 

@@ -14,8 +14,7 @@ from torch import Tensor
 from benchmarks.gpu_check.finding import Finding, at_most, holds
 from benchmarks.gpu_check.images import make_store
 from benchmarks.gpu_check.subject import relative, tiny_params
-from franca import rasa
-from franca.data.store import Store
+from franca.data.store.prepared import Store
 from franca.evaluation.baselines import model_backbone
 from franca.evaluation.benchmarks import knn
 from franca.evaluation.features import extract_all
@@ -24,6 +23,7 @@ from franca.models import load_model, random_model, save_model
 from franca.params import Params
 from franca.paths import MODEL, PREPARED, PRETRAINED, RESULTS
 from franca.runtime import choose_device, configure_torch
+from franca.stages import disentangle
 
 CHANGES = {"disentangle.rounds": 2, "disentangle.epochs": 2, "disentangle.images": 64, "evaluate.knn_k": 5}
 LIMIT = 1e-3
@@ -50,7 +50,7 @@ def run(device: torch.device) -> Iterator[Finding]:
 
 def _outcome(store: Store, params: Params) -> tuple[Tensor, dict[str, float], Tensor, Tensor, Tensor]:
     """Return RASA's projection and metrics, then features of the pretrained model, and its k-NN predictions on val."""
-    rasa.run(params)
+    disentangle.run(params)
     metrics = read_json(RESULTS / "disentangle/metrics.json")["position_r2"]
     backbone = model_backbone("franca", load_model(PRETRAINED), choose_device(params.runtime))
     data = extract_all([backbone], store)["franca"]

@@ -17,12 +17,12 @@ from benchmarks.gpu_check.finding import Finding
 from benchmarks.gpu_check.images import make_store
 from benchmarks.gpu_check.subject import make_params, tiny_params
 from benchmarks.gpu_check.timing import now
-from franca.data.batch import Batch, RawBatch
-from franca.data.loader import StepDataset, StepLoader
+from franca.data.views.batch import Batch, RawBatch
+from franca.data.views.loader import StepDataset, StepLoader
 from franca.params import ResolvedParams
 from franca.plan.random_step import RATES, make_step
-from franca.pretrain.ahead import Ahead
-from franca.pretrain.parts import Splitter
+from franca.pretrain.microbatch import Splitter
+from franca.pretrain.prefetch import Ahead
 from franca.pretrain.setup import choose_precision
 from franca.runtime import configure_torch
 

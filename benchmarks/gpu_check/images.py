@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from franca.data.prepare import prepare
-from franca.data.store import Store
+from franca.data.ingest.prepare import prepare
+from franca.data.store.prepared import Store
 from franca.params import Params
 
 CLASSES = {"red": (200, 80, 80), "green": (80, 200, 80), "blue": (80, 80, 200)}

@@ -24,7 +24,7 @@ from benchmarks.step_lightly import LightlyStep
 from benchmarks.step_setting import Case, Setting
 from benchmarks.step_textbook import TextbookStep
 from franca.plan.hardware import peak_tflops
-from franca.pretrain.parts import Part
+from franca.pretrain.microbatch import Part
 
 CASES = {
     "S/14": Case("photos-1gpu", 256, 128, 0.1, 14, 98),

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from franca.evaluation.features import Backbone
-from franca.evaluation.pixels import pixel_features, standardize
 from franca.models import Features, FrancaModel
+from franca.probes.pixels import pixel_features, standardize
 
 
 def model_backbone(name: str, model: FrancaModel, device: torch.device) -> Backbone:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from franca.data.index import SplitName
+from franca.data.store.index import SplitName
 from franca.evaluation.intervals import Difference, Resampling, independent_difference, paired_difference
 from franca.evaluation.outcomes import Key, Outcome
 

@@ -11,11 +11,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from franca.data.store import SPLITS, ImageSet, SplitName, Store
-from franca.data.transform import resize_and_crop
+from franca.data.store.prepared import SPLITS, ImageSet, SplitName, Store
+from franca.data.store.transform import resize_and_crop
 from franca.evaluation.outcomes import images_digest
-from franca.evaluation.views import two_views
 from franca.models import Features
+from franca.probes.view_agreement import two_views
 
 BATCH = 128
 KEPT_TOKENS = 1 << 15

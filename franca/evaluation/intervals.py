@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from franca.data.index import SplitName
+from franca.data.store.index import SplitName
 from franca.evaluation.outcomes import Outcome
 from franca.evaluation.statistics import STATISTICS, Floats
 from franca.params import Params

@@ -14,8 +14,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from franca.data.names import printable
-from franca.data.store import DenseSet, Store
+from franca.data.store.files.names import printable
+from franca.data.store.prepared import DenseSet, Store
 from franca.drawing import PrincipalColors, save_figure
 from franca.evaluation import report
 from franca.evaluation.benchmarks import knn

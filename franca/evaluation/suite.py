@@ -1,4 +1,4 @@
-"""The evaluate stage: every benchmark on our model and its baselines. A function of weights, data and parameters."""
+"""Every benchmark on a model and its baselines: a function of weights, data and parameters."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -8,45 +8,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from franca.data.store import SPLITS, Store
-from franca.evaluation import pictures, report
-from franca.evaluation.baselines import color_histogram, model_backbone, raw_pixels
+from franca.data.store.prepared import SPLITS, Store
+from franca.evaluation.baselines import model_backbone
 from franca.evaluation.benchmarks import knn, linear, position, rank, segmentation, views
 from franca.evaluation.benchmarks.segmentation import Segmenter
 from franca.evaluation.comparison import OURS, Evidence, differences
 from franca.evaluation.features import Backbone, Dataset, LeftOut, Skipped, extract_all
 from franca.evaluation.intervals import Measurement, Resampling
-from franca.evaluation.outcomes import FILE, Key, Outcome, write_outcomes
-from franca.files import write_json
-from franca.models import load_model, random_twin
+from franca.evaluation.outcomes import Key, Outcome
+from franca.models import load_model
 from franca.params import Params
-from franca.paths import MODEL, PREPARED, RESULTS
 from franca.runtime import choose_device, configure_torch
-
-OUTPUT = RESULTS / "evaluate"
-
-
-def run(params: Params) -> None:
-    """Write `results.json`, `outcomes.npz`, `metrics.json` and pictures to `results/evaluate`."""
-    configure_torch(params.runtime)
-    device, store, model = choose_device(params.runtime), Store(PREPARED), load_model(MODEL)
-    comparators = {folder.name: load_model(folder) for folder in map(Path, params.evaluate.comparators)}
-    side, patch = model.image_size, model.patch_size
-    channels = store.channels
-    backbones = [
-        model_backbone(OURS, model, device),
-        *(model_backbone(name, comparator, device) for name, comparator in comparators.items()),
-        model_backbone("random_init", random_twin(model, params.base.seed), device),
-        raw_pixels(*channels, side, patch, device),
-        color_histogram(side, patch, device),
-    ]
-    measured = measure(backbones, store, params)
-    evidence = summarize(measured, model.digest, store, params)
-    write_json(OUTPUT / "results.json", evidence.results)
-    write_outcomes(OUTPUT / FILE, evidence.outcomes, model.digest)
-    write_json(OUTPUT / "metrics.json", report.metrics(evidence.results))
-    pictures.write(OUTPUT / "plots", evidence.results, measured.datasets[OURS], measured.segmenters, store, params)
-    print(report.text(evidence.results))
 
 
 def evaluate_model(model_folder: Path, store: Store, params: Params) -> Evidence:

@@ -18,12 +18,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from franca import hub
-from franca.data.images import strict_decoding
-from franca.data.names import as_text, printable
-from franca.data.sources import list_ignored
+from franca.data.ingest.sources import list_ignored
+from franca.data.store.files.names import as_text, printable
+from franca.data.store.images.decode import strict_decoding
 from franca.errors import FrancaError, Stopped
 from franca.files import atomic_path, write_bytes
-from franca.inference.reading import ImageFolder, Pixels, load_squares
+from franca.inference.image_folder import ImageFolder, Pixels, load_squares
 from franca.models import FrancaModel
 from franca.process import listen_for_stop
 from franca.runtime import device_of

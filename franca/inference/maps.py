@@ -14,14 +14,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from franca import hub
-from franca.data.images import strict_decoding
-from franca.data.sources import printable
+from franca.data.ingest.sources import printable
+from franca.data.store.images.decode import strict_decoding
 from franca.drawing import PrincipalColors, save_figure
 from franca.errors import FrancaError
 from franca.evaluation.features import evenly_spaced, to_tensor
 from franca.inference.attention import no_attention, observe
-from franca.inference.reading import Found, ImageFolder
-from franca.inference.sheet import Tile, draw
+from franca.inference.contact_sheet import Tile, draw
+from franca.inference.image_folder import Found, ImageFolder
 from franca.models import FrancaModel
 from franca.runtime import device_of
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from franca.data.masks import official_buffer
+from franca.data.views.masks import official_buffer
 from franca.params import Params
 from franca.pretrain.network import Network
 

@@ -9,8 +9,8 @@ from franca.models.heads import NestedHead
 from franca.params import Params
 from franca.plan.counting import Forward, count_student, head_rows, teacher_flops, undropped_flops
 from franca.plan.hardware import GIB, Card
+from franca.pretrain.microbatch import count_parts
 from franca.pretrain.parallel import Ranks, local_images
-from franca.pretrain.parts import count_parts
 
 EFFICIENCY = 0.30
 """Executed FLOPs over the card's dense bfloat16 peak: ViT-L/14, 64 images on one H100 (benchmarks/GPU.md).

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from franca.data.images import decode, strict_decoding
-from franca.data.index import SplitName
-from franca.data.sources import Source
-from franca.data.store import MIN_STD
+from franca.data.ingest.sources import Source
+from franca.data.store.images.decode import decode, strict_decoding
+from franca.data.store.index import SplitName
+from franca.data.store.prepared import MIN_STD
 from franca.errors import FrancaError
 
 SAMPLES = 256

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from franca.data.batch import part_masks
-from franca.data.masks import batch_masks
+from franca.data.views.batch import part_masks
+from franca.data.views.masks import batch_masks
 from franca.params import Params
-from franca.pretrain.parts import Part
+from franca.pretrain.microbatch import Part
 from franca.pretrain.schedules import Rates
 from franca.pretrain.setup import compile_blocks, make_networks
 from franca.pretrain.step import TrainStep

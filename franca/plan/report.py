@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 
-from franca.data.store import Store
+from franca.data.store.prepared import Store
 from franca.errors import FrancaError
 from franca.params import Params
 from franca.paths import PREPARED

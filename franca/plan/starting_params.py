@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from franca import presets
-from franca.data.sources import Source
+from franca.data.ingest.sources import Source
 from franca.errors import FrancaError
 from franca.params import Params, parse_params
 from franca.plan.estimate import make_plan

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from franca.data.multi_crop import MultiCrop
+from franca.data.views.multi_crop import MultiCrop
 from franca.params import Params
 from franca.plan.random_step import RATES, make_step, random_part
-from franca.pretrain.parts import count_parts
+from franca.pretrain.microbatch import count_parts
 from franca.pretrain.setup import choose_precision
 from franca.runtime import choose_device, configure_torch
 

@@ -1,70 +1,30 @@
-"""Pretraining: the loop, and the stage around it."""
+"""The training loop: steps, logging, online evaluation, checkpoints."""
 
-from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from franca.advice import causes
-from franca.data.loader import StepDataset, StepLoader
-from franca.data.store import Store
+from franca.data.store.prepared import Store
+from franca.data.views.loader import StepDataset, StepLoader
 from franca.errors import FrancaError, Stopped
-from franca.models import FrancaModel, load_model, random_model
-from franca.params import Params, ResolvedParams, resolve
-from franca.paths import PREPARED
-from franca.plan.report import check_memory
-from franca.pretrain.ahead import Ahead
+from franca.models import FrancaModel, random_model
+from franca.params import ResolvedParams
 from franca.pretrain.checkpoint import Checkpoints, load_newest
+from franca.pretrain.finite_check import give_up
+from franca.pretrain.microbatch import Splitter, count_parts
 from franca.pretrain.monitor import memory_gib
 from franca.pretrain.online import OnlineEvaluation, behind
-from franca.pretrain.outputs import curve_steps, write_outputs
-from franca.pretrain.parallel import Ranks, distribute, joined, launch, local_images, whole_weights
-from franca.pretrain.parts import Splitter, count_parts
-from franca.pretrain.peers import peers_watched
+from franca.pretrain.outputs import curve_steps
+from franca.pretrain.parallel import Ranks, distribute, local_images, whole_weights
+from franca.pretrain.prefetch import Ahead
 from franca.pretrain.progress import Progress, traced
-from franca.pretrain.run_folder import RunFolder, fingerprint, machine_facts
+from franca.pretrain.run_folder import RunFolder, machine_facts
 from franca.pretrain.schedules import make_schedules
 from franca.pretrain.setup import choose_precision, compile_blocks, make_networks
 from franca.pretrain.step import TrainStep
-from franca.pretrain.watch import give_up
-from franca.process import StopRequest, listen_for_stop, sole_owner
-from franca.runtime import choose_device, configure_torch
-
-
-def run(params: Params, on_start: Callable[[Path], object] | None = None) -> None:
-    """The pretrain stage: prepared images in, `models/pretrained` and `results/pretrain` out; resumes its own run.
-
-    `on_start` is told the run's folder before the first step, in the first process alone.
-    """
-    configure_torch(params.runtime)
-    device = choose_device(params.runtime)
-    launch(params.runtime.processes, device)
-    stop = listen_for_stop()
-    with joined(device) as ranks:
-        store = Store(PREPARED)
-        resolved = resolve(params, lambda: store.channels)
-        mark = fingerprint(resolved, store.digest)
-        folder = RunFolder(mark)
-        with sole_owner(folder.path, ranks.first), peers_watched(folder.checkpoints, ranks):
-            folder.forget_requeue()
-            if on_start and ranks.first:
-                on_start(folder.path)
-            if params.pretrain.epochs:
-                model = train(resolved, store, folder, mark, stop, ranks, device)
-            else:
-                model = adopt(params, folder, mark)
-            if ranks.first:
-                write_outputs(model, folder, mark)
-
-
-def adopt(params: Params, folder: RunFolder, mark: str) -> FrancaModel:
-    """The model of `pretrain.init` as it is: a run of no steps, so that it can go through the other stages."""
-    folder.write_facts({"fingerprint": mark, **machine_facts(torch.device("cpu"), "fp32")})
-    folder.start_at(0)
-    folder.finish()
-    return load_model(Path(str(params.pretrain.init)))
+from franca.process import StopRequest
 
 
 def train(
@@ -82,8 +42,6 @@ def train(
     share = local_images(params, ranks)
     part_count = count_parts(len(share), params)
     precision = choose_precision(params.pretrain.precision, device)
-    if device.type == "cuda":
-        check_memory(params, ranks, precision, len(store.images("train")), tqdm.write)
 
     # models
     student, teacher = make_networks(params, device)

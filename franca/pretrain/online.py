@@ -7,17 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from franca.data.order import permute
-from franca.data.store import ImageSet, Store
-from franca.data.transform import load_images
-from franca.evaluation.knn import knn_predict
-from franca.evaluation.pixels import pixel_features, standardize
-from franca.evaluation.rank import rankme
-from franca.evaluation.views import found, two_views
+from franca.data.store.prepared import ImageSet, Store
+from franca.data.store.transform import load_images
+from franca.data.views.shuffle import permute
 from franca.models.backbone import Backbone
 from franca.models.model import normalize
 from franca.params import ResolvedParams
 from franca.pretrain.network import Network
+from franca.probes.effective_rank import rankme
+from franca.probes.knn import knn_predict
+from franca.probes.pixels import pixel_features, standardize
+from franca.probes.view_agreement import found, two_views
 
 KNN_TRAIN, KNN_VAL = 2000, 1000
 """Images of train and val, at most."""

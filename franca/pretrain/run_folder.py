@@ -25,17 +25,7 @@ from franca.files import read_json, sha256_tree, write_bytes, write_json
 from franca.params import ResolvedParams
 from franca.paths import requeue_path, runs_root
 
-CODE = (
-    "data",
-    "models",
-    "losses",
-    "pretrain",
-    "evaluation/knn.py",
-    "evaluation/pixels.py",
-    "evaluation/rank.py",
-    "evaluation/views.py",
-    "runtime.py",
-)
+CODE = ("stages/pretrain.py", "data/store", "data/views", "losses", "models", "pretrain", "probes", "runtime.py")
 
 
 def fingerprint(params: ResolvedParams, data_digest: str) -> str:

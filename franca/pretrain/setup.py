@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from franca.data.masks import official_buffer
+from franca.data.views.masks import official_buffer
 from franca.errors import FrancaError
 from franca.models import FrancaModel, load_model
 from franca.models.backbone import Backbone, resize_positions
@@ -16,8 +16,8 @@ from franca.models.heads import Level
 from franca.models.model import load_weights
 from franca.params import Backbone as BackboneParams
 from franca.params import Params
+from franca.pretrain.microbatch import Part
 from franca.pretrain.network import Network
-from franca.pretrain.parts import Part
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:

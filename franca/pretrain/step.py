@@ -8,15 +8,15 @@ from torch.profiler import record_function
 
 from franca.losses.contrastive import Keys, gather_keys
 from franca.params import Params
+from franca.pretrain.finite_check import FiniteCheck
+from franca.pretrain.microbatch import Part
 from franca.pretrain.monitor import Meter
 from franca.pretrain.network import Network, Outputs, share_prototypes, update_teacher
 from franca.pretrain.objective import Assigner, student_terms
 from franca.pretrain.optimizer import clip_gradients, make_optimizer, moments, set_rates
 from franca.pretrain.parallel import synchronized
-from franca.pretrain.parts import Part
 from franca.pretrain.schedules import Rates
 from franca.pretrain.setup import padding
-from franca.pretrain.watch import FiniteCheck
 from franca.runtime import tf32
 
 

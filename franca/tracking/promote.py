@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from franca.advice import USUAL
-from franca.data.store import Store
+from franca.data.store.prepared import Store
 from franca.errors import FrancaError
 from franca.evaluation.comparison import Evidence
 from franca.params import Params

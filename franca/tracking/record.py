@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from franca.data.store import SPLITS, SplitName
+from franca.data.store.prepared import SPLITS, SplitName
 from franca.errors import FrancaError
 from franca.files import read_json, sha256_file
 from franca.params import ChannelStatistics, Params, resolve

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.decoding.cases import all_cases
-from franca.data.images import decode, refusal
+from franca.data.store.images.decode import decode, refusal
 
 
 @pytest.mark.slow

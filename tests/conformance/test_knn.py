@@ -2,7 +2,7 @@
 
 import pytest
 
-from franca.evaluation.knn import knn_predict, nearest_neighbors
+from franca.probes.knn import knn_predict, nearest_neighbors
 from tests.conformance.conftest import Case
 
 

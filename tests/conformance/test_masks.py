@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import label
 
-from franca.data import masks as module
-from franca.data.masks import batch_masks, random_masks
+from franca.data.views import masks as module
+from franca.data.views.masks import batch_masks, random_masks
 from franca.params import Masks
 from tests.conformance.conftest import Case
 

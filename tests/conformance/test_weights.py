@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from franca import presets
-from franca.models import FrancaModel, load_model
-from franca.weights.importing import run
-from franca.weights.official import (
+from franca.formats.importing import run
+from franca.formats.official import (
     architecture_of,
     build_model,
     from_official,
@@ -19,6 +18,7 @@ from franca.weights.official import (
     to_official,
     to_official_release,
 )
+from franca.models import FrancaModel, load_model
 from tests.conformance.conftest import DEVICE, Case
 
 WITHIN = {"rtol": 1e-5, "atol": 1e-5}

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from franca.data.batch import Batch, RawBatch, part_masks
-from franca.data.multi_crop import MultiCrop
+from franca.data.views.batch import Batch, RawBatch, part_masks
+from franca.data.views.multi_crop import MultiCrop
 from franca.params import Augment, Crops
 
 AUGMENT = Augment(

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from franca.data.color import COLOR_DRAWS, LUMA, SIGMA, Color, apply_color, gaussian_blur, random_color
+from franca.data.views.color import COLOR_DRAWS, LUMA, SIGMA, Color, apply_color, gaussian_blur, random_color
 from franca.params import Augment
 
 Strengths = tuple[float, float, float, float]

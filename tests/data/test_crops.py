@@ -3,7 +3,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from franca.data.crops import ASPECT, BOX_DRAWS, ORIENTATION_DRAWS, cut, orient, random_boxes
+from franca.data.views.crops import ASPECT, BOX_DRAWS, ORIENTATION_DRAWS, cut, orient, random_boxes
 
 
 def make_image(width: int = 32, height: int = 32) -> Image.Image:

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from benchmarks.decoding.writers import png
-from franca.data.dense import DenseSource
-from franca.data.prepare import prepare
-from franca.data.store import SPLITS, Store
+from franca.data.ingest.dense import DenseSource
+from franca.data.ingest.prepare import prepare
+from franca.data.store.prepared import SPLITS, Store
 from franca.errors import FrancaError
 from franca.files import read_json
 from franca.params import Prepare

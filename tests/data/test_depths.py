@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.decoding.cases import upright
 from benchmarks.decoding.writers import png, pnm, tiff, tiff_exif
-from franca.data.images import decode, refusal
+from franca.data.store.images.decode import decode, refusal
 
 RGB = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
 

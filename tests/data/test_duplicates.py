@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from franca.data.duplicates import group_duplicates, join
+from franca.data.ingest.duplicates import group_duplicates, join
 
 
 def all_pairs(hashes: NDArray[np.uint64], bits: int) -> list[int]:
@@ -41,7 +41,7 @@ def test_chains_join_their_ends() -> None:
 
 
 def test_many_pairs_come_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("franca.data.duplicates._EDGES_AT_ONCE", 10)
+    monkeypatch.setattr("franca.data.ingest.duplicates._EDGES_AT_ONCE", 10)
     hashes = np.random.default_rng(0).integers(0, 64, 200, dtype=np.uint64)
     assert smallest_members(group_duplicates(hashes, 1)) == all_pairs(hashes, 1)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from franca.data.prepare import prepare
-from franca.data.store import SPLITS, Store
+from franca.data.ingest.prepare import prepare
+from franca.data.store.prepared import SPLITS, Store
 from franca.params import load_params, read_yaml
 
 ROOT = Path(__file__).parents[2]

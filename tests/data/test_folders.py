@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from moto.core.authorization import enable_iam_authentication
 
-from franca.data.folders import LocalFolder, open_folder, read_file
+from franca.data.store.files.folders import LocalFolder, open_folder, read_file
 from franca.errors import FrancaError
-from franca.inference.reading import Found
+from franca.inference.image_folder import Found
 from tests.data.conftest import Place, put
 
 Build = Callable[..., Path]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.decoding.writers import pnm, tiff
-from franca.data.images import SUFFIXES, decode, looks_like_image, refusal
+from franca.data.store.images.decode import SUFFIXES, decode, looks_like_image, refusal
 
 GRAY = np.zeros((4, 4, 1), dtype=np.uint8)
 

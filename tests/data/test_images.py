@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from franca.data.images import decode, examine
+from franca.data.store.images.decode import decode, examine
 
 
 def encode(image: Image.Image, format: str = "PNG", **options: Any) -> bytes:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks.loader import synthetic_store
-from franca.data.index import SPLITS, Index, IndexWriter, Shard
-from franca.data.store import Store
+from franca.data.store.index import SPLITS, Index, IndexWriter, Shard
+from franca.data.store.prepared import Store
 from franca.errors import FrancaError
 
 RECORDS = 40
@@ -98,8 +98,8 @@ OPEN = """
 import sys
 from pathlib import Path
 import numpy as np
-from franca.data.order import Order
-from franca.data.store import Store
+from franca.data.views.shuffle import Order
+from franca.data.store.prepared import Store
 
 def held():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from franca.data.layout import read_layout, split_of, split_of_shard
+from franca.data.ingest.layout import read_layout, split_of, split_of_shard
 from franca.errors import FrancaError
 
 

@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from franca.data import loader
-from franca.data.batch import Batch, PartMasks, RawBatch, Views
-from franca.data.loader import LARGEST_RAW, StepDataset, StepLoader
-from franca.data.pack import PackWriter
-from franca.data.store import ImageSet, Store
+from franca.data.store.pack import PackWriter
+from franca.data.store.prepared import ImageSet, Store
+from franca.data.views import loader
+from franca.data.views.batch import Batch, PartMasks, RawBatch, Views
+from franca.data.views.loader import LARGEST_RAW, StepDataset, StepLoader
 from franca.files import write_json
 from tests.conftest import MakeParams, MakeStore
 
@@ -177,7 +177,7 @@ def test_after_an_error_that_nobody_catches_the_trainer_ends(photos: Any, tmp_pa
     (tmp_path / "dataset").write_bytes(pickle.dumps(photos()))
     code = f"""
 import pickle
-from franca.data.loader import StepDataset, StepLoader
+from franca.data.views.loader import StepDataset, StepLoader
 
 class Faulty(StepDataset):
     def __getitem__(self, step):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks.decoding.writers import png
-from franca.data.manifest import describe_exposure
-from franca.data.prepare import prepare
+from franca.data.ingest.manifest import describe_exposure
+from franca.data.ingest.prepare import prepare
 from franca.params import Prepare
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from franca.data.masks import batch_masks, official_buffer, random_masks
+from franca.data.views.masks import batch_masks, official_buffer, random_masks
 from franca.params import Masks
 
 

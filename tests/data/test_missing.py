@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
-from franca.data.batch import Batch, RawBatch
-from franca.data.index import Lost
-from franca.data.loader import StepDataset, StepLoader
-from franca.data.missing import MissingImages, fetch_or_replace
-from franca.data.pack import PackWriter
-from franca.data.prepare import prepare
-from franca.data.store import ImageSet, Store
+from franca.data.ingest.prepare import prepare
+from franca.data.store.index import Lost
+from franca.data.store.pack import PackWriter
+from franca.data.store.prepared import ImageSet, Store
+from franca.data.views.batch import Batch, RawBatch
+from franca.data.views.loader import StepDataset, StepLoader
+from franca.data.views.missing import MissingImages, fetch_or_replace
 from franca.errors import FrancaError
 from franca.files import write_json
 from tests.conftest import MakeParams

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from franca.data.crops import Floats, random_boxes
-from franca.data.multi_crop import Draws, Frame, MultiCrop
+from franca.data.views.crops import Floats, random_boxes
+from franca.data.views.multi_crop import Draws, Frame, MultiCrop
 from franca.params import Augment, Crops
 
 BATCH = 4

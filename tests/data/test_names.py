@@ -5,7 +5,7 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from franca.data.names import as_text, hidden, kind, printable, suffix
+from franca.data.store.files.names import as_text, hidden, kind, printable, suffix
 
 EXACT = [
     "Screenshot 10.15.30\u202fAM.png",

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from franca.data import prepare as stage
-from franca.data.prepare import prepare
-from franca.data.store import SPLITS, Store
+from franca.data.ingest.prepare import prepare
+from franca.data.store.prepared import SPLITS, Store
 from franca.errors import FrancaError
 from franca.files import read_json, sha256_file
 from franca.params import Params, Prepare, load_params
+from franca.stages import prepare as stage
 
 Build = Callable[..., Path]
 Picture = Callable[..., bytes]
@@ -107,7 +107,7 @@ def test_bytes_do_not_depend_on_threads_or_batches(
     files = two_classes(picture) | {"sea/bad.png": b"no picture"}
     params = make_params(make_tree(tmp_path / "source", files), max_refused=0.1)
     prepare(params, tmp_path / "one", threads=1)
-    monkeypatch.setattr("franca.data.ingest._BATCH", 7)
+    monkeypatch.setattr("franca.data.ingest.table._BATCH", 7)
     prepare(params, tmp_path / "two", threads=3)
     names = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
     assert len(names) == 11
@@ -352,7 +352,7 @@ def test_a_fault_leaves_the_old_store_alone(project: Params, monkeypatch: pytest
 CHILD = """
 import os, signal, sys
 from pathlib import Path
-from franca.data import prepare as stage
+from franca.stages import prepare as stage
 from franca.errors import FrancaError
 from franca.params import load_params
 

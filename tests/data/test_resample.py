@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from franca.data import resample
-from franca.data.crops import BOX_DRAWS, Floats, cut, orient, random_boxes
-from franca.data.resample import bicubic_weights, cut_batch, cut_flat, plan_cuts
+from franca.data.views import resample
+from franca.data.views.crops import BOX_DRAWS, Floats, cut, orient, random_boxes
+from franca.data.views.resample import bicubic_weights, cut_batch, cut_flat, plan_cuts
 
 SIZES = [
     (64, 32, (0.4, 1.0)),

@@ -10,11 +10,11 @@ import pytest
 from moto.core.authorization import enable_iam_authentication
 from moto.server import ThreadedMotoServer
 
-from franca.data import shards
-from franca.data.index import SPLITS, Lost
-from franca.data.prepare import prepare
-from franca.data.shards import BLOCK, GAP
-from franca.data.store import ImageSet, Store
+from franca.data.ingest.prepare import prepare
+from franca.data.store import shards
+from franca.data.store.index import SPLITS, Lost
+from franca.data.store.prepared import ImageSet, Store
+from franca.data.store.shards import BLOCK, GAP
 from franca.errors import FrancaError
 from franca.params import Prepare
 from tests.data.conftest import Place, put

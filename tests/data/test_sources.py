@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from franca.data.sources import Sample, Source
+from franca.data.ingest.sources import Sample, Source
 from franca.errors import FrancaError
 from tests.conftest import write_tar
 from tests.data.conftest import Picture, Place, put

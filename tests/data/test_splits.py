@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from franca.data.splits import NONE, TRAIN, VAL, assign_splits
-from franca.data.splits import TEST as TEST_SPLIT
-from franca.data.store import SplitName
+from franca.data.ingest.splits import NONE, TRAIN, VAL, assign_splits
+from franca.data.ingest.splits import TEST as TEST_SPLIT
+from franca.data.store.prepared import SplitName
 
 FRACTIONS: dict[SplitName, float] = {"val": 0.1, "test": 0.2}
 

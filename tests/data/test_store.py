@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from franca.data.pack import Pack, PackWriter
-from franca.data.store import Store
+from franca.data.store.pack import Pack, PackWriter
+from franca.data.store.prepared import Store
 from franca.errors import FrancaError
 from franca.files import sha256_file
 
 
 def test_records_come_back_across_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("franca.data.pack.SHARD_BYTES", 100)
+    monkeypatch.setattr("franca.data.store.pack.SHARD_BYTES", 100)
     records = [bytes([i]) * (i * 7 % 60) for i in range(40)] + [b"longer than a shard" * 10]
     with PackWriter(tmp_path / "pack") as writer:
         for i, record in enumerate(records):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from franca.data.sources import Sample, Source
+from franca.data.ingest.sources import Sample, Source
 from franca.errors import FrancaError
 
 Build = Callable[..., Path]

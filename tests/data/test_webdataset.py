@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from franca.data.sources import Sample, Source
-from franca.data.webdataset import is_mask
+from franca.data.ingest.sources import Sample, Source
+from franca.data.ingest.webdataset import is_mask
 from franca.errors import FrancaError
 from tests.conftest import write_tar
 

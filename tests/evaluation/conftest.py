@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from franca.data.pack import PackWriter
-from franca.data.store import SPLITS, SplitName, Store
+from franca.data.store.pack import PackWriter
+from franca.data.store.prepared import SPLITS, SplitName, Store
 from franca.files import write_json
 
 MakeStore = Callable[..., Store]

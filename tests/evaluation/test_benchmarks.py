@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from franca.data.store import SPLITS, SplitName, Store
+from franca.data.store.prepared import SPLITS, SplitName, Store
 from franca.evaluation.benchmarks import knn, linear, position, segmentation
 from franca.evaluation.features import Backbone, Dataset, Part, Skipped, evenly_spaced, extract_all
 from franca.evaluation.intervals import Measurement

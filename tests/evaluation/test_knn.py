@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from franca.evaluation.knn import knn_predict, nearest_neighbors
+from franca.probes.knn import knn_predict, nearest_neighbors
 
 
 def make_features(rows: int, seed: int) -> Tensor:

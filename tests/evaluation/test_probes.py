@@ -3,7 +3,7 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch.nn.functional import one_hot
 
-from franca.evaluation.probes import RIDGE, fit_logistic, fit_ridge
+from franca.probes.regression import RIDGE, fit_logistic, fit_ridge
 
 
 def _classes(count: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:

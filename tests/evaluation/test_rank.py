@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from franca.data.store import Store
+from franca.data.store.prepared import Store
 from franca.evaluation.benchmarks import rank
 from franca.evaluation.features import Backbone, LeftOut, extract_all
 from franca.evaluation.intervals import Measurement
-from franca.evaluation.rank import rankme
 from franca.models import Features
 from franca.params import Params
+from franca.probes.effective_rank import rankme
 
 
 def test_rank_counts_the_dimensions_that_features_fill() -> None:

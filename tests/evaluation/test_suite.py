@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from franca.data.store import Store
+from franca.data.store.prepared import Store
 from franca.errors import FrancaError
 from franca.evaluation import report, suite
 from franca.evaluation.comparison import Evidence, compare
@@ -15,6 +15,7 @@ from franca.evaluation.outcomes import read_outcomes
 from franca.models import FrancaModel, random_model, save_model
 from franca.params import ResolvedParams
 from franca.paths import MODEL, PREPARED
+from franca.stages import evaluate as stage
 
 MakeParams = Callable[..., ResolvedParams]
 MakeStore = Callable[..., Store]
@@ -45,11 +46,11 @@ def test_the_whole_stage_twice(
     params: ResolvedParams, make_store: MakeStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = make_store(PREPARED)
-    suite.run(params)
+    stage.run(params)
     first, printed = _digests(Path("results")), capsys.readouterr().out
     stale = PLOTS / "of-an-older-run.png"
     stale.touch()
-    suite.run(params)
+    stage.run(params)
     assert _digests(Path("results")) == first
     assert {Path(name).name for name in first} == {
         "results.json",
@@ -116,7 +117,7 @@ def test_comparators_stand_beside_the_model(
     save_model(random_model(tiny_params({"base.backbone.depth": 3}).base), folders[0])
     save_model(FrancaModel("vit_tiny_patch16_224", 48, (0.5,) * 3, (0.5,) * 3), folders[1])
     evaluate = params.evaluate.model_copy(update={"comparators": [str(folder) for folder in folders]})
-    suite.run(params.model_copy(update={"evaluate": evaluate}))
+    stage.run(params.model_copy(update={"evaluate": evaluate}))
     rows = json.loads(Path("results/evaluate/results.json").read_text())["rows"]
     benchmarks = {name: {row["benchmark"] for row in rows if row["model"] == name} for name in ("larger", "timm")}
     assert benchmarks["timm"] == benchmarks["larger"] - {"knn_levels"} >= {"knn", "linear", "segmentation", "position"}
@@ -126,7 +127,7 @@ def test_comparators_stand_beside_the_model(
 
 def test_another_model_by_the_same_suite(params: ResolvedParams, make_store: MakeStore, tmp_path: Path) -> None:
     store = make_store(PREPARED)
-    suite.run(params)
+    stage.run(params)
     own = json.loads(Path("results/evaluate/results.json").read_text())
     again = suite.evaluate_model(MODEL, store, params)
     rows = [row for row in own["rows"] if row["model"] == "franca"]
@@ -149,7 +150,7 @@ def test_data_without_labels_and_masks(
     params: ResolvedParams, make_store: MakeStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_store(PREPARED, labeled=(), dense_counts=None)
-    suite.run(params)
+    stage.run(params)
     results = json.loads(Path("results/evaluate/results.json").read_text())
     assert results["skipped"] == {
         "knn": "the train images have no labels",
@@ -163,7 +164,7 @@ def test_data_without_labels_and_masks(
 
 def test_empty_splits(params: ResolvedParams, make_store: MakeStore) -> None:
     make_store(PREPARED, counts={"train": 24, "val": 9, "test": 0}, dense_counts={"train": 4, "val": 2, "test": 0})
-    suite.run(params)
+    stage.run(params)
     skipped = json.loads(Path("results/evaluate/results.json").read_text())["skipped"]
     assert skipped == {
         f"{name}/test": "no test images for it"
@@ -173,7 +174,7 @@ def test_empty_splits(params: ResolvedParams, make_store: MakeStore) -> None:
     assert (PLOTS / "masks.png").is_file()
 
     make_store(PREPARED, counts={"train": 24, "val": 0, "test": 9}, dense_counts={"train": 4, "val": 0, "test": 2})
-    suite.run(params)
+    stage.run(params)
     skipped = json.loads(Path("results/evaluate/results.json").read_text())["skipped"]
     assert skipped == {
         "knn/val": "no val images for it",
@@ -189,7 +190,7 @@ def test_no_model_is_one_clear_line(params: ResolvedParams, make_store: MakeStor
     make_store(PREPARED)
     (MODEL / "model.safetensors").unlink()
     with pytest.raises(FrancaError, match=r"model\.safetensors"):
-        suite.run(params)
+        stage.run(params)
 
 
 @pytest.mark.parametrize(

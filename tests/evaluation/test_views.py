@@ -3,13 +3,13 @@ from pathlib import Path
 
 import torch
 
-from franca.data.store import Store
+from franca.data.store.prepared import Store
 from franca.evaluation.benchmarks import views
 from franca.evaluation.features import Backbone, LeftOut, extract_all
 from franca.evaluation.intervals import Measurement
-from franca.evaluation.views import found, two_views
 from franca.models import Features
 from franca.params import Params
+from franca.probes.view_agreement import found, two_views
 
 
 def test_views_are_opposite_corners_the_second_mirrored() -> None:

@@ -11,17 +11,17 @@ import pyarrow as pa
 import pytest
 import torch
 from pyarrow import parquet
+from tests.inference.test_reading import NAMES
 
 from franca.cli import main
-from franca.data.images import decode
-from franca.data.transform import resize_and_crop
+from franca.data.store.images.decode import decode
+from franca.data.store.transform import resize_and_crop
 from franca.evaluation.features import to_tensor
 from franca.inference import embed
-from franca.inference.reading import ImageFolder
+from franca.inference.image_folder import ImageFolder
 from franca.models import load_model
 from tests.conftest import MakeTar
 from tests.inference.conftest import Picture
-from tests.inference.test_reading import NAMES
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from franca.cli import main
 from franca.errors import FrancaError
 from franca.evaluation.features import to_tensor
 from franca.inference import maps
-from franca.inference.sheet import Tile, draw
+from franca.inference.contact_sheet import Tile, draw
 from franca.models import FrancaModel, load_model, save_model
 from tests.inference.conftest import Picture
 

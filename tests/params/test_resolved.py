@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from franca import presets
-from franca.data.store import MIN_STD, Store, read_channels
+from franca.data.store.prepared import MIN_STD, Store, read_channels
 from franca.errors import FrancaError
 from franca.files import read_json, write_json
 from franca.params import Base, ChannelStatistics, Params, ResolvedBase, parse_params, resolve

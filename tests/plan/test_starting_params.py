@@ -8,8 +8,8 @@ from PIL import Image
 
 from franca import presets
 from franca.cli import main
-from franca.data.index import SplitName
-from franca.data.sources import Source
+from franca.data.ingest.sources import Source
+from franca.data.store.index import SplitName
 from franca.errors import FrancaError
 from franca.params import Params, load_params
 from franca.plan.folder_facts import FolderFacts, look_at

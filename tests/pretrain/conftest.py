@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from franca.params import Params, load_params
-from franca.pretrain import loop
 from franca.process import StopRequest
+from franca.stages import pretrain as stage
 from tests.conftest import MakeStore, MakeValues, set_value
 
 TRAINER = Path(__file__).with_name("trainer.py")
@@ -27,7 +27,7 @@ PATIENCE_SECONDS = 300
 STEPS = 36
 
 _forge = multiprocessing.get_context("forkserver")
-_forge.set_forkserver_preload(["pytest", "franca.cli", "franca.tracking.mirror", "franca.pretrain.loop"])
+_forge.set_forkserver_preload(["pytest", "franca.cli", "franca.tracking.mirror", "franca.stages.pretrain"])
 
 
 def wait_for(condition: Callable[[], Any]) -> None:
@@ -215,12 +215,12 @@ def reference(tmp_path_factory: pytest.TempPathFactory, prepared: Path, tiny_val
 def pretrain(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Project], None]]:
     """Runs the stage in this process, which keeps its own signal handlers and torch settings."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    monkeypatch.setattr(loop, "listen_for_stop", StopRequest)
+    monkeypatch.setattr(stage, "listen_for_stop", StopRequest)
 
     def run(project: Project) -> None:
         monkeypatch.chdir(project.folder)
         monkeypatch.setenv("DVC_ROOT", str(project.folder))
-        loop.run(project.params)
+        stage.run(project.params)
 
     yield run
     torch.set_num_threads(threads)

@@ -20,13 +20,13 @@ import torch
 import torch._dynamo
 from torch._dynamo.utils import counters
 
-from franca.data.batch import part_masks
-from franca.data.masks import batch_masks
-from franca.data.store import Store
+from franca.data.store.prepared import Store
+from franca.data.views.batch import part_masks
+from franca.data.views.masks import batch_masks
 from franca.params import Params
+from franca.pretrain.microbatch import Part
 from franca.pretrain.online import OnlineEvaluation
 from franca.pretrain.parallel import Ranks, distribute, joined
-from franca.pretrain.parts import Part
 from franca.pretrain.schedules import Rates
 from franca.pretrain.setup import compile_blocks, make_networks
 from franca.pretrain.step import TrainStep

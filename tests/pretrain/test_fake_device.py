@@ -15,17 +15,17 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks import passes
 from benchmarks.fake_cuda import DEVICE, HostWaitError, NoHostWaits, backward, fake, fake_cuda, fake_networks
-from franca.data.batch import Batch, RawBatch
-from franca.data.loader import StepDataset
-from franca.data.store import Store
+from franca.data.store.prepared import Store
+from franca.data.views.batch import Batch, RawBatch
+from franca.data.views.loader import StepDataset
 from franca.params import ResolvedParams
 from franca.pretrain import objective, step
+from franca.pretrain.finite_check import FiniteCheck
+from franca.pretrain.microbatch import Splitter, count_parts
 from franca.pretrain.network import Network, Outputs
 from franca.pretrain.objective import Terms
-from franca.pretrain.parts import Splitter, count_parts
 from franca.pretrain.schedules import Rates
 from franca.pretrain.step import TrainStep
-from franca.pretrain.watch import FiniteCheck
 from tests.conftest import MakeParams, MakeStore
 
 RATES = Rates(lr=1e-4, last_layer_lr=1e-4, weight_decay=0.04, teacher_momentum=0.99, teacher_temperature=0.06)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from franca.data.store import Store
+from franca.data.store.prepared import Store
 from franca.files import read_json
 from franca.params import Params
 from franca.pretrain.network import Network

@@ -17,9 +17,10 @@ from franca.files import read_json
 from franca.plan import report
 from franca.plan.hardware import Card
 from franca.pretrain import loop
+from franca.pretrain.microbatch import count_parts
 from franca.pretrain.network import Network
 from franca.pretrain.parallel import Ranks, local_images
-from franca.pretrain.parts import count_parts
+from franca.stages import pretrain as stage
 from tests.conftest import MakeParams, MakeValues
 from tests.pretrain.conftest import PATIENCE_SECONDS, MakeProject, Project
 
@@ -149,7 +150,7 @@ def test_activation_checkpointing_is_for_the_student(
 def test_a_run_that_does_not_fit_the_gpu_is_refused_before_it_starts(
     make_project: MakeProject, pretrain: Callable[[Project], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "choose_device", lambda runtime: torch.device("cuda"))
+    monkeypatch.setattr(stage, "choose_device", lambda runtime: torch.device("cuda"))
     monkeypatch.setattr(report, "card_at_hand", lambda: Card("NVIDIA L4", 1 << 30, None))
     with pytest.raises(FrancaError, match=r"a step needs 4.0 GiB .*, NVIDIA L4 has 1.0; use runtime.activation_ch"):
         pretrain(make_project())

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from franca.data.prepare import prepare
+from franca.data.ingest.prepare import prepare
 from franca.files import read_json
 from tests.conftest import MakeParams, write_tar
 from tests.pretrain.conftest import STEPS, MakeProject, Project, wait_for

@@ -11,11 +11,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from franca.data.batch import Batch, RawBatch, part_masks
-from franca.data.multi_crop import MultiCrop
+from franca.data.views.batch import Batch, RawBatch, part_masks
+from franca.data.views.multi_crop import MultiCrop
 from franca.models.model import normalize
 from franca.params import ResolvedParams
-from franca.pretrain.parts import Splitter
+from franca.pretrain.microbatch import Splitter
 from tests.conftest import MakeParams
 
 IMAGES = 6

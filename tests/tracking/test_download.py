@@ -9,7 +9,7 @@ import franca
 from franca.errors import FrancaError
 from franca.files import read_json
 from franca.params import Params, parse_params
-from franca.tracking import register
+from franca.stages import register
 from franca.tracking.client import connect, experiment_id
 from tests.tracking.conftest import Finish
 

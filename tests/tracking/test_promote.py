@@ -11,7 +11,8 @@ from franca.errors import FrancaError
 from franca.evaluation.comparison import Evidence
 from franca.files import sha256_file
 from franca.params import Params, parse_params
-from franca.tracking import promote, register
+from franca.stages import register
+from franca.tracking import promote
 from franca.tracking.client import connect
 from tests.tracking.conftest import REPOSITORY, Finish, row
 

@@ -12,7 +12,8 @@ from franca.errors import FrancaError
 from franca.files import read_json, sha256_file, write_json
 from franca.models import load_model
 from franca.params import Params, load_params, parse_params
-from franca.tracking import promote, register
+from franca.stages import register
+from franca.tracking import promote
 from franca.tracking.client import connect
 from franca.tracking.flavor import Embedder
 from tests.tracking.conftest import Finish, Server, row

@@ -21,7 +21,7 @@ from PIL import Image
 
 from franca.models import load_model
 from franca.params import Params
-from franca.tracking import register
+from franca.stages import register
 from franca.tracking.client import tracking_uri
 from tests.tracking.conftest import REPOSITORY, Finish, wait_for
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from franca.data.store import SplitName
+from franca.data.store.prepared import SplitName
 from franca.evaluation.features import Backbone, Dataset, LeftOut
 from franca.evaluation.intervals import Measurement, Resampling, measure
-from franca.evaluation.knn import knn_predict
 from franca.evaluation.outcomes import Outcome
 from franca.params import Params
+from franca.probes.knn import knn_predict
 
 CONTROLS = ("knn_random_dims", "knn_components")
 """Benchmarks of as many dimensions as a level has: drawn at random, and the first principal components of train."""

@@ -7,8 +7,8 @@ from torch.nn.functional import one_hot
 from franca.evaluation.benchmarks.knn import accuracy
 from franca.evaluation.features import Backbone, Dataset, LeftOut
 from franca.evaluation.intervals import Measurement
-from franca.evaluation.probes import fit_logistic
 from franca.params import Params
+from franca.probes.regression import fit_logistic
 
 
 def run(backbone: Backbone, data: Dataset, params: Params) -> Iterator[Measurement | LeftOut]:

@@ -8,8 +8,8 @@ from torch import Tensor
 from franca.evaluation.features import Backbone, Dataset, Skipped, evenly_spaced
 from franca.evaluation.intervals import Measurement, Resampling, measure
 from franca.evaluation.outcomes import Outcome
-from franca.evaluation.probes import fit_ridge
 from franca.params import Params
+from franca.probes.regression import fit_ridge
 
 
 def run(backbone: Backbone, data: Dataset, params: Params) -> Iterator[Measurement]:

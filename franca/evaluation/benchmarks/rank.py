@@ -8,8 +8,8 @@ import torch
 from franca.evaluation.features import Dataset, LeftOut, evenly_spaced
 from franca.evaluation.intervals import Measurement, Resampling, measure
 from franca.evaluation.outcomes import Outcome
-from franca.evaluation.rank import rankme
 from franca.params import Params
+from franca.probes.effective_rank import rankme
 
 IMAGES = 4000
 FEWEST = 4

@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from franca.data.store import SPLITS, DenseSet, SplitName, Store
+from franca.data.store.prepared import SPLITS, DenseSet, SplitName, Store
 from franca.evaluation.features import Backbone, LeftOut, Skipped, to_tensor
 from franca.evaluation.intervals import Measurement, Resampling, measure
 from franca.evaluation.outcomes import Outcome, images_digest
-from franca.evaluation.probes import LinearMap, fit_logistic
 from franca.evaluation.statistics import mean_iou
 from franca.params import Params
+from franca.probes.regression import LinearMap, fit_logistic
 
 TRAIN_TOKENS = 1 << 18
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from franca.evaluation.features import VIEWS, Dataset, LeftOut, evenly_spaced
 from franca.evaluation.intervals import Measurement, Resampling, measure
 from franca.evaluation.outcomes import Outcome
-from franca.evaluation.views import found
 from franca.params import Params
+from franca.probes.view_agreement import found
 
 FEWEST = 4
 
