@@ -1,7 +1,7 @@
 """The table of all fields, from which documentation is generated."""
 
 from franca import presets
-from franca.params.reference import sections
+from franca.presets.reference import sections
 from tests.params.test_surface import LEAVES
 
 
