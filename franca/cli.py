@@ -56,13 +56,7 @@ def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(prog="franca", description="Pretrain, measure and ship vision foundation models.")
     main.add_argument("--version", action="version", version=__version__)
     main.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    main.add_argument(
-        "--params",
-        type=_path,
-        default=PARAMS,
-        metavar="FILE",
-        help="parameters (default: params.yaml, which DVC and flows always use)",
-    )
+    main.add_argument("--params", type=_path, default=PARAMS, metavar="FILE", help=PARAMS_HELP)
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, text) in STAGES.items():
         commands.add_parser(name, help=text, description=f"Pipeline stage: {text}.")

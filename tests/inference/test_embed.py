@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 import torch
 from pyarrow import parquet
-from tests.inference.test_reading import NAMES
 
 from franca.cli import main
 from franca.data.store.images.decode import decode
@@ -22,6 +21,7 @@ from franca.inference.image_folder import ImageFolder
 from franca.models import load_model
 from tests.conftest import MakeTar
 from tests.inference.conftest import Picture
+from tests.inference.test_image_folder import NAMES
 
 
 @pytest.fixture
