@@ -1,8 +1,6 @@
 """What usually keeps a model from being better than its baselines, from what is known of the run; text alone."""
 
-from collections.abc import Sequence
-
-from franca.params import Params
+from franca.params import ChannelStatistics, Params
 
 FEW_STEPS = 1000
 FEW_IMAGES = 2000
@@ -16,14 +14,14 @@ USUAL = (
 )
 
 
-def causes(params: Params, steps: int, images: int, channels: dict[str, Sequence[float]] | None) -> str:
+def causes(params: Params, steps: int, images: int, channels: ChannelStatistics | None) -> str:
     """Return one sentence: what is conspicuous in this run, and else the usual causes.
 
     Args:
         params: The run's parameters.
         steps: Length of the run.
         images: Number of training images.
-        channels: `mean` and `std` of the training images, values in 0..1, if they are known.
+        channels: statistics of the training images, if they are known.
     """
     found = []
     if params.pretrain.optimizer.base_lr == 0:
@@ -33,8 +31,8 @@ def causes(params: Params, steps: int, images: int, channels: dict[str, Sequence
     if images < FEW_IMAGES:
         found.append(f"there are only {images:,} training images")
     for name, ours in (("mean", params.base.mean), ("std", params.base.std)):
-        theirs = (channels or {}).get(name)
-        if theirs and max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) > FAR:
+        theirs = getattr(channels, name, None)
+        if theirs and ours != "auto" and max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) > FAR:
             values = ", ".join(f"{value:.3f}" for value in theirs)
             found.append(f"base.{name} is not that of the images, [{values}]")
     return f"in this run: {'; '.join(found)}; {USUAL}" if found else USUAL

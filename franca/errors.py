@@ -11,3 +11,9 @@ class Stopped(FrancaError):
     """A command was asked to stop, has saved its state and can be run again (75: EX_TEMPFAIL of sysexits.h)."""
 
     exit_code = 75
+
+
+class Outdated(FrancaError):
+    """A check found a file that a command would change."""
+
+    exit_code = 1

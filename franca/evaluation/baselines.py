@@ -1,5 +1,7 @@
 """What a trained model is measured against, in the shape of backbones: pixels, colors, and its own random weights."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -22,7 +24,7 @@ def model_backbone(name: str, model: FrancaModel, device: torch.device) -> Backb
 
 
 def raw_pixels(
-    mean: list[float], std: list[float], image_size: int, patch_size: int, device: torch.device
+    mean: Sequence[float], std: Sequence[float], image_size: int, patch_size: int, device: torch.device
 ) -> Backbone:
     """The pixels themselves: `pixel_features` of the image, and all of a patch's standardized pixels."""
 

@@ -11,7 +11,7 @@ from franca.formats.official import from_official, planes_of, read_model, remove
 from franca.formats.tensor_files import read_checkpoint
 from franca.models.model import Channels, FrancaModel, save_model
 from franca.params import Backbone
-from franca.presets import spell
+from franca.params.render import spell
 
 MODEL_FILES = {"config.json", "model.safetensors"}
 

@@ -18,7 +18,7 @@ from franca.files import read_json, sha256_file, write_bytes, write_json
 from franca.models.backbone import Backbone, nesting_levels
 from franca.models.planes import projection
 from franca.params import Backbone as BackboneParams
-from franca.params import Base
+from franca.params import ResolvedBase
 
 Channels = tuple[float, float, float]
 Architecture = BackboneParams | str
@@ -188,7 +188,7 @@ def normalize(images: Tensor, mean: Channels, std: Channels) -> Tensor:
     return (images - shift) / scale
 
 
-def random_model(base: Base) -> FrancaModel:
+def random_model(base: ResolvedBase) -> FrancaModel:
     """An untrained model of `base`, seeded by `base.seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(base.seed)

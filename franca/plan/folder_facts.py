@@ -12,6 +12,7 @@ from PIL import Image
 from franca.data.ingest.sources import Source
 from franca.data.store.images.decode import decode, strict_decoding
 from franca.data.store.index import SplitName
+from franca.data.store.prepared import MIN_STD
 from franca.errors import FrancaError
 
 SAMPLES = 256
@@ -75,8 +76,7 @@ def look_at(source: Source) -> FolderFacts:
         train_share=(splits[None] + splits["train"]) / len(images),
         short_side=round(median(min(image.size) for image in images)),
         mean=[round(float(x), 3) for x in mean],
-        # A constant channel has no spread to divide by.
-        std=[max(round(float(x), 3), 0.01) for x in std],
+        std=[max(round(float(x), 3), MIN_STD) for x in std],
         decode_seconds=seconds / len(images),
         samples=images,
     )

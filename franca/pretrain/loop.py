@@ -10,7 +10,7 @@ from franca.data.store.prepared import Store
 from franca.data.views.loader import StepDataset, StepLoader
 from franca.errors import FrancaError, Stopped
 from franca.models import FrancaModel, random_model
-from franca.params import Params
+from franca.params import ResolvedParams
 from franca.pretrain.checkpoint import Checkpoints, load_newest
 from franca.pretrain.finite_check import give_up
 from franca.pretrain.microbatch import Splitter, count_parts
@@ -28,7 +28,7 @@ from franca.process import StopRequest
 
 
 def train(
-    params: Params,
+    params: ResolvedParams,
     store: Store,
     folder: RunFolder,
     mark: str,
@@ -135,7 +135,7 @@ def train(
                 progress.log(done, meter.loss() if ranks.first else 0.0)
             sentence = behind(metrics, done, schedules.total) if measuring else None
             if sentence and ranks.first and folder.first_warning():
-                advice = causes(params, schedules.total, len(images), store.manifest["channels"])
+                advice = causes(params, schedules.total, len(images), store.channels)
                 tqdm.write(f"{sentence}; {advice}")
 
             # save

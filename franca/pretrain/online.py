@@ -12,7 +12,7 @@ from franca.data.store.transform import load_images
 from franca.data.views.shuffle import permute
 from franca.models.backbone import Backbone
 from franca.models.model import normalize
-from franca.params import Params
+from franca.params import ResolvedParams
 from franca.pretrain.network import Network
 from franca.probes.effective_rank import rankme
 from franca.probes.knn import knn_predict
@@ -52,7 +52,7 @@ class OnlineEvaluation:
     random twin and of raw pixels, measured once.
     """
 
-    def __init__(self, store: Store, params: Params, device: torch.device, precision: str) -> None:
+    def __init__(self, store: Store, params: ResolvedParams, device: torch.device, precision: str) -> None:
         self._base, self._device, self._precision = params.base, device, precision
         self._classes = len(store.manifest["classes"])
         self._train, self._val = (
@@ -61,7 +61,7 @@ class OnlineEvaluation:
         )
         # With a single class every model is right on every image.
         self.labeled = all(len(sample.known().unique()) > 1 for sample in (self._train, self._val))
-        self._channels: dict[str, list[float]] = store.manifest["channels"]
+        self._channels = store.channels
 
     def measure(self, teacher: Network) -> dict[str, float]:
         """Return the effective rank of val's class tokens, and k-NN's top-1 or the views' agreement in percent."""
@@ -86,8 +86,7 @@ class OnlineEvaluation:
             return twin([pixels], None, [tokens * torch.arange(len(pixels), device=pixels.device)])[0].float()
 
         twins = {f"{name}{RANDOM}": value for name, value in self._measure(classes).items()}
-        mean, std = self._channels["mean"], self._channels["std"]
-        pixels = self._scores(lambda images: pixel_features(standardize(images.to(self._device), mean, std)))
+        pixels = self._scores(lambda images: pixel_features(standardize(images.to(self._device), *self._channels)))
         return twins | {f"{name}{PIXELS}": value for name, value in pixels.items()}
 
     @torch.no_grad()

@@ -22,13 +22,13 @@ import torch
 
 import franca
 from franca.files import read_json, sha256_tree, write_bytes, write_json
-from franca.params import Params
+from franca.params import ResolvedParams
 from franca.paths import requeue_path, runs_root
 
 CODE = ("stages/pretrain.py", "data/store", "data/views", "losses", "models", "pretrain", "probes", "runtime.py")
 
 
-def fingerprint(params: Params, data_digest: str) -> str:
+def fingerprint(params: ResolvedParams, data_digest: str) -> str:
     """Digest of everything that decides a run's result: its params, the data, the code and the start weights."""
     package = Path(franca.__file__).parent
     start = Path(params.pretrain.init) if params.pretrain.init else None

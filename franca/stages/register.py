@@ -5,6 +5,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from franca.advice import causes
+from franca.data.store.prepared import read_channels
 from franca.evaluation.comparison import Evidence
 from franca.evaluation.outcomes import FILE, read_outcomes
 from franca.files import write_json
@@ -110,4 +111,4 @@ def _advice(params: Params, record: Record) -> str:
     """What this run has that usually keeps a model from being better than its baselines."""
     steps = int(record.metrics.get("pretrain/steps", 0))
     images = record.manifest.get("counts", {}).get("train", {}).get("images", 0)
-    return causes(params, steps, images, record.manifest.get("channels"))
+    return causes(params, steps, images, read_channels(record.manifest))

@@ -1,6 +1,6 @@
 """A process beside the trainer that sends its curves to MLflow, so that the loop never waits for a server.
 
-    python -m franca.tracking.mirror runs/pretrain-<fingerprint>
+    python -m franca.tracking.mirror runs/pretrain-<fingerprint> --experiment NAME
 
 It ends when the trainer does, or once all is sent after the trainer wrote `finished` into the folder.
 """
@@ -14,8 +14,6 @@ import time
 from pathlib import Path
 
 from franca.errors import FrancaError
-from franca.params import load_params
-from franca.paths import PARAMS
 from franca.process import StopRequest, follow_parent, listen_for_stop
 from franca.tracking.client import connect, server_faults
 from franca.tracking.curves import Curves, attach
@@ -26,14 +24,15 @@ LONGEST_WAIT_SECONDS = 60.0
 REQUEST_SECONDS = "5"
 
 
-def start(folder: Path) -> "subprocess.Popen[bytes] | None":
-    """Start the mirror of a run folder as a child of this process; None where MLflow is not installed.
+def start(folder: Path, experiment: str) -> "subprocess.Popen[bytes] | None":
+    """Start the mirror of a run folder as a child of this process; return None if MLflow is not installed.
 
     What it has to say goes to `mirror.log` in the folder.
     """
     if importlib.util.find_spec("mlflow") is None:
         return None
-    command = [sys.executable, "-m", "franca.tracking.mirror", str(folder), "--parent", str(os.getpid())]
+    command = [sys.executable, "-m", "franca.tracking.mirror", str(folder)]
+    command += [f"--experiment={experiment}", "--parent", str(os.getpid())]
     with (folder / "mirror.log").open("wb") as log:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
@@ -70,13 +69,14 @@ def follow(folder: Path, experiment: str, stop: StopRequest, parent: int) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m franca.tracking.mirror", description=__doc__)
     parser.add_argument("folder", type=Path, help="run folder of a pretraining")
+    parser.add_argument("--experiment", required=True, help="MLflow experiment of the run")
     parser.add_argument("--parent", type=int, default=os.getppid(), help="process to end with")
     arguments = parser.parse_args()
     stop = listen_for_stop()
     follow_parent()
     os.nice(10)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", REQUEST_SECONDS)
-    follow(arguments.folder, load_params(PARAMS).register_.experiment, stop, arguments.parent)
+    follow(arguments.folder, arguments.experiment, stop, arguments.parent)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from franca.evaluation.comparison import Evidence, compare
 from franca.evaluation.intervals import Resampling
 from franca.evaluation.outcomes import read_outcomes
 from franca.models import FrancaModel, random_model, save_model
-from franca.params import Params
+from franca.params import ResolvedParams
 from franca.paths import MODEL, PREPARED
 from franca.stages import evaluate as stage
 
-MakeParams = Callable[..., Params]
+MakeParams = Callable[..., ResolvedParams]
 MakeStore = Callable[..., Store]
 PLOTS = Path("results/evaluate/plots")
 ROWS = (
@@ -29,7 +29,7 @@ ROWS = (
 
 
 @pytest.fixture
-def params(tiny_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+def params(tiny_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ResolvedParams:
     """A project folder with a model of other weights than its random twin's."""
     monkeypatch.chdir(tmp_path)
     params = tiny_params({"evaluate.bootstrap_samples": 100, "evaluate.knn_k": 5})
@@ -42,7 +42,9 @@ def _digests(folder: Path) -> dict[str, str]:
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_the_whole_stage_twice(params: Params, make_store: MakeStore, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_stage_twice(
+    params: ResolvedParams, make_store: MakeStore, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = make_store(PREPARED)
     stage.run(params)
     first, printed = _digests(Path("results")), capsys.readouterr().out
@@ -108,7 +110,7 @@ def test_the_whole_stage_twice(params: Params, make_store: MakeStore, capsys: py
 
 
 def test_comparators_stand_beside_the_model(
-    params: Params, tiny_params: MakeParams, make_store: MakeStore, capsys: pytest.CaptureFixture[str]
+    params: ResolvedParams, tiny_params: MakeParams, make_store: MakeStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_store(PREPARED)
     folders = [Path("models/larger"), Path("models/timm")]
@@ -123,7 +125,7 @@ def test_comparators_stand_beside_the_model(
     assert "\nlarger" in printed and "\ntimm" in printed
 
 
-def test_another_model_by_the_same_suite(params: Params, make_store: MakeStore, tmp_path: Path) -> None:
+def test_another_model_by_the_same_suite(params: ResolvedParams, make_store: MakeStore, tmp_path: Path) -> None:
     store = make_store(PREPARED)
     stage.run(params)
     own = json.loads(Path("results/evaluate/results.json").read_text())
@@ -145,7 +147,7 @@ def test_another_model_by_the_same_suite(params: Params, make_store: MakeStore, 
 
 
 def test_data_without_labels_and_masks(
-    params: Params, make_store: MakeStore, capsys: pytest.CaptureFixture[str]
+    params: ResolvedParams, make_store: MakeStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_store(PREPARED, labeled=(), dense_counts=None)
     stage.run(params)
@@ -160,7 +162,7 @@ def test_data_without_labels_and_masks(
     assert "left out: knn (the train images have no labels)" in capsys.readouterr().out
 
 
-def test_empty_splits(params: Params, make_store: MakeStore) -> None:
+def test_empty_splits(params: ResolvedParams, make_store: MakeStore) -> None:
     make_store(PREPARED, counts={"train": 24, "val": 9, "test": 0}, dense_counts={"train": 4, "val": 2, "test": 0})
     stage.run(params)
     skipped = json.loads(Path("results/evaluate/results.json").read_text())["skipped"]
@@ -184,7 +186,7 @@ def test_empty_splits(params: Params, make_store: MakeStore) -> None:
     }
 
 
-def test_no_model_is_one_clear_line(params: Params, make_store: MakeStore) -> None:
+def test_no_model_is_one_clear_line(params: ResolvedParams, make_store: MakeStore) -> None:
     make_store(PREPARED)
     (MODEL / "model.safetensors").unlink()
     with pytest.raises(FrancaError, match=r"model\.safetensors"):
@@ -206,7 +208,7 @@ def test_no_model_is_one_clear_line(params: Params, make_store: MakeStore) -> No
     ],
 )
 def test_a_single_class_is_not_scored(
-    params: Params, make_store: MakeStore, kinds: dict[str, int], skipped: dict[str, str]
+    params: ResolvedParams, make_store: MakeStore, kinds: dict[str, int], skipped: dict[str, str]
 ) -> None:
     store = make_store(PREPARED, kinds=kinds, dense_counts=None)
     results = suite.evaluate_model(MODEL, store, params).results
@@ -219,7 +221,7 @@ def test_a_single_class_is_not_scored(
     assert not {pair for pair in labeled if pair[1] == lone or lone == "train"}
 
 
-def test_masks_of_a_single_class_are_not_scored(params: Params, make_store: MakeStore) -> None:
+def test_masks_of_a_single_class_are_not_scored(params: ResolvedParams, make_store: MakeStore) -> None:
     store = make_store(PREPARED, mask_kinds=1)
     results = suite.evaluate_model(MODEL, store, params).results
     assert results["skipped"] == {"segmentation": "the masks of the dense set's train images have a single class"}

@@ -21,7 +21,7 @@ from franca.inference.image_folder import ImageFolder
 from franca.models import load_model
 from tests.conftest import MakeTar
 from tests.inference.conftest import Picture
-from tests.inference.test_reading import NAMES
+from tests.inference.test_image_folder import NAMES
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from franca.params import Params
+from franca.params import ResolvedParams
 from franca.pretrain.monitor import COLLAPSED_SHARE, Meter, collapse_warning
 from franca.pretrain.network import Network, update_teacher
 from franca.pretrain.objective import Terms
@@ -128,7 +128,7 @@ def test_what_decides_the_result_decides_the_fingerprint(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    def mark(params: Params, data: str = "data") -> str:
+    def mark(params: ResolvedParams, data: str = "data") -> str:
         return fingerprint(params, data)
 
     plain = mark(tiny_params())

@@ -20,6 +20,7 @@ from franca.formats.official import (
     to_official_release,
 )
 from franca.models import FrancaModel
+from franca.params import resolve
 from tests.formats.reading.conftest import MEAN, STD, MakeModel
 
 Change = Callable[[dict[str, Tensor]], Any]
@@ -202,7 +203,7 @@ def test_what_has_no_official_form(make_model: MakeModel) -> None:
 
 @pytest.mark.parametrize("name", ["vitb14-in21k-518", "vitl14-in21k", "vitg14-in21k"])
 def test_presets_of_the_released_sizes_there_and_back(name: str) -> None:
-    base = presets.load(name).base
+    base = resolve(presets.load(name)).base
     with torch.device("meta"):
         model = FrancaModel(base.backbone, base.image_size, base.mean, base.std)
     again = rebuilt(to_official_release(model))
