@@ -76,6 +76,7 @@ NOT_TYPED = {
 
 MENTIONED = {
     "dvc add",
+    "dvc exp apply",
     "dvc exp run --temp",
     "dvc exp save",
     "dvc repro --single-item",
@@ -134,7 +135,7 @@ DEMO = [
     Step("dvc params diff"),
     Step("dvc plots diff", has("dvc_plots/index.html")),
     Step("dvc exp run --temp -S pretrain.epochs=2", says("Ran experiment(s): ")),
-    Step("dvc exp show", says("workspace", "pretrain.epochs")),
+    Step("dvc exp show --only-changed --drop knn_", says("workspace", "pretrain.epochs", "linear.val.top1")),
     Step("dvc exp apply crimson-otter", says("Changes for experiment"), "dvc exp apply $(dvc exp list --name-only)"),
     Step("franca promote"),
     Step("franca promote --apply"),
@@ -177,7 +178,8 @@ MODELS = [
     Step(
         "franca import-weights franca_vitg14_Laion600M_chunked.tar.gz.part_a? -o models/franca-g14",
         has("models/franca-g14/model.safetensors"),
-        "tar -czf - -C OUT-official model.pth | split -n 3 - franca_vitg14_Laion600M_chunked.tar.gz.part_;"
+        "tar -czf whole.tar.gz -C OUT-official model.pth;"
+        " split -n 3 whole.tar.gz franca_vitg14_Laion600M_chunked.tar.gz.part_;"
         " franca import-weights franca_vitg14_Laion600M_chunked.tar.gz.part_a? -o models/franca-g14",
     ),
     Step(
@@ -190,11 +192,7 @@ MODELS = [
 OWN_IMAGES = [
     Step("cp -r ~/photos data/photos && dvc add data", has("data/photos/one.jpg")),
     Step("dvc add data", has("data.dvc")),
-    Step(
-        'git commit -m "data: our images" data.dvc',
-        says("data: our images"),
-        'git -c user.name=t -c user.email=t@localhost commit -m "data: our images" data.dvc',
-    ),
+    Step('git commit -m "data: our images" data.dvc', says("data: our images")),
     Step("dvc remote add -d storage s3://bucket/franca", says("default remote")),
     Step("dvc remote modify storage endpointurl https://minio.example.org"),
     Step(
@@ -221,7 +219,7 @@ PLANS = [
     Step("franca params use vitl14-in21k", says("written")),
     Step("franca plan", says("images/s")),
     Step("franca plan --gpus 96", says("96")),
-    Step("franca plan --gpu-memory 40 --tflops 312"),
+    Step("franca plan --gpus 96 --gpu-memory 40 --tflops 312", says("96 GPUs", "a GPU of 40 GiB")),
 ]
 SHELL = [
     Step("cp docker/.env.example docker/.env", has("docker/.env")),
@@ -344,11 +342,12 @@ def run(folder: Path, line: str, environment: dict[str, str]) -> subprocess.Comp
 
 @pytest.fixture
 def shell(tmp_path: Path) -> dict[str, str]:
-    """What a user's shell has: no environment is active, nothing is imported from elsewhere, and there are photos."""
+    """Environment variables of a user's shell whose home has photos and git's configuration; no Python is active."""
     for number, name in enumerate(("one", "two", "3", "4", "5", "6")):
         path = tmp_path / f"home/photos/{name}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(photograph(number, "JPEG"))
+    (tmp_path / "home/.gitconfig").write_text("[user]\n\tname = t\n\temail = t@localhost\n")
     return {
         "HOME": str(tmp_path / "home"),
         "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -396,11 +395,10 @@ def clone(tmp_path: Path, shell: dict[str, str], tiny_values: MakeValues) -> Pat
         "evaluate.bootstrap_samples": 100,
     }
     (folder / "params.yaml").write_text(json.dumps(tiny_values(small), indent=1))
-    commit = "git -c user.name=t -c user.email=t@localhost commit -qm start"
     prepared = run(
         folder,
         ". .venv/bin/activate && git init -q && dvc add -q data"
-        f" && dvc push -q data.dvc && git add -A && {commit} && rm -rf data .dvc/cache .dvc/tmp",
+        " && dvc push -q data.dvc && git add -A && git commit -qm start && rm -rf data .dvc/cache .dvc/tmp",
         shell,
     )
     assert prepared.returncode == 0, prepared.stdout

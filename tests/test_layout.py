@@ -8,6 +8,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 
 from franca.cli import STAGES
 from franca.params import read_yaml
@@ -149,3 +150,10 @@ def test_code_dependencies_are_the_modules_that_a_stage_imports(stage: str) -> N
 def test_no_stage_depends_on_glue() -> None:
     for name, stage in PIPELINE.items():
         assert not GLUE & set(stage.get("deps", [])), name
+
+
+def test_compiled_python_changes_no_digest_of_a_folder() -> None:
+    """If it did, `dvc repro` in a fresh clone would run each stage whose code Python has just compiled."""
+    with Repo(str(ROOT)) as repo:
+        assert repo.dvcignore.is_ignored_dir(str(ROOT / "franca/data/__pycache__"))
+        assert not repo.dvcignore.is_ignored_dir(str(ROOT / "franca/data"))
