@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from benchmarks.step_setting import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Setting
 from benchmarks.step_textbook import plain_vit
-from franca.params import Base, Pretrain
+from franca.params import Pretrain, ResolvedBase
 
 
 class Views(NamedTuple):
@@ -98,7 +98,7 @@ class LightlyStep:
         return losses.dino_weight * dino + losses.ibot_weight * ibot + losses.koleo_weight * koleo
 
 
-def _transform(base: Base, params: Pretrain) -> DINOTransform:
+def _transform(base: ResolvedBase, params: Pretrain) -> DINOTransform:
     crops, augment = params.crops, params.augment
     brightness, contrast, saturation, hue = augment.jitter
     turned = 0.5 if augment.orientation == "dihedral" else 0.0

@@ -12,7 +12,7 @@ from franca import presets
 from franca.data.views.batch import PartMasks, part_masks
 from franca.data.views.masks import batch_masks
 from franca.data.views.multi_crop import Draws, Frame, MultiCrop
-from franca.params import Params
+from franca.params import Params, resolve
 from franca.pretrain.microbatch import MicrobatchSplitter
 
 LEARNING_RATE, WEIGHT_DECAY, MOMENTUM = 1e-4, 0.04, 0.99
@@ -75,7 +75,7 @@ class Setting:
         tree["pretrain"]["losses"]["koleo_images"] = batch
         tree["runtime"] |= {"compile": False, "microbatch": None, "threads": 1 if self.device.type == "cpu" else 8}
         tree["runtime"] |= runtime or {}
-        self.params = Params.model_validate(tree)
+        self.params = resolve(Params.model_validate(tree))
         self.side, self.batch = side, batch
         self.split = MicrobatchSplitter(self.params.base, self.device)
         self.bf16 = self.device.type == "cuda" and not precise

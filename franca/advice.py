@@ -1,8 +1,6 @@
 """Advice for a model that is no better than its baselines."""
 
-from collections.abc import Sequence
-
-from franca.params import Params
+from franca.params import ChannelStatistics, Params
 
 FEW_STEPS = 1000
 """Number of steps below which a run counts as short."""
@@ -18,14 +16,14 @@ USUAL = (
 )
 
 
-def causes(params: Params, steps: int, images: int, channels: dict[str, Sequence[float]] | None) -> str:
+def causes(params: Params, steps: int, images: int, channels: ChannelStatistics | None) -> str:
     """Return a sentence with likely causes in this run, followed by the usual causes.
 
     Args:
         params: The run's parameters.
         steps: Number of steps of the run.
         images: Number of training images.
-        channels: `mean` and `std` of each channel of the training images, in 0..1; None if unknown.
+        channels: Statistics of the training images; None if unknown.
     """
     found = []
     if params.pretrain.optimizer.base_lr == 0:
@@ -35,8 +33,8 @@ def causes(params: Params, steps: int, images: int, channels: dict[str, Sequence
     if images < FEW_IMAGES:
         found.append(f"there are only {images:,} training images")
     for name, ours in (("mean", params.base.mean), ("std", params.base.std)):
-        theirs = (channels or {}).get(name)
-        if theirs and max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) > FAR:
+        theirs = getattr(channels, name, None)
+        if theirs and ours != "auto" and max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) > FAR:
             values = ", ".join(f"{value:.3f}" for value in theirs)
             found.append(f"base.{name} is not that of the images, [{values}]")
     return f"in this run: {'; '.join(found)}; {USUAL}" if found else USUAL

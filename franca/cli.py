@@ -29,6 +29,7 @@ STAGES = {
 }
 SOURCES = "folder, checkpoint, models:/NAME@ALIAS, models:/NAME/VERSION or run"
 """What `franca.load` takes."""
+PARAMS_HELP = "parameters (default: params.yaml, which DVC and the flows always use)"
 
 
 def _path(text: str) -> Path:
@@ -44,11 +45,18 @@ _CURES = {
 }
 
 
+_FULL = {
+    errno.ENOSPC: "no space left on the device",
+    errno.EDQUOT: "disk quota exceeded",
+    errno.EFBIG: "the file is larger than allowed",
+}
+
+
 def parser() -> argparse.ArgumentParser:
     main = argparse.ArgumentParser(prog="franca", description="Pretrain, measure and ship vision foundation models.")
     main.add_argument("--version", action="version", version=__version__)
     main.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    main.add_argument("--params", type=_path, default=PARAMS, metavar="FILE", help="parameters (default: params.yaml)")
+    main.add_argument("--params", type=_path, default=PARAMS, metavar="FILE", help=PARAMS_HELP)
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, text) in STAGES.items():
         commands.add_parser(name, help=text, description=f"Pipeline stage: {text}.")
@@ -61,11 +69,19 @@ def parser() -> argparse.ArgumentParser:
     _add_maps(commands.add_parser("maps", help="draw patch features and attention of images"))
     _add_init(commands.add_parser("init", help="write a params.yaml for a folder of images and this machine"))
     _add_plan(commands.add_parser("plan", help="compute memory, speed and days of a pretraining run"))
-    params = commands.add_parser("params", help="presets and schema of params.yaml")
+    params = commands.add_parser("params", help="presets, updates and schema of params.yaml")
     actions = params.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("list", help="list the presets")
     actions.add_parser("check", help="validate the file")
     actions.add_parser("schema", help="print the JSON schema for editors")
+    update = actions.add_parser("update", help="add the keys of newer versions to the file, and keep all else")
+    update.add_argument(
+        "--preset",
+        choices=presets.names(),
+        metavar="NAME",
+        help="take missing values from this preset (default: values that change nothing)",
+    )
+    update.add_argument("--check", action="store_true", help="only print what would change; exit with 1 if anything")
     use = actions.add_parser("use", help="write a preset, with every value and its meaning, into params.yaml")
     use.add_argument("preset", choices=presets.names(), metavar="PRESET", help=", ".join(presets.names()))
     return main
@@ -228,7 +244,7 @@ def run(arguments: argparse.Namespace) -> None:
             if arguments.command == "pretrain":
                 from franca.tracking import mirror
 
-                stage.run(params, on_start=mirror.start)
+                stage.run(params, on_start=lambda folder: mirror.start(folder, params.register_.experiment))
             else:
                 stage.run(params)
     elif arguments.command == "plan":
@@ -255,6 +271,11 @@ def _params(arguments: argparse.Namespace) -> None:
             print(f"{arguments.params}: valid")
         case "schema":
             print(json.dumps(Params.model_json_schema(), indent=2))
+        case "update":
+            from franca.params import update
+
+            preset = presets.values(arguments.preset) if arguments.preset else None
+            update.run(arguments.params, preset, arguments.check)
         case "use":
             presets.use(arguments.preset, arguments.params)
             print(f"{arguments.params}: written from preset {arguments.preset}")
@@ -292,8 +313,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, FrancaError):
             print(f"franca: {error}", file=sys.stderr)
             return error.exit_code
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            print(f"franca: no space left on the device{_at(error)}; free space and run again", file=sys.stderr)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            print(f"franca: {_FULL[error.errno]}{_at(error)}; free space and run again", file=sys.stderr)
             return 2
         if isinstance(error, OSError) and error.filename:
             print(f"franca: {error.filename}: {error.strerror}", file=sys.stderr)

@@ -14,3 +14,9 @@ class Stopped(FrancaError):
     """
 
     exit_code = 75
+
+
+class Outdated(FrancaError):
+    """A check found a file that a command would change."""
+
+    exit_code = 1

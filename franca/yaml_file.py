@@ -1,4 +1,4 @@
-"""Reading of YAML files that a user wrote: whatever is wrong with one is a FrancaError of one line."""
+"""Read YAML files that a user wrote; whatever is wrong with one is a FrancaError of one line."""
 
 import warnings
 from pathlib import Path
@@ -11,20 +11,25 @@ from ruamel.yaml.nodes import CollectionNode, Node
 from franca.errors import FrancaError
 
 MAX_BYTES = 1 << 17
-"""Largest file that is read. Ours have less than 20 kB; the parser takes about 5 s for this many bytes."""
+"""Size limit of a file. Ours have less than 20 kB; the parser takes about 5 s for this many bytes."""
 MAX_NODES = 20_000
-"""Most values of a file, each alias counted with all that it stands for. Ours have about 200."""
+"""Maximum number of values of a file, each alias counted with all values it stands for. Ours have about 200."""
 MAX_BRACKETS = 500
-"""Most opening brackets and braces. Ours have about 30; the parser's time grows with the square of those in a row."""
+"""Maximum number of opening brackets and braces. Ours have about 30; the parser's time grows with their square."""
 
 
 def read_yaml(path: Path) -> Any:
     """Parse a YAML 1.2 file of one document (1e-5 is a number there).
 
     Raises:
-        FrancaError: if there is no such file, or it is not valid YAML, too large, or its aliases contain themselves or
+        FrancaError: There is no such file, or it is not valid YAML, too large, or its aliases contain themselves or
             stand for too many values.
     """
+    return parse_yaml(read_content(path), path)[1]
+
+
+def read_content(path: Path) -> bytes:
+    """Read a file of at most `MAX_BYTES`; raises FrancaError."""
     try:
         # Read through a handle and not by size, which a pipe (`--params <(...)`) or a device does not have.
         with path.open("rb") as file:
@@ -35,6 +40,16 @@ def read_yaml(path: Path) -> Any:
         raise FrancaError(f"{path}: {error.strerror or error}; give a YAML file") from None
     if len(content) > MAX_BYTES:
         raise FrancaError(f"{path}: larger than {MAX_BYTES // 1024} KiB; give a YAML file of parameters")
+    return content
+
+
+def parse_yaml(content: bytes, path: Path) -> tuple[Node | None, Any]:
+    """Return the nodes of a document, which know their places in the text, and its value; raises FrancaError.
+
+    Args:
+        content: UTF-8 text, with or without a byte order mark.
+        path: Name of the file, for error messages.
+    """
     if content.count(b"[") + content.count(b"{") > MAX_BRACKETS:
         raise FrancaError(f"{path}: more than {MAX_BRACKETS} brackets; give a YAML file of parameters")
     try:
@@ -45,18 +60,18 @@ def read_yaml(path: Path) -> Any:
         raise FrancaError(f"{path}{where}: not valid YAML: {_reason(error)}") from None
 
 
-def _parse(content: bytes) -> Any:
+def _parse(content: bytes) -> tuple[Node | None, Any]:
     yaml = YAML(typ="safe", pure=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ReusedAnchorWarning)  # allowed by YAML: the later anchor counts
         root = yaml.compose(content.decode("utf-8-sig"))
     if root is None:
-        return None
+        return None, None
     # Aliases are references to nodes, so that counting is cheap. Merging, validating and printing them is not.
     count = _count(root, {}, set())
     if count > MAX_NODES:
         raise YAMLError(f"more than {MAX_NODES:,} values")
-    return yaml.constructor.construct_document(root)
+    return root, yaml.constructor.construct_document(root)
 
 
 def _count(node: Node, known: dict[Node, int], parents: set[Node]) -> int:
@@ -71,7 +86,7 @@ def _count(node: Node, known: dict[Node, int], parents: set[Node]) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """What the parser says is wrong, without its advice to programmers, in one line."""
+    """Return what the parser says is wrong in one line, without its advice to programmers."""
     match error:
         case RecursionError():
             text = "nested too deeply"

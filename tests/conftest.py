@@ -14,13 +14,13 @@ from PIL import Image
 from franca import presets
 from franca.data.store.pack import PackWriter
 from franca.files import write_json
-from franca.params import Params, parse_params
+from franca.params import ResolvedParams, parse_params, resolve
 
 TOGETHER = ("conformance", "flows")
 """Folders whose modules share a server, or what the tests before have found."""
 
 MakeValues = Callable[..., dict[str, Any]]
-MakeParams = Callable[..., Params]
+MakeParams = Callable[..., ResolvedParams]
 MakeStore = Callable[..., Path]
 MakeTar = Callable[[Path, Mapping[str, bytes] | Sequence[tuple[str, bytes]]], Path]
 
@@ -159,7 +159,7 @@ def tiny_values() -> MakeValues:
 
 @pytest.fixture(scope="session")
 def tiny_params() -> MakeParams:
-    return lambda changes=None: parse_params(_tiny_values(changes), "tiny")
+    return lambda changes=None: resolve(parse_params(_tiny_values(changes), "tiny"))
 
 
 def _encoded(image: Image.Image) -> bytes:

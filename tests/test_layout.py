@@ -19,7 +19,18 @@ PIPELINE = read_yaml(ROOT / "dvc.yaml")["stages"]
 # How a stage is started and supervised; none of it can change a result.
 GLUE = {
     f"franca/{name}.py"
-    for name in ("__init__", "__main__", "advice", "cli", "errors", "files", "params", "paths", "process", "yaml_file")
+    for name in (
+        "__init__",
+        "__main__",
+        "advice",
+        "cli",
+        "errors",
+        "files",
+        "paths",
+        "process",
+        "yaml_edit",
+        "yaml_file",
+    )
 } | {
     f"franca/plan/{name}.py"
     for name in (
@@ -33,6 +44,8 @@ GLUE = {
         "timing",
     )
 }
+GLUE |= {"franca/yaml_edit.py", "franca/yaml_file.py"}
+GLUE |= {str(path.relative_to(ROOT)) for path in (ROOT / "franca/params").glob("*.py")}
 
 # Imported by name: the module that imports, and the folder of modules that it may import.
 LOADED_BY_NAME = {"franca/evaluation/suite.py": "franca/evaluation/benchmarks"}

@@ -12,7 +12,7 @@ from franca.files import read_json
 from franca.formats.variant import variant
 from franca.models import FrancaModel, load_model, random_model, save_model
 from franca.models.planes import decompose, kept_space, plane, projection
-from franca.params import Disentangle, Params
+from franca.params import Disentangle, ResolvedParams
 from franca.pretrain.setup import make_networks
 from franca.probes.position import score_position
 from franca.rasa import grid_positions, learn_plane, learn_planes
@@ -130,13 +130,13 @@ def test_noise_tells_no_place() -> None:
 
 
 @pytest.fixture
-def params(tiny_params: MakeParams) -> Params:
+def params(tiny_params: MakeParams) -> ResolvedParams:
     return tiny_params({f"disentangle.{key}": value for key, value in make_settings().model_dump().items()})
 
 
 @pytest.fixture
 def start(
-    tmp_path: Path, params: Params, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, params: ResolvedParams, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[FrancaModel]:
     """A project folder that is the current one, with a pretrained model whose patches show where they are."""
     threads = torch.get_num_threads()
@@ -150,7 +150,7 @@ def start(
     torch.use_deterministic_algorithms(False)
 
 
-def test_the_whole_stage(start: FrancaModel, params: Params) -> None:
+def test_the_whole_stage(start: FrancaModel, params: ResolvedParams) -> None:
     run(params)
     model = load_model(Path("models/franca"))
     images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)

@@ -19,7 +19,7 @@ from benchmarks.gpu_check.finding import Finding, at_most, holds
 from benchmarks.gpu_check.images import make_store
 from benchmarks.gpu_check.subject import mean_loss, tiny_params
 from franca.data.store.prepared import Store
-from franca.params import Params
+from franca.params import ResolvedParams
 from franca.plan.random_step import RATES, make_step, random_microbatch
 from franca.pretrain.microbatch import Microbatch
 from franca.pretrain.online import OnlineEvaluation
@@ -46,7 +46,7 @@ def run(device: torch.device) -> Iterator[Finding]:
             yield from _check(params, store, device, precision)
 
 
-def _check(params: Params, store: Store, device: torch.device, precision: str) -> Iterator[Finding]:
+def _check(params: ResolvedParams, store: Store, device: torch.device, precision: str) -> Iterator[Finding]:
     steps = 20 if device.type == "cuda" else 6
     microbatches = _different_microbatches(params, steps + 1, device)
     eager = _train(make_step(params, device, precision), microbatches[:steps], 1)
@@ -83,7 +83,7 @@ def _check(params: Params, store: Store, device: torch.device, precision: str) -
     yield holds(f"{precision}: graph breaks", not breaks, str(breaks), "none")
 
 
-def _different_microbatches(params: Params, count: int, device: torch.device) -> list[Microbatch]:
+def _different_microbatches(params: ResolvedParams, count: int, device: torch.device) -> list[Microbatch]:
     """Return microbatches with different numbers of masked patches.
 
     With equal parameters the numbers are nearly equal, so the largest share of masked patches rises from 0.3 to 0.9.

@@ -19,7 +19,7 @@ from benchmarks.gpu_check.subject import make_params, tiny_params
 from benchmarks.gpu_check.timing import now
 from franca.data.views.batch import Batch, RawBatch
 from franca.data.views.loader import StepDataset, StepLoader
-from franca.params import Params
+from franca.params import ResolvedParams
 from franca.plan.random_step import RATES, make_step
 from franca.pretrain.microbatch import MicrobatchSplitter
 from franca.pretrain.prefetch import Prefetch
@@ -78,7 +78,7 @@ def run(device: torch.device) -> Iterator[Finding]:
 class _Trainer:
     """The training loop of the pretrain stage, without logs and checkpoints."""
 
-    def __init__(self, params: Params, device: torch.device) -> None:
+    def __init__(self, params: ResolvedParams, device: torch.device) -> None:
         self._split = MicrobatchSplitter(params.base, device)
         self._step = make_step(params, device, choose_precision(params.pretrain.precision, device))
 
@@ -87,7 +87,7 @@ class _Trainer:
             self._step(self._split(batch), RATES, 1)
 
 
-def _params(on_gpu: bool) -> Params:
+def _params(on_gpu: bool) -> ResolvedParams:
     if not on_gpu:
         return tiny_params({"pretrain.batch_size": 8, "pretrain.precision": "fp32"})
     workers = len(os.sched_getaffinity(0))

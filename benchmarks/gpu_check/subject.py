@@ -11,12 +11,12 @@ from torch import Tensor
 from franca import presets
 from franca.models import backbone
 from franca.models.stochastic_depth import Kept, draw_kept
-from franca.params import Params
+from franca.params import Params, ResolvedParams, resolve
 from franca.pretrain.parallel import Ranks
 from franca.pretrain.step import TrainStep
 
 
-def make_params(preset: str, changes: dict[str, Any]) -> Params:
+def make_params(preset: str, changes: dict[str, Any]) -> ResolvedParams:
     """Return the parameters of a preset with some changes, given by dotted path."""
     values = presets.values(preset)
     for path, value in changes.items():
@@ -25,10 +25,10 @@ def make_params(preset: str, changes: dict[str, Any]) -> Params:
         for name in sections:
             section = section[name]
         section[key] = value
-    return Params.model_validate(values)
+    return resolve(Params.model_validate(values))
 
 
-def tiny_params(changes: dict[str, Any] | None = None) -> Params:
+def tiny_params(changes: dict[str, Any] | None = None) -> ResolvedParams:
     """Return a small ViT with the structure of the paper's presets: SwiGLU, stochastic depth, five levels.
 
     LayerScale starts at 1: with the presets' 1e-5, an error in a block would not change the loss.

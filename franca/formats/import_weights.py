@@ -12,7 +12,7 @@ from franca.formats.official_keys import from_official, rasa_planes
 from franca.formats.state_dict import read_state
 from franca.models.model import Channels, FrancaModel, save_model
 from franca.params import Backbone
-from franca.presets import spell
+from franca.params.render import spell
 
 MODEL_FILES = {"config.json", "model.safetensors"}
 

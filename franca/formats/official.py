@@ -135,7 +135,7 @@ def architecture_of(backbone: Mapping[str, Tensor], origin: str, num_heads: int 
     try:
         return Backbone.model_validate(values), side * patch_size
     except ValidationError as error:
-        raise FrancaError(f"{origin}: {'; '.join(fault_lines(error))}") from None
+        raise FrancaError(f"{origin}: {'; '.join(fault_lines(error, Backbone))}") from None
 
 
 def remove_position(model: FrancaModel, planes: Tensor, origin: str) -> None:

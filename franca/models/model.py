@@ -18,7 +18,7 @@ from franca.files import read_json, sha256_file, write_bytes, write_json
 from franca.models.backbone import Backbone, nesting_levels
 from franca.models.planes import projection
 from franca.params import Backbone as BackboneParams
-from franca.params import Base
+from franca.params import ResolvedBase
 
 Channels = tuple[float, float, float]
 """One value for each of red, green and blue, for images in 0..1."""
@@ -216,7 +216,7 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return (images - shift) / scale
 
 
-def random_model(base: Base) -> FrancaModel:
+def random_model(base: ResolvedBase) -> FrancaModel:
     """Return an untrained model with random weights drawn from `base.seed`; the global generator is not used."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(base.seed)

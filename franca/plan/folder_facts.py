@@ -12,6 +12,7 @@ from PIL import Image
 from franca.data.ingest.sources.source import Source
 from franca.data.store.images.decode import decode, strict_decoding
 from franca.data.store.index import SplitName
+from franca.data.store.prepared import MIN_STD
 from franca.errors import FrancaError
 
 SAMPLES = 256
@@ -77,8 +78,7 @@ def measure_folder(source: Source) -> FolderFacts:
         train_share=(splits[None] + splits["train"]) / len(images),
         short_side=round(median(min(image.size) for image in images)),
         mean=[round(float(x), 3) for x in mean],
-        # Not 0 for a constant channel: the model divides by it.
-        std=[max(round(float(x), 3), 0.01) for x in std],
+        std=[max(round(float(x), 3), MIN_STD) for x in std],
         decode_seconds=seconds / len(images),
         samples=images,
     )

@@ -10,7 +10,7 @@ from franca.data.store.prepared import Store
 from franca.data.views.loader import StepDataset, StepLoader, worker_deaths_as_errors
 from franca.errors import FrancaError, Stopped
 from franca.models import FrancaModel, random_model
-from franca.params import Params
+from franca.params import ResolvedParams
 from franca.pretrain.checkpoint import Checkpoints, load_newest
 from franca.pretrain.finite_check import abort_nonfinite
 from franca.pretrain.microbatch import MicrobatchSplitter, count_microbatches
@@ -29,7 +29,7 @@ from franca.process import StopRequest
 
 
 def train(
-    params: Params,
+    params: ResolvedParams,
     store: Store,
     folder: RunFolder,
     mark: str,
@@ -65,7 +65,9 @@ def train(
 class Trainer:
     """One process of a run: networks, data and everything else that lives as long as the run."""
 
-    def __init__(self, params: Params, store: Store, folder: RunFolder, ranks: Ranks, device: torch.device) -> None:
+    def __init__(
+        self, params: ResolvedParams, store: Store, folder: RunFolder, ranks: Ranks, device: torch.device
+    ) -> None:
         self.params, self.store, self.folder, self.ranks, self.device = params, store, folder, ranks, device
         runtime, pretrain = params.runtime, params.pretrain
         share = local_images(params, ranks)
@@ -204,7 +206,7 @@ class Trainer:
         """Warn once in a run that the teacher is not better than its baselines."""
         sentence = behind(metrics, step, self.schedules.total)
         if sentence and self.ranks.first and self.folder.first_warning():
-            channels = self.store.manifest["channels"]
+            channels = self.store.channels
             advice = causes(self.params, self.schedules.total, self.train_images, channels)
             tqdm.write(f"{sentence}; {advice}")
 

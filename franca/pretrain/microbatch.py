@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from franca.data.views.batch import Batch, RawBatch
-from franca.params import Base, Params
+from franca.params import Params, ResolvedBase
 
 
 class Microbatch(NamedTuple):
@@ -44,7 +44,7 @@ class MicrobatchSplitter:
     they would be copied from pageable memory, and the host would wait until the device has done all earlier work.
     """
 
-    def __init__(self, base: Base, device: torch.device) -> None:
+    def __init__(self, base: ResolvedBase, device: torch.device) -> None:
         self._device = device
         self._mean, self._std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (base.mean, base.std))
 

@@ -12,7 +12,7 @@ from franca.data.store.transform import load_images
 from franca.data.views.shuffle import permute
 from franca.models.backbone import Backbone
 from franca.models.model import normalize
-from franca.params import Params
+from franca.params import ResolvedParams
 from franca.pretrain.network import Network
 from franca.probes.effective_rank import rankme
 from franca.probes.knn import knn_predict
@@ -53,7 +53,7 @@ class OnlineEvaluation:
     With labels it measures k-NN accuracy, without labels the agreement of two views of an image.
     """
 
-    def __init__(self, store: Store, params: Params, device: torch.device, precision: str) -> None:
+    def __init__(self, store: Store, params: ResolvedParams, device: torch.device, precision: str) -> None:
         """Load the samples.
 
         Args:
@@ -70,7 +70,7 @@ class OnlineEvaluation:
         )
         # With a single class, every model is right for every image.
         self.labeled = all(len(sample.known().unique()) > 1 for sample in (self._train, self._val))
-        self._channels: dict[str, list[float]] = store.manifest["channels"]
+        self._channels = store.channels
 
     def measure(self, teacher: Network) -> dict[str, float]:
         """Return the effective rank of val's class tokens, and k-NN top-1 or the agreement of views in percent."""
@@ -97,7 +97,7 @@ class OnlineEvaluation:
             return twin([pixels], None, [tokens * torch.arange(len(pixels), device=pixels.device)])[0].float()
 
         twins = {f"{name}{RANDOM}": value for name, value in self._measure(classes).items()}
-        mean, std = self._channels["mean"], self._channels["std"]
+        mean, std = self._channels
         pixels = self._scores(
             lambda images: pixel_features(normalize(images.to(self._device).float() / 255, mean, std))
         )

@@ -24,14 +24,14 @@ import torch
 
 import franca
 from franca.files import read_json, sha256_tree, write_bytes, write_json
-from franca.params import Params
+from franca.params import ResolvedParams
 from franca.paths import requeue_path, runs_root
 
 CODE = ("stages/pretrain.py", "data/store", "data/views", "losses", "models", "pretrain", "probes", "runtime.py")
 """Code that can change the result of a run, relative to the package."""
 
 
-def fingerprint(params: Params, data_digest: str) -> str:
+def fingerprint(params: ResolvedParams, data_digest: str) -> str:
     """Return 12 hexadecimal digits that identify a run's result.
 
     They are a digest of params, data, code, initial weights and the versions of torch and timm.

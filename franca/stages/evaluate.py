@@ -23,12 +23,11 @@ def run(params: Params) -> None:
     device, store, model = choose_device(params.runtime), Store(PREPARED), load_model(MODEL)
     comparators = {folder.name: load_model(folder) for folder in map(Path, params.evaluate.comparators)}
     side, patch = model.image_size, model.patch_size
-    channels = store.manifest["channels"]
     extractors = [
         model_extractor(OURS, model, device),
         *(model_extractor(name, comparator, device) for name, comparator in comparators.items()),
         model_extractor(RANDOM_INIT, random_twin(model, params.base.seed), device),
-        raw_pixels(channels["mean"], channels["std"], side, patch, device),
+        raw_pixels(*store.channels, side, patch, device),
         color_histogram(side, patch, device),
     ]
     measured = measure(extractors, store, params)

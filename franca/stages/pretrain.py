@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from franca.data.store.prepared import Store
 from franca.models import FrancaModel, load_model
-from franca.params import Params
+from franca.params import Params, resolve
 from franca.paths import PREPARED
 from franca.plan.report import check_memory
 from franca.pretrain.loop import train
@@ -34,7 +34,8 @@ def run(params: Params, on_start: Callable[[Path], object] | None = None) -> Non
     stop = listen_for_stop()
     with joined(device) as ranks:
         store = Store(PREPARED)
-        mark = fingerprint(params, store.digest)
+        resolved = resolve(params, lambda: store.channels)
+        mark = fingerprint(resolved, store.digest)
         folder = RunFolder(mark)
         with lock_folder(folder.path, ranks.first), peers_watched(folder.checkpoints, ranks):
             folder.forget_requeue()
@@ -44,7 +45,7 @@ def run(params: Params, on_start: Callable[[Path], object] | None = None) -> Non
                 if device.type == "cuda":
                     precision = choose_precision(params.pretrain.precision, device)
                     check_memory(params, ranks, precision, len(store.images("train")), tqdm.write)
-                model = train(params, store, folder, mark, stop, ranks, device)
+                model = train(resolved, store, folder, mark, stop, ranks, device)
             else:
                 model = skip_training(params, folder, mark)
             if ranks.first:

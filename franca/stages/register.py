@@ -5,6 +5,7 @@ import json
 from typing import TYPE_CHECKING
 
 from franca.advice import causes
+from franca.data.store.prepared import read_channels
 from franca.evaluation.comparison import Evidence
 from franca.evaluation.outcomes import FILE, read_outcomes
 from franca.files import write_json
@@ -105,4 +106,4 @@ def _advice(params: Params, content: RunContent) -> str:
     """Return likely reasons in this run for a model that is not better than its baselines."""
     steps = int(content.metrics.get("pretrain/steps", 0))
     images = content.manifest.get("counts", {}).get("train", {}).get("images", 0)
-    return causes(params, steps, images, content.manifest.get("channels"))
+    return causes(params, steps, images, read_channels(content.manifest))

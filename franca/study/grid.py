@@ -82,7 +82,7 @@ def read_study(path: Path) -> Study:
     try:
         study = Study.model_validate({"name": path.stem, **tree})
     except ValidationError as error:
-        raise FrancaError("\n".join(f"{path}: {line}" for line in fault_lines(error))) from None
+        raise FrancaError("\n".join(f"{path}: {line}" for line in fault_lines(error, Study))) from None
     for fault in _faults(study):
         raise FrancaError(f"{path}: {fault}")
     return study

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from franca.files import write_bytes
-from franca.paths import PARAMS, PREPARED, RESULTS
+from franca.paths import PREPARED, RESULTS
 from franca.tracking import lineage
 from franca.tracking.curves import CurveUploader
 from franca.tracking.run_content import STAGES, RunContent
@@ -82,7 +82,7 @@ def _log_datasets(client: "MlflowClient", run_id: str, content: RunContent) -> N
 
 
 def _log_artifacts(client: "MlflowClient", run_id: str, content: RunContent) -> None:
-    client.log_artifact(run_id, str(PARAMS))
+    client.log_text(run_id, content.params_file, "params.yaml")
     for stage in STAGES:
         if (RESULTS / stage).is_dir():
             client.log_artifacts(run_id, str(RESULTS / stage), f"results/{stage}")

@@ -1,6 +1,6 @@
 """Upload the metrics of a running training to MLflow from a second process, so that training never waits for a server.
 
-    python -m franca.tracking.mirror runs/pretrain-<fingerprint>
+    python -m franca.tracking.mirror runs/pretrain-<fingerprint> --experiment NAME
 
 It ends with the trainer, or once everything is sent after the trainer has written `finished` into the folder.
 """
@@ -14,8 +14,6 @@ import time
 from pathlib import Path
 
 from franca.errors import FrancaError
-from franca.params import load_params
-from franca.paths import PARAMS
 from franca.process import StopRequest, listen_for_stop, terminate_with_parent
 from franca.tracking.client import connect, server_errors
 from franca.tracking.curves import CurveUploader, open_uploader
@@ -28,14 +26,15 @@ REQUEST_SECONDS = "5"
 """Timeout of a request. MLflow's default of 120 s would keep this process alive long after the trainer has ended."""
 
 
-def start(folder: Path) -> "subprocess.Popen[bytes] | None":
-    """Start the mirror of a run folder as a child process; return None if MLflow is not installed.
+def start(folder: Path, experiment: str) -> "subprocess.Popen[bytes] | None":
+    """Start the mirror of a run folder as a child of this process; return None if MLflow is not installed.
 
     Its output goes to `mirror.log` in the folder.
     """
     if importlib.util.find_spec("mlflow") is None:
         return None
-    command = [sys.executable, "-m", "franca.tracking.mirror", str(folder), "--parent", str(os.getpid())]
+    command = [sys.executable, "-m", "franca.tracking.mirror", str(folder)]
+    command += [f"--experiment={experiment}", "--parent", str(os.getpid())]
     with (folder / "mirror.log").open("wb") as log:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
@@ -81,13 +80,14 @@ def main() -> None:
     """Run the command line of this module."""
     parser = argparse.ArgumentParser(prog="python -m franca.tracking.mirror", description=__doc__)
     parser.add_argument("folder", type=Path, help="run folder of a pretraining")
-    parser.add_argument("--parent", type=int, default=os.getppid(), help="process ID of the trainer")
+    parser.add_argument("--experiment", required=True, help="MLflow experiment of the run")
+    parser.add_argument("--parent", type=int, default=os.getppid(), help="process to end with")
     arguments = parser.parse_args()
     stop = listen_for_stop()
     terminate_with_parent()
     os.nice(10)  # training comes first
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", REQUEST_SECONDS)
-    follow(arguments.folder, load_params(PARAMS).register_.experiment, stop, arguments.parent)
+    follow(arguments.folder, arguments.experiment, stop, arguments.parent)
 
 
 if __name__ == "__main__":

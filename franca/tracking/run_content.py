@@ -10,7 +10,8 @@ from franca.benchmarks import OURS
 from franca.data.store.prepared import SPLITS, SplitName
 from franca.errors import FrancaError
 from franca.files import read_json, sha256_file
-from franca.params import Params
+from franca.params import ChannelStatistics, Params, resolve
+from franca.params.render import to_yaml
 from franca.paths import MODEL, PREPARED, RESULTS, runs_root
 from franca.tracking.lineage import stage_seconds
 
@@ -52,6 +53,7 @@ class RunContent:
     digest: str
     results: dict[str, Any]
     params: dict[str, str]
+    params_file: str
     metrics: dict[str, float]
     scores: dict[str, float]
     manifest: dict[str, Any]
@@ -97,7 +99,8 @@ def read_run_content(params: Params) -> RunContent:
             f"{RESULTS}/pretrain/metrics.json: the fingerprint is missing; run `dvc repro pretrain` first"
         )
     manifest = PREPARED / "manifest.json"
-    values = params.model_dump(mode="json", by_alias=True, exclude={"register_"})
+    resolved = resolve(params, lambda: _model_channels(MODEL))
+    values = resolved.model_dump(mode="json", by_alias=True, exclude={"register_"})
     content = {
         "params": {section: values[section] for section in values if section != "runtime"},
         "fingerprint": fingerprint,
@@ -120,6 +123,7 @@ def read_run_content(params: Params) -> RunContent:
         digest=digest,
         results=results,
         params={name: _text(value) for name, value in flatten(values, ".").items()},
+        params_file=to_yaml(params, "The parameters of this run, as validated."),
         metrics=metrics,
         scores=scores,
         manifest=read_json(manifest) if manifest.is_file() else {},
@@ -139,6 +143,12 @@ def numbers(tree: dict[str, Any]) -> dict[str, float]:
     """Return the numeric leaves of nested dicts by their paths, with slashes."""
     leaves = flatten(tree, "/").items()
     return {name: float(leaf) for name, leaf in leaves if isinstance(leaf, int | float) and not isinstance(leaf, bool)}
+
+
+def _model_channels(folder: Path) -> ChannelStatistics:
+    """The channel statistics that a model was trained with: the numbers behind `auto`."""
+    config = read_json(folder / "config.json")
+    return ChannelStatistics(tuple(config["mean"]), tuple(config["std"]))
 
 
 def _read_metrics(stage: str) -> dict[str, Any]:

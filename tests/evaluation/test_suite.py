@@ -15,12 +15,12 @@ from franca.evaluation.comparison import Evidence, compare
 from franca.evaluation.intervals import Resampling
 from franca.evaluation.outcomes import read_outcomes
 from franca.models import FrancaModel, random_model, save_model
-from franca.params import Gate, Params
+from franca.params import Gate, ResolvedParams
 from franca.paths import MODEL, PREPARED
 from franca.stages import evaluate as stage
 from franca.tracking.gates import check_gates
 
-MakeParams = Callable[..., Params]
+MakeParams = Callable[..., ResolvedParams]
 MakeStore = Callable[..., Store]
 PLOTS = Path("results/evaluate/plots")
 ROWS = (
@@ -31,7 +31,7 @@ ROWS = (
 )
 
 
-def start(tiny_params: MakeParams) -> Params:
+def start(tiny_params: MakeParams) -> ResolvedParams:
     """Put a model of other weights than its random twin's into the current folder."""
     params = tiny_params({"evaluate.bootstrap_samples": 100, "evaluate.knn_k": 5})
     save_model(random_model(params.base.model_copy(update={"seed": 9})), MODEL)
@@ -39,7 +39,7 @@ def start(tiny_params: MakeParams) -> Params:
 
 
 @pytest.fixture
-def params(tiny_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+def params(tiny_params: MakeParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ResolvedParams:
     """A project folder with that model."""
     monkeypatch.chdir(tmp_path)
     return start(tiny_params)
@@ -63,7 +63,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def test_the_whole_stage_twice(
-    params: Params, make_store: MakeStore, finished: Path, capsys: pytest.CaptureFixture[str]
+    params: ResolvedParams, make_store: MakeStore, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = make_store(PREPARED)
     shutil.copytree(finished / "results", "results")
@@ -134,7 +134,7 @@ def test_the_whole_stage_twice(
 
 
 def test_comparators_stand_beside_the_model(
-    params: Params, tiny_params: MakeParams, make_store: MakeStore, capsys: pytest.CaptureFixture[str]
+    params: ResolvedParams, tiny_params: MakeParams, make_store: MakeStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_store(PREPARED)
     folders = [Path("models/larger"), Path("models/timm")]
@@ -150,7 +150,9 @@ def test_comparators_stand_beside_the_model(
     assert "\nlarger" in printed and "\ntimm" in printed
 
 
-def test_a_benchmark_skipped_for_a_comparator_counts_for_the_model(params: Params, make_store: MakeStore) -> None:
+def test_a_benchmark_skipped_for_a_comparator_counts_for_the_model(
+    params: ResolvedParams, make_store: MakeStore
+) -> None:
     make_store(PREPARED)
     folder, backbone = Path("models/one_patch"), params.base.backbone.model_copy(update={"patch_size": 32})
     save_model(random_model(params.base.model_copy(update={"backbone": backbone})), folder)
@@ -165,7 +167,7 @@ def test_a_benchmark_skipped_for_a_comparator_counts_for_the_model(params: Param
 
 
 def test_another_model_by_the_same_suite(
-    params: Params, make_store: MakeStore, finished: Path, tmp_path: Path
+    params: ResolvedParams, make_store: MakeStore, finished: Path, tmp_path: Path
 ) -> None:
     store = make_store(PREPARED)
     own = json.loads((finished / "results/evaluate/results.json").read_text())
@@ -187,7 +189,7 @@ def test_another_model_by_the_same_suite(
 
 
 def test_data_without_labels_and_masks(
-    params: Params, make_store: MakeStore, capsys: pytest.CaptureFixture[str]
+    params: ResolvedParams, make_store: MakeStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_store(PREPARED, labeled=(), dense_counts=None)
     stage.run(params)
@@ -202,7 +204,7 @@ def test_data_without_labels_and_masks(
     assert "Skipped: knn (the train images have no labels)" in capsys.readouterr().out
 
 
-def test_empty_splits(params: Params, make_store: MakeStore) -> None:
+def test_empty_splits(params: ResolvedParams, make_store: MakeStore) -> None:
     make_store(PREPARED, counts={"train": 24, "val": 9, "test": 0}, dense_counts={"train": 4, "val": 2, "test": 0})
     stage.run(params)
     skipped = json.loads(Path("results/evaluate/results.json").read_text())["skipped"]
@@ -226,7 +228,7 @@ def test_empty_splits(params: Params, make_store: MakeStore) -> None:
     }
 
 
-def test_no_model_is_one_clear_line(params: Params, make_store: MakeStore) -> None:
+def test_no_model_is_one_clear_line(params: ResolvedParams, make_store: MakeStore) -> None:
     make_store(PREPARED)
     (MODEL / "model.safetensors").unlink()
     with pytest.raises(FrancaError, match=r"model\.safetensors"):
@@ -248,7 +250,7 @@ def test_no_model_is_one_clear_line(params: Params, make_store: MakeStore) -> No
     ],
 )
 def test_a_single_class_is_not_scored(
-    params: Params, make_store: MakeStore, kinds: dict[str, int], skipped: dict[str, str]
+    params: ResolvedParams, make_store: MakeStore, kinds: dict[str, int], skipped: dict[str, str]
 ) -> None:
     store = make_store(PREPARED, kinds=kinds, dense_counts=None)
     results = suite.evaluate_model(MODEL, store, params).results
@@ -261,7 +263,7 @@ def test_a_single_class_is_not_scored(
     assert not {pair for pair in labeled if pair[1] == lone or lone == "train"}
 
 
-def test_masks_of_a_single_class_are_not_scored(params: Params, make_store: MakeStore) -> None:
+def test_masks_of_a_single_class_are_not_scored(params: ResolvedParams, make_store: MakeStore) -> None:
     store = make_store(PREPARED, mask_kinds=1)
     results = suite.evaluate_model(MODEL, store, params).results
     assert results["skipped"] == {"segmentation": "the masks of the dense set's train images have a single class"}

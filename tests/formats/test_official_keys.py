@@ -20,6 +20,7 @@ from franca.formats.official_keys import (
 )
 from franca.formats.state_dict import find_state
 from franca.models import FrancaModel
+from franca.params import resolve
 from tests.formats.conftest import MEAN, STD, MakeModel
 
 Change = Callable[[dict[str, Tensor]], Any]
@@ -210,7 +211,7 @@ def test_models_without_official_form(make_official_model: MakeModel) -> None:
 
 @pytest.mark.parametrize("name", ["vitb14-in21k-518", "vitl14-in21k", "vitg14-in21k"])
 def test_round_trip_of_the_presets_of_released_sizes(name: str) -> None:
-    base = presets.load(name).base
+    base = resolve(presets.load(name)).base
     with torch.device("meta"):
         model = FrancaModel(base.backbone, base.image_size, base.mean, base.std)
     again = rebuilt(to_official_release(model))

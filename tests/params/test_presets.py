@@ -6,6 +6,7 @@ import yaml
 
 from franca import presets
 from franca.params import load_params, read_yaml, scaled_lr
+from franca.params.render import spell
 from tests.conftest import MakeParams
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +43,7 @@ def test_every_value_stands_under_its_meaning(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     presets.use("overhead-cpu", path)
     text = path.read_text()
-    assert "  # Seed of every random draw.\n  seed: 0\n" in text
+    assert "  # Seed of all random number generators.\n  seed: 0\n" in text
     assert "\n# Self-supervised pretraining.\npretrain:\n" in text
     assert max(len(line) for line in text.splitlines()) <= 119
 
@@ -55,7 +56,7 @@ def test_the_file_in_the_repository_is_the_demo() -> None:
     ("number", "text"), [(1e-5, "1.0e-05"), (2.5e-7, "2.5e-07"), (1e22, "1.0e+22"), (0.1, "0.1"), (1.0, "1.0")]
 )
 def test_floats_are_spelled_for_yaml_1_1_too(number: float, text: str) -> None:
-    assert presets.spell(number) == text
+    assert spell(number) == text
     assert yaml.safe_load(text) == number
 
 

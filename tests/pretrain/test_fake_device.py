@@ -18,7 +18,7 @@ from benchmarks.fake_cuda import DEVICE, HostWaitError, NoHostWaits, backward, f
 from franca.data.store.prepared import Store
 from franca.data.views.batch import Batch, RawBatch
 from franca.data.views.loader import StepDataset
-from franca.params import Params
+from franca.params import ResolvedParams
 from franca.plan.random_step import RATES
 from franca.pretrain import objective, step
 from franca.pretrain.finite_check import FiniteCheck
@@ -54,14 +54,14 @@ def store(tmp_path_factory: pytest.TempPathFactory, make_store: MakeStore) -> Pa
     return make_store(tmp_path_factory.mktemp("store"), train=9, images=images)
 
 
-MakeBatch = Callable[[Params, bool], Batch | RawBatch]
+MakeBatch = Callable[[ResolvedParams, bool], Batch | RawBatch]
 
 
 @pytest.fixture(scope="module")
 def make_batch(store: Path) -> MakeBatch:
     """Returns the first batch of the loader, whose crops are still to be cut if it is for a GPU."""
 
-    def make(params: Params, for_gpu: bool) -> Batch | RawBatch:
+    def make(params: ResolvedParams, for_gpu: bool) -> Batch | RawBatch:
         images = Store(store).images("train")
         count = count_microbatches(params.pretrain.batch_size, params)
         return StepDataset(images, None, params.base, params.pretrain, microbatches=count).load(0, {}, for_gpu)
@@ -69,7 +69,9 @@ def make_batch(store: Path) -> MakeBatch:
     return make
 
 
-def train(mode: FakeTensorMode, params: Params, batch: Batch | RawBatch, device: torch.device = DEVICE) -> TrainStep:
+def train(
+    mode: FakeTensorMode, params: ResolvedParams, batch: Batch | RawBatch, device: torch.device = DEVICE
+) -> TrainStep:
     """Take one step, from the loader's batch to the updated teacher, within a fake mode."""
     student, teacher = fake_networks(params, device)
     split = MicrobatchSplitter(params.base, device)

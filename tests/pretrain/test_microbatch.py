@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from franca.data.views.batch import Batch, RawBatch, part_masks
 from franca.data.views.multi_crop import MultiCrop
 from franca.models.model import normalize
-from franca.params import Params
+from franca.params import ResolvedParams
 from franca.pretrain.microbatch import MicrobatchSplitter
 from tests.conftest import MakeParams
 
@@ -22,12 +22,12 @@ IMAGES = 6
 
 
 @pytest.fixture
-def params(tiny_params: MakeParams) -> Params:
+def params(tiny_params: MakeParams) -> ResolvedParams:
     return tiny_params({"pretrain.augment.blur_probability": [1.0, 0.1, 0.5]})
 
 
 @pytest.fixture(params=["raw", "flat", "cut"])
-def make_batch(request: pytest.FixtureRequest, params: Params) -> Any:
+def make_batch(request: pytest.FixtureRequest, params: ResolvedParams) -> Any:
     def make(count: int) -> Batch | RawBatch:
         multi_crop = MultiCrop(32, params.pretrain.crops, params.pretrain.augment)
         rng = np.random.default_rng(0)
@@ -44,7 +44,9 @@ def make_batch(request: pytest.FixtureRequest, params: Params) -> Any:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_microbatches_are_normalized_crops_of_consecutive_images(make_batch: Any, params: Params, count: int) -> None:
+def test_microbatches_are_normalized_crops_of_consecutive_images(
+    make_batch: Any, params: ResolvedParams, count: int
+) -> None:
     cpu = torch.device("cpu")
     microbatches = MicrobatchSplitter(params.base, cpu)(make_batch(count))
     global_crops, local_crops, (masks,) = make_batch(1).crops(cpu)
@@ -86,7 +88,7 @@ class Uploads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_only_the_loaders_own_tensors_are_uploaded(make_batch: Any, params: Params) -> None:
+def test_only_the_loaders_own_tensors_are_uploaded(make_batch: Any, params: ResolvedParams) -> None:
     """The loader pins these. A copy of any other host tensor would block the training thread."""
     batch = make_batch(3)
     split = MicrobatchSplitter(params.base, torch.device("meta"))
@@ -96,7 +98,7 @@ def test_only_the_loaders_own_tensors_are_uploaded(make_batch: Any, params: Para
     assert all(tensor.device.type == "meta" for tensor in tree_leaves(microbatches))
 
 
-def test_nothing_is_read_back_from_a_gpu(make_batch: Any, params: Params) -> None:
+def test_nothing_is_read_back_from_a_gpu(make_batch: Any, params: ResolvedParams) -> None:
     """Fake tensors behave as if on a GPU; reading a value on the host or mixing devices raises an error."""
     batch = make_batch(3)
     with FakeTensorMode() as mode:

@@ -11,7 +11,7 @@ from franca.losses.cross_entropy import RowStatistics
 from franca.losses.ibot import PATCHES, patch_count
 from franca.losses.term import Metric, level_metrics
 from franca.models.heads import Level
-from franca.params import Params
+from franca.params import ResolvedParams
 from franca.pretrain.monitor import COLLAPSED_SHARE, AverageMeter, collapse_warning
 from franca.pretrain.network import Network, Outputs, update_teacher
 from franca.pretrain.objective import Assigner, StudentLoss, student_loss
@@ -160,7 +160,7 @@ def test_the_fingerprint_depends_on_what_determines_the_result(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    def mark(params: Params, data: str = "data") -> str:
+    def mark(params: ResolvedParams, data: str = "data") -> str:
         return fingerprint(params, data)
 
     plain = mark(tiny_params())

@@ -130,6 +130,18 @@ def test_what_cannot_go_on_is_told_in_one_line(
     assert not project.outs()
 
 
+def test_auto_is_a_run_with_the_numbers_of_the_store(make_project: MakeProject, pretrain: Pretrain) -> None:
+    project = make_project(SHORT | {"base.mean": "auto", "base.std": "auto"})
+    pretrain(project)
+    channels = read_json(project.folder / "prepared/manifest.json")["channels"]
+    config = read_json(project.folder / "models/pretrained/config.json")
+    assert {name: config[name] for name in channels} == channels, "a saved model has numbers"
+    first, run_folder = project.outs(), project.run_folder
+    project.set({f"base.{name}": values for name, values in channels.items()})
+    pretrain(project)
+    assert project.outs() == first and project.run_folder == run_folder
+
+
 def test_without_a_prepared_store(make_project: MakeProject, pretrain: Pretrain) -> None:
     project = make_project(SHORT)
     (project.folder / "prepared").unlink()

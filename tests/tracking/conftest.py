@@ -19,7 +19,7 @@ import pytest
 from franca.evaluation.outcomes import Outcome, write_outcomes
 from franca.files import sha256_file, write_json
 from franca.models import random_model, save_model
-from franca.params import Base, Params, parse_params, read_yaml
+from franca.params import Params, ResolvedBase, parse_params, read_yaml
 from franca.tracking.client import connect
 
 REPOSITORY = Path(__file__).parents[2]
@@ -78,7 +78,7 @@ def finish(root: Path, params: Params) -> Finish:
         data_digest: str = "d" * 64,
         baseline: float = 40.0,
     ) -> dict[str, Any]:
-        base = Base.model_validate(params.base.model_dump() | {"seed": seed})
+        base = ResolvedBase.model_validate(params.base.model_dump() | {"seed": seed})
         save_model(random_model(base), root / "models/franca")
         return write_results(suite, seed, knn, linear, data_digest, baseline)
 

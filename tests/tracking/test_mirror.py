@@ -9,7 +9,8 @@ import pytest
 from franca.tracking.client import connect, experiment_id
 from tests.tracking.conftest import REPOSITORY, Server, wait_for, write_lines
 
-TRAINER = "import sys, time, pathlib; from franca.tracking import mirror; p = mirror.start(pathlib.Path(sys.argv[1]));"
+TRAINER = "import sys, time, pathlib; from franca.tracking import mirror; "
+TRAINER += "p = mirror.start(pathlib.Path(sys.argv[1]), 'franca');"
 
 
 @pytest.fixture
@@ -62,8 +63,10 @@ def test_ends_with_a_trainer_that_is_killed(folder: Path) -> None:
     assert statuses() == ["KILLED"]
 
 
-def test_does_not_start_if_mlflow_is_not_installed(folder: Path) -> None:
-    code = "sys.modules['mlflow'] = None; from franca.tracking import mirror; print(mirror.start(pathlib.Path('.')))"
+def test_is_left_out_where_mlflow_is_not_installed(folder: Path) -> None:
+    code = (
+        "sys.modules['mlflow'] = None; from franca.tracking import mirror; print(mirror.start(pathlib.Path('.'), ''))"
+    )
     command = [sys.executable, "-c", f"import sys, pathlib; {code}"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "None\n"
 

@@ -11,7 +11,7 @@ import pytest
 from franca.errors import FrancaError
 from franca.files import read_json, sha256_file, write_json
 from franca.models import load_model
-from franca.params import Params, parse_params
+from franca.params import Params, load_params, parse_params
 from franca.stages import register
 from franca.tracking import promote
 from franca.tracking.client import connect
@@ -69,6 +69,22 @@ def test_first_model_becomes_champion_and_its_run_is_complete(
     scores = {metric.key: (metric.value, metric.dataset_name) for metric in model.metrics or []}
     assert scores["knn/val/top1"] == (70.0, "small-val")
     assert scores["knn/test/top1"] == (69.0, "small-test")
+
+
+def test_parameters_of_another_file_with_auto(finish: Finish, params: Params, root: Path) -> None:
+    """`franca --params other.yaml register` reads no params.yaml, and MLflow shows numbers for `auto`."""
+    values = params.model_dump(by_alias=True)
+    values["base"] |= {"mean": "auto", "std": "auto"}
+    automatic = parse_params(values, "other.yaml")
+    finish()
+    (root / "params.yaml").unlink()
+    register.run(automatic)
+    client = connect()
+    run = client.get_run(read_json(RECEIPT)["run_id"])
+    config = read_json(root / "models/franca/config.json")
+    assert json.loads(run.data.params["base.mean"]) == config["mean"] == list(params.base.mean)
+    assert json.loads(run.data.params["base.std"]) == config["std"]
+    assert load_params(Path(client.download_artifacts(run.info.run_id, "params.yaml"))) == automatic
 
 
 def test_model_loads_from_the_registry_and_contains_no_code(finish: Finish, params: Params, root: Path) -> None:

@@ -25,9 +25,12 @@ from franca.data.store.index import LostRecord, SplitName
 from franca.data.store.pack import Pack
 from franca.errors import FrancaError
 from franca.files import read_json, sha256_file
+from franca.params import ChannelStatistics
 
 _READ_AT_ONCE = 128
 """Images that `ImageSet.fetch` reads before it decodes them."""
+MIN_STD = 0.01
+"""Lower bound of a channel's standard deviation; a constant channel has none to divide by."""
 
 
 class ImageSet(Sequence[Image.Image]):
@@ -159,6 +162,13 @@ class Store:
         """SHA-256 of the manifest, which contains the hashes of all files of the store."""
         return sha256_file(self.folder / "manifest.json")
 
+    @property
+    def channels(self) -> ChannelStatistics:
+        """Statistics of the training images; raises FrancaError if the store is too old to have them."""
+        if found := read_channels(self.manifest):
+            return found
+        raise FrancaError(f"{self.folder}/manifest.json: no channel statistics; run `dvc repro --force prepare`")
+
     @cached_property
     def _images(self) -> Pack:
         return Pack(self.folder / "images")
@@ -175,3 +185,13 @@ class Store:
         masks = Pack(self.folder / "dense/masks")
         about = self.manifest["dense"]
         return DenseSet(pack, masks, pack.index.splits[split], about["classes"], about["ignore"])
+
+
+def read_channels(manifest: dict[str, Any]) -> ChannelStatistics | None:
+    """Return the statistics of the training images that a manifest has, or None if it has none."""
+    try:
+        (r, g, b), spreads = (map(float, manifest["channels"][name]) for name in ("mean", "std"))
+        x, y, z = (max(value, MIN_STD) for value in spreads)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return ChannelStatistics((r, g, b), (x, y, z))

@@ -157,7 +157,7 @@ def _read_classes(path: Path) -> DenseClasses:
         reason = "no such file" if not path.exists() else error
         raise FrancaError(f'{path}: {reason}; write {{"classes": [names], "ignore": 255}} there') from None
     except ValidationError as error:
-        raise FrancaError("\n".join(f"{path}: {line}" for line in fault_lines(error))) from None
+        raise FrancaError("\n".join(f"{path}: {line}" for line in fault_lines(error, DenseClasses))) from None
     except ValueError as error:
         raise FrancaError(f"{path}: not valid JSON: {error}") from None
 

@@ -1,0 +1,51 @@
+"""The section `register`: names in MLflow, and the gates of promotion."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from franca.benchmarks import BENCHMARKS, BY_NAME
+from franca.params.section import NonNegative, Section
+
+GATED = "|".join(benchmark.name for benchmark in BENCHMARKS if benchmark.gate_metrics)
+
+
+class Gate(Section):
+    metric: str = Field(
+        pattern=rf"^({GATED})/(val|test)/\w+$",
+        description="Metric on val, for example knn/val/top1; views, position and rank need no labels.",
+    )
+    against: Literal["champion", "random", "pixels"] = Field(
+        description="Reference: the champion, the same model with random weights, or raw pixels."
+    )
+    min_improvement: NonNegative = Field(
+        description="Minimum improvement over the reference, in the metric's unit; 0: not significantly worse."
+    )
+    floor: float | None = Field(description="Worst value that passes, in the metric's unit; null for no limit.")
+
+    @model_validator(mode="after")
+    def _never_test(self) -> Self:
+        if "test" in self.metric.split("/"):
+            raise ValueError(f"metric '{self.metric}' is of the test split, which is reported and never gated on")
+        return self
+
+    @model_validator(mode="after")
+    def _benchmark_has_it(self) -> Self:
+        name, _, metric = self.metric.split("/")
+        benchmark = BY_NAME[name]
+        if not benchmark.allows_gate(metric):
+            known = benchmark.gate_metrics.replace("|", " and ").replace(r"\d+", "D, D a level such as 192")
+            raise ValueError(f"metric '{self.metric}' is unknown; {name} has {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _pixels_have_it(self) -> Self:
+        if self.against == "pixels" and "network" in BY_NAME[self.metric.partition("/")[0]].needs:
+            raise ValueError(f"metric '{self.metric}' is not measured of raw pixels; use against 'random'")
+        return self
+
+
+class Register(Section):
+    experiment: str = Field(min_length=1, description="Name of the MLflow experiment.")
+    model_name: str = Field(min_length=1, pattern=r"^[^/:]+$", description="Name in MLflow's model registry.")
+    gates: list[Gate] = Field(min_length=1, description="Conditions of promotion; all must hold.")

@@ -1,0 +1,36 @@
+"""The base class of all sections of params.yaml, and the types of their numbers."""
+
+from typing import Annotated, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Fields have no defaults, so that the file shows every value that a run uses."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def by_key(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return a model's fields by their names in the file."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def section_of(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the model of a field that is a section."""
+    return _model(field.annotation)
+
+
+def item_of(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the model of the items of a field that is a list of sections."""
+    return next(filter(None, map(_model, get_args(field.annotation))), None)
+
+
+def _model(kind: object) -> type[BaseModel] | None:
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None

@@ -1,0 +1,43 @@
+"""The whole of params.yaml: one section per stage, `base` for values of several stages, and `runtime`."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from franca.params.base import Base
+from franca.params.disentangle import Disentangle
+from franca.params.evaluate import Evaluate
+from franca.params.prepare import Prepare
+from franca.params.pretrain import Pretrain
+from franca.params.register import Register
+from franca.params.runtime import Runtime
+from franca.params.section import Section
+
+
+class Params(Section):
+    base: Base = Field(description="Values used by several stages.")
+    prepare: Prepare = Field(description="Verify, split and store the images.")
+    pretrain: Pretrain = Field(description="Self-supervised pretraining.")
+    disentangle: Disentangle = Field(description="Remove position from patch features (RASA).")
+    evaluate: Evaluate = Field(description="Benchmarks.")
+    register_: Register = Field(alias="register", description="MLflow tracking, model registry and promotion.")
+    runtime: Runtime = Field(description="Hardware, logging and checkpoints; changes at most a result's last bits.")
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        patch = self.base.backbone.patch_size
+        for value, name in (
+            (self.pretrain.crops.local_size, "pretrain.crops.local_size"),
+            (self.evaluate.dense_size, "evaluate.dense_size"),
+        ):
+            if value % patch:
+                raise ValueError(f"{name} {value} must be a multiple of base.backbone.patch_size {patch}")
+        microbatch, koleo_images = self.runtime.microbatch, self.pretrain.losses.koleo_images
+        if microbatch is not None and microbatch < koleo_images:
+            raise ValueError(
+                f"runtime.microbatch {microbatch} must be at least pretrain.losses.koleo_images {koleo_images}"
+            )
+        smallest = self.pretrain.heads.prototypes // 16
+        if self.pretrain.heads.nesting != "none" and smallest < 2:
+            raise ValueError("pretrain.heads.prototypes must be at least 32 so that the coarsest level has two")
+        return self
