@@ -4,7 +4,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +31,23 @@ class Workspace(NamedTuple):
 
 @contextmanager
 def workspace(params: Params, name: str, log: Log) -> Iterator[Workspace]:
-    """Yield the current folder if its params.yaml says `params`, else a git worktree in which it does.
+    """Yield the current folder if its params.yaml says `params`, else the worktree of `experiment`."""
+    root = Path.cwd()
+    if params == load_params(root / PARAMS):
+        yield Workspace(root, {})
+        return
+    log(f"these parameters are not those of {PARAMS}: the run becomes the DVC experiment {experiment_name(name)}")
+    with experiment(params, name, log) as place:
+        yield place
+
+
+def experiment_name(name: str) -> str:
+    return re.sub(r"[^\w-]+", "-", name)
+
+
+@contextmanager
+def experiment(params: Params, name: str, log: Log, stages: Sequence[str] = ()) -> Iterator[Workspace]:
+    """Yield a git worktree whose params.yaml says `params`, to run `stages` in (default: all).
 
     The worktree has the project's commit with its uncommitted changes, shares its DVC cache, and keeps checkpoints
     and the MLflow database in the project (DVC_ROOT). Once the run is through it is saved as DVC experiment `name`,
@@ -39,21 +55,17 @@ def workspace(params: Params, name: str, log: Log) -> Iterator[Workspace]:
     number of such runs may work at once.
     """
     root = Path.cwd()
-    if params == load_params(root / PARAMS):
-        yield Workspace(root, {})
-        return
-    experiment = re.sub(r"[^\w-]+", "-", name)
+    experiment = experiment_name(name)
     with _worktree(root) as folder:
         if (root / ".dvc/config.local").exists():
             shutil.copy(root / ".dvc/config.local", folder / ".dvc")
         cache = dvc(["cache", "dir"], root, lambda line: None)[-1]
         dvc(["cache", "dir", "--local", cache], folder, log)
         _write_params(folder / PARAMS, params)
-        log(f"these parameters are not those of {PARAMS}: the run becomes the DVC experiment {experiment}")
         commit = _git(["rev-parse", "HEAD"], root).decode().strip()
         yield Workspace(folder, {"DVC_ROOT": str(root), "DVC_EXP_NAME": experiment, "DVC_EXP_BASELINE_REV": commit})
         save = ["exp", "save", "--force", "--include-untracked", str(RESULTS), "--name", experiment]
-        dvc(save, folder, log, _SIGNATURE)
+        dvc([*save, *stages], folder, log, _SIGNATURE)
 
 
 @contextmanager

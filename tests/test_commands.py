@@ -38,6 +38,7 @@ NOT_TYPED = {
     'curl -H "Content-Type: application/json" -d @body.json http://127.0.0.1:5001/invocations': "needs that server",
     "prefect deployment run pipeline/manual --watch": "needs Prefect's server",
     "python -m flows.pipeline": "starts Prefect's server for a minute; tests/flows runs the flow",
+    "python -m flows.study studies/heads.yaml --set photos=PATH": "hours; tests/flows runs a small study",
     # Docker, clusters and GPUs.
     "docker compose -f docker/compose.yaml up": "needs Docker; `make lint` validates the file",
     "docker compose -f docker/compose.yaml up --build --detach": "needs Docker",
@@ -72,6 +73,7 @@ NOT_TYPED = {
 
 MENTIONED = {
     "dvc add",
+    "dvc exp push",
     "dvc exp run --temp",
     "dvc exp save",
     "dvc repro --single-item",

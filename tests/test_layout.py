@@ -118,7 +118,14 @@ def test_flows_use_no_stage_directly() -> None:
     """They call commands; what a stage imports must not lie in the memory of Prefect's worker."""
     for path in sources("flows"):
         used = {file_of(name) for name in imported(path) if name.startswith("franca.")} - {None}
-        assert used <= {f"franca/{name}.py" for name in ("errors", "files", "params/__init__", "paths")}, path
+        light = {f"franca/{name}.py" for name in ("errors", "files", "params/__init__", "paths")}
+        assert {str(file) for file in used if not str(file).startswith("franca/study/")} <= light, path
+
+
+def test_studies_use_no_stage() -> None:
+    used = {file_of(name) for path in sources("franca/study") for name in imported(path)} - {None}
+    rooms = {str(file).removeprefix("franca/").partition("/")[0].removesuffix(".py") for file in used}
+    assert rooms - {"study"} <= {"errors", "files", "params", "paths", "presets", "__init__"}
 
 
 def test_the_light_modules_are_light() -> None:

@@ -1,6 +1,6 @@
 """Every benchmark on a model and its baselines: a function of weights, data and parameters."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -52,7 +52,7 @@ def measure(backbones: list[Backbone], store: Store, params: Params) -> Measured
 
         benchmarks: dict[str, Callable[[], Iterable[Measurement | LeftOut]]] = {
             "knn": partial(knn.run, backbone, data, params),
-            "controls": partial(knn.controls, data, widths, params),
+            "controls": partial(_controls, backbone, data, widths, params),
             "linear": partial(linear.run, backbone, data, params),
             "segmentation": segment,
             "position": partial(position.run, backbone, data, params),
@@ -66,6 +66,11 @@ def measure(backbones: list[Backbone], store: Store, params: Params) -> Measured
             scores += found
             measured.skipped |= skipped
     return measured
+
+
+def _controls(backbone: Backbone, data: Dataset, widths: tuple[int, ...], params: Params) -> Iterator[Measurement]:
+    yield from knn.controls(data, widths, params)
+    yield from linear.controls(backbone, data, params)
 
 
 def _attempt(

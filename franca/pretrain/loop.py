@@ -15,6 +15,7 @@ from franca.pretrain.checkpoint import Checkpoints, load_newest
 from franca.pretrain.finite_check import give_up
 from franca.pretrain.microbatch import Splitter, count_parts
 from franca.pretrain.monitor import memory_gib
+from franca.pretrain.network import head_parameters
 from franca.pretrain.online import OnlineEvaluation, behind
 from franca.pretrain.outputs import curve_steps
 from franca.pretrain.parallel import Ranks, distribute, local_images, whole_weights
@@ -76,7 +77,8 @@ def train(
     if ranks.first:
         if start:
             tqdm.write(f"going on from the checkpoint of step {start} of {schedules.total}")
-        folder.write_facts({"fingerprint": mark, **machine_facts(device, precision), "processes": ranks.count})
+        facts = {"processes": ranks.count, "head_parameters": head_parameters(student)}
+        folder.write_facts({"fingerprint": mark, **machine_facts(device, precision), **facts})
         folder.start_at(start)
 
     # Only the first process writes and warns, so only it needs the baselines.

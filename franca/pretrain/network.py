@@ -75,6 +75,12 @@ class Network(nn.Module):
         )
 
 
+def head_parameters(network: Network) -> int:
+    """Return the number of weights outside the backbone: what training needs and the model does not keep."""
+    of_backbone = sum(parameter.numel() for parameter in network.backbone.parameters())
+    return sum(parameter.numel() for parameter in network.parameters()) - of_backbone
+
+
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float, found_inf: Tensor) -> None:
     """Update the moving average of all weights: teacher <- m teacher + (1 - m) student.

@@ -1,6 +1,6 @@
 """The folder of one pretraining run, found again by what determines its result: plain files that are never an out.
 
-runs/pretrain-<fingerprint>/run.json        facts: fingerprint, host, versions, threads, precision
+runs/pretrain-<fingerprint>/run.json        facts: fingerprint, host, versions, threads, precision, head parameters
 runs/pretrain-<fingerprint>/metrics.jsonl   a line a reading: step, time, metrics
 runs/pretrain-<fingerprint>/checkpoints/
 runs/pretrain-<fingerprint>/warned          there once the log says that the model is no better than its baselines

@@ -95,8 +95,10 @@ def test_the_whole_stage_twice(
         }
         assert widths == {f"top1_{width}" for width in (2, 4, 8, 16, 32)}
     metrics = json.loads(Path("results/evaluate/metrics.json").read_text())
-    assert set(metrics["knn_levels"]["test"]) == {f"top1_{width}" for width in (2, 4, 8, 16, 32)}
-    assert metrics["knn"]["val"]["top1"] == metrics["knn_levels"]["val"]["top1_32"]
+    for probe in ("knn", "linear"):
+        for part in ("levels", "random_dims", "components"):
+            assert set(metrics[f"{probe}_{part}"]["test"]) == {f"top1_{width}" for width in (2, 4, 8, 16, 32)}
+        assert metrics[probe]["val"]["top1"] == metrics[f"{probe}_levels"]["val"]["top1_32"]
 
     assert "same ViT, random weights" in printed and "On test, 95 % intervals" in printed
     lines = (PLOTS / "confusion.csv").read_text().splitlines()
@@ -120,7 +122,8 @@ def test_comparators_stand_beside_the_model(
     stage.run(params.model_copy(update={"evaluate": evaluate}))
     rows = json.loads(Path("results/evaluate/results.json").read_text())["rows"]
     benchmarks = {name: {row["benchmark"] for row in rows if row["model"] == name} for name in ("larger", "timm")}
-    assert benchmarks["timm"] == benchmarks["larger"] - {"knn_levels"} >= {"knn", "linear", "segmentation", "position"}
+    nested = {"knn_levels", "linear_levels", "linear_random_dims", "linear_components"}
+    assert benchmarks["timm"] == benchmarks["larger"] - nested >= {"knn", "linear", "segmentation", "position"}
     printed = capsys.readouterr().out
     assert "\nlarger" in printed and "\ntimm" in printed
 

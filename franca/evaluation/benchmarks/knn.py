@@ -1,6 +1,8 @@
 """Weighted k-NN of pooled features against the training images, whole and cut to each Matryoshka level."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,27 +38,50 @@ def run(backbone: Backbone, data: Dataset, params: Params) -> Iterator[Measureme
 def controls(data: Dataset, widths: tuple[int, ...], params: Params) -> Iterator[Measurement]:
     """top1_D of `CONTROLS` for each width D: what a Matryoshka level of that width has to beat."""
     train = data.labeled("train")[0].float()
-    widths = tuple(width for width in widths if width <= train.shape[1])
-    if not widths:
-        return
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(params.base.seed)
-        order = torch.randperm(train.shape[1]).to(train.device)
-        mean = train.mean(dim=0)
-        rank = min(max(widths) + OVERSAMPLING, *train.shape)
-        axes = torch.svd_lowrank((train - mean).cpu(), q=rank, niter=4)[2].to(train.device)
+    parts = parts_of(train, widths, params.base.seed)
     for split in data.labeled_splits():
         if isinstance(split, LeftOut):
             continue
         features, labels = data.labeled(split)
-        for width in widths:
-            drawn, components = order[:width], axes[:, :width]
-            for benchmark, known, asked in (
-                (CONTROLS[0], train[:, drawn], features[:, drawn]),
-                (CONTROLS[1], (train - mean) @ components, (features - mean) @ components),
-            ):
-                predicted = _classify(known, asked, data, params)
-                yield accuracy(benchmark, split, f"top1_{width}", predicted == labels, data, params)
+        for part in parts:
+            predicted = _classify(part.take(train), part.take(features), data, params)
+            yield accuracy(f"knn_{part.kind}", split, f"top1_{part.width}", predicted == labels, data, params)
+
+
+class Part(NamedTuple):
+    """As many dimensions as a level has, but others: `take` maps features (N, D) to them (N, width)."""
+
+    kind: Literal["random_dims", "components"]
+    width: int
+    take: Callable[[Tensor], Tensor]
+
+
+def parts_of(train: Tensor, widths: tuple[int, ...], seed: int) -> list[Part]:
+    """Return random dimensions and the first principal components of `train` (N, D), for each width up to D."""
+    widths = tuple(width for width in widths if width <= train.shape[1])
+    if not widths:
+        return []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        order = torch.randperm(train.shape[1]).to(train.device)
+        mean = train.mean(dim=0)
+        rank = min(max(widths) + OVERSAMPLING, *train.shape)
+        axes = torch.svd_lowrank((train - mean).cpu(), q=rank, niter=4)[2].to(train.device)
+
+    def drawn(features: Tensor, width: int) -> Tensor:
+        return features[:, order[:width]]
+
+    def components(features: Tensor, width: int) -> Tensor:
+        return (features.float() - mean) @ axes[:, :width]
+
+    return [
+        part
+        for width in widths
+        for part in (
+            Part("random_dims", width, partial(drawn, width=width)),
+            Part("components", width, partial(components, width=width)),
+        )
+    ]
 
 
 def predict(data: Dataset, split: SplitName, params: Params, width: int | None = None) -> tuple[Tensor, Tensor]:
