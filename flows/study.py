@@ -86,6 +86,7 @@ def _pairs(given: Sequence[str], flag: str) -> dict[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a study, or rebuild its page."""
     parser = argparse.ArgumentParser(prog="python -m flows.study", description="Run the cells of a study.")
     parser.add_argument("study", type=Path, help="study file, for example studies/heads.yaml")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=PATH", help="what ${NAME} stands for")

@@ -1,3 +1,5 @@
+"""`python -m franca`: the `franca` command with the code of the current folder."""
+
 from franca.cli import main
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ _FULL = {
 
 
 def parser() -> argparse.ArgumentParser:
+    """Return the parser of the `franca` command."""
     main = argparse.ArgumentParser(prog="franca", description="Pretrain, measure and ship vision foundation models.")
     main.add_argument("--version", action="version", version=__version__)
     main.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -182,6 +183,7 @@ def _add_model(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Run the command that the arguments name."""
     if arguments.command == "params":
         return _params(arguments)
     if arguments.command == "import-weights":
@@ -302,6 +304,7 @@ def _recorded(stage: str) -> Iterator[None]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the `franca` command and return its exit code."""
     arguments = parser().parse_args(argv)
     try:
         run(arguments)

@@ -128,7 +128,9 @@ def test_flows_use_no_stage_directly() -> None:
     """They call commands; what a stage imports must not lie in the memory of Prefect's worker."""
     for path in sources("flows"):
         used = {file_of(name) for name in imported(path) if name.startswith("franca.")} - {None}
-        light = {f"franca/{name}.py" for name in ("errors", "files", "git", "params/__init__", "paths", "tracking/receipt")}
+        light = {
+            f"franca/{name}.py" for name in ("errors", "files", "git", "params/__init__", "paths", "tracking/receipt")
+        }
         assert {str(file) for file in used if not str(file).startswith("franca/study/")} <= light, path
 
 

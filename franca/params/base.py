@@ -37,6 +37,8 @@ class ChannelStatistics(NamedTuple):
 
 
 class Backbone(Section):
+    """Architecture of the vision transformer."""
+
     patch_size: int = Field(ge=1, le=64, description="Side of a square patch, in pixels.")
     embed_dim: int = Field(ge=16, description="Embedding dimension D; a multiple of 16 and of num_heads.")
     depth: Count = Field(description="Number of transformer blocks.")
@@ -56,6 +58,8 @@ class Backbone(Section):
 
 
 class Base(Section):
+    """The section `base`: values used by several stages."""
+
     seed: int = Field(ge=0, lt=2**32, description="Seed of all random number generators.")
     image_size: int = Field(ge=8, le=2048, description="Side of global crops and of evaluation images, in pixels.")
     mean: AnyMeans = Field(

@@ -10,6 +10,8 @@ from franca.params.section import Count, Positive, Section
 
 
 class Evaluate(Section):
+    """The section `evaluate`."""
+
     knn_k: Count = Field(description="Number of neighbors of the weighted k-NN.")
     knn_temperature: Positive = Field(description="Temperature of the neighbors' weights.")
     linear_c: list[Positive] = Field(

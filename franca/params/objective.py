@@ -9,6 +9,8 @@ from franca.params.section import Count, NonNegative, Positive, Probability, Sec
 
 
 class Heads(Section):
+    """Nested heads of class tokens and patches."""
+
     prototypes: int = Field(
         ge=16, description="Number of prototypes K of the finest level; a level of d_l dimensions has K d_l / D."
     )
@@ -32,6 +34,8 @@ class Heads(Section):
 
 
 class Losses(Section):
+    """Weights and settings of the loss terms."""
+
     dino_weight: NonNegative = Field(description="Weight of the DINO loss (cross-entropy of class tokens).")
     ibot_weight: NonNegative = Field(description="Weight of the iBOT loss (cross-entropy of masked patches).")
     koleo_weight: NonNegative = Field(description="Weight of the KoLeo regularizer, which spreads class tokens.")
@@ -55,6 +59,8 @@ class Losses(Section):
 
 
 class Optimizer(Section):
+    """AdamW, its schedules and the teacher's moving average."""
+
     base_lr: NonNegative = Field(
         description="Peak learning rate for a batch of 1024 images; multiplied by sqrt(batch_size / 1024)."
     )

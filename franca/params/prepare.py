@@ -8,6 +8,8 @@ from franca.params.section import Probability, Section
 
 
 class Prepare(Section):
+    """The section `prepare`."""
+
     source: str = Field(min_length=1, description="Folder or URL of the images; see docs/data.md for its layouts.")
     dense_source: str | None = Field(
         description="Folder of images with segmentation masks for dense evaluation; null for none."

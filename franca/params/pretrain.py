@@ -10,6 +10,8 @@ from franca.params.views import Augment, Crops, Masks
 
 
 class Pretrain(Section):
+    """The section `pretrain`."""
+
     init: str | None = Field(description="Model folder to start the backbone from; null for random weights.")
     batch_size: int = Field(ge=2, description="Number of images in a step, over all processes.")
     epochs: NonNegative = Field(

@@ -11,6 +11,8 @@ GATED = "|".join(benchmark.name for benchmark in BENCHMARKS if benchmark.gate_me
 
 
 class Gate(Section):
+    """One condition of promotion."""
+
     metric: str = Field(
         pattern=rf"^({GATED})/(val|test)/\w+$",
         description="Metric on val, for example knn/val/top1; views, position and rank need no labels.",
@@ -46,6 +48,8 @@ class Gate(Section):
 
 
 class Register(Section):
+    """The section `register`."""
+
     experiment: str = Field(min_length=1, description="Name of the MLflow experiment.")
     model_name: str = Field(min_length=1, pattern=r"^[^/:]+$", description="Name in MLflow's model registry.")
     gates: list[Gate] = Field(min_length=1, description="Conditions of promotion; all must hold.")

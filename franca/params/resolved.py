@@ -8,11 +8,15 @@ from franca.params.tree import Params
 
 
 class ResolvedBase(Base):
+    """The section `base` with numbers for the channel statistics."""
+
     mean: Means
     std: Deviations
 
 
 class ResolvedParams(Params):
+    """All parameters, with numbers for the channel statistics."""
+
     base: ResolvedBase
 
 

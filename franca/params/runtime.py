@@ -8,6 +8,8 @@ from franca.params.section import Count, Section
 
 
 class Runtime(Section):
+    """The section `runtime`: what can change a result by no more than its last bits."""
+
     device: Literal["auto", "cpu", "cuda"] = Field(description="Device of all tensors; auto is a GPU if there is one.")
     processes: Count = Field(
         description="Number of training processes on this machine, one per GPU; torchrun's own number wins."

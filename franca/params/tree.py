@@ -15,6 +15,8 @@ from franca.params.section import Section
 
 
 class Params(Section):
+    """All parameters, as in params.yaml."""
+
     base: Base = Field(description="Values used by several stages.")
     prepare: Prepare = Field(description="Verify, split and store the images.")
     pretrain: Pretrain = Field(description="Self-supervised pretraining.")

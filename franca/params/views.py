@@ -8,6 +8,8 @@ from franca.params.section import NonNegative, Probability, Section
 
 
 class Crops(Section):
+    """Random crops of an image."""
+
     global_scale: tuple[Probability, Probability] = Field(
         description="Smallest and largest area of a global crop, as a share of the image."
     )
@@ -27,6 +29,8 @@ class Crops(Section):
 
 
 class Augment(Section):
+    """Random changes of a crop's orientation and colors."""
+
     orientation: Literal["flip", "dihedral"] = Field(
         description="Random horizontal flip (flip), or random flips and 90-degree rotations (dihedral)."
     )
@@ -42,6 +46,8 @@ class Augment(Section):
 
 
 class Masks(Section):
+    """Masks of patches for iBOT."""
+
     kind: Literal["inverse_block", "block", "multi_block", "random"] = Field(
         description="What is masked: all but a block, one block, several blocks (DINOv2), or random patches."
     )

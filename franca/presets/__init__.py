@@ -16,6 +16,7 @@ KINDS = {
 
 
 def names() -> list[str]:
+    """Return the names of all presets."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
@@ -41,6 +42,7 @@ def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def load(name: str) -> Params:
+    """Return the parameters of a preset."""
     return parse_params(values(name), f"preset {name}")
 
 

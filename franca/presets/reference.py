@@ -13,6 +13,8 @@ from franca.params.tree import Params
 
 
 class FieldFacts(NamedTuple):
+    """A parameter, as the documentation lists it."""
+
     key: str
     """Dotted path; `[]` stands for an item of a list"""
     type: str
@@ -25,6 +27,8 @@ class FieldFacts(NamedTuple):
 
 
 class SectionFacts(NamedTuple):
+    """A section of parameters, as the documentation lists it."""
+
     key: str
     description: str
     fields: list[FieldFacts]

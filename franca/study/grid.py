@@ -117,6 +117,7 @@ def expand(
     """Return the cells of a study, seeds innermost, each with valid parameters.
 
     Args:
+        study: The study.
         root: The project's folder.
         variables: What `${name}` stands for: an existing file or folder, or a URL. None leaves variables open; cells
             then have no parameters to run with, only their identity.

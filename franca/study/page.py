@@ -31,6 +31,7 @@ class Column(NamedTuple):
 
     @property
     def title(self) -> str:
+        """Heading of the column."""
         return f"{PROBES[self.probe]} {self.width}"
 
     def scores(self, cells: Iterable[Record], part: str, model: str = OURS) -> Scores:
@@ -52,6 +53,7 @@ class Group(NamedTuple):
 
     @property
     def columns(self) -> list[Column]:
+        """Columns of the table, by probe and number of dimensions."""
         widths = {
             (probe, int(metric.removeprefix("top1_")))
             for cells in self.cells.values()

@@ -105,6 +105,7 @@ def _readings(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def path_of(study: Study, root: Path) -> Path:
+    """Return the file that holds the study's results."""
     return root / FOLDER / f"{study.name}.json"
 
 

@@ -19,6 +19,7 @@ class Mean(NamedTuple):
 
     @property
     def excludes_zero(self) -> bool:
+        """Whether 0 lies outside the interval."""
         return abs(self.value) > self.half
 
 
