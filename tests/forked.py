@@ -12,7 +12,7 @@ FORKSERVER.set_forkserver_preload(
     [
         "pytest",
         "franca.cli",
-        "franca.formats.importing",
+        "franca.formats.import_weights",
         "franca.formats.timm",
         "franca.inference.embed",
         "franca.stages.pretrain",
