@@ -1,5 +1,6 @@
 """A study file: parameters x seeds, expanded to the cells that have to run."""
 
+import copy
 import hashlib
 import itertools
 import json
@@ -134,6 +135,7 @@ def expand(
             raise FrancaError(f"{origin}: no option {option} of {axis}; known here: {', '.join(study.axes[axis])}")
     start, start_digest = _start(study, root)
     places = {name: _place(name, value) for name, value in (variables or {}).items()}
+    listings = {name: _listing(path) for name, path in places.items()}
     cells: list[Cell] = []
     used: set[str] = set()
     for chosen in itertools.product(*(options.items() for options in study.axes.values())):
@@ -155,7 +157,7 @@ def expand(
             paths = {name: places[name] for name in names}
             whole = _filled(values, paths) | {_SEED: seed, _EXPERIMENT: f"study-{study.name}"}
             params = parse_params(_with_values(start, whole, origin), origin)
-            cells.append(Cell(options, seed, digest, _data_digest(params, paths, root), params))
+            cells.append(Cell(options, seed, digest, _data_digest(params, paths, listings, root), params))
     if unused := set(places) - used:
         raise FrancaError(f"{origin}: --set {min(unused)}: no such variable; known here: {', '.join(sorted(used))}")
     return cells
@@ -183,7 +185,7 @@ def _counts(key: str) -> bool:
 
 def _with_values(tree: Values, values: Values, origin: str) -> Values:
     """Return a copy of a tree of parameters with values set by dotted key."""
-    tree = json.loads(json.dumps(tree))
+    tree = copy.deepcopy(tree)
     for key, value in values.items():
         *parents, leaf = key.split(".")
         section = tree
@@ -220,7 +222,7 @@ def _place(name: str, value: str) -> str:
     return str(path)
 
 
-def _data_digest(params: Params, paths: Mapping[str, str], root: Path) -> str:
+def _data_digest(params: Params, paths: Mapping[str, str], listings: Mapping[str, Any], root: Path) -> str:
     """Return a digest of the data of a cell: that of data.dvc, and names and sizes of the files in other folders.
 
     It does not depend on where those folders are.
@@ -231,7 +233,7 @@ def _data_digest(params: Params, paths: Mapping[str, str], root: Path) -> str:
     return _digest(
         [
             tracked.read_text(encoding="utf-8") if inside and tracked.exists() else None,
-            {name: _listing(path) for name, path in paths.items()},
+            {name: listings[name] for name in paths},
         ]
     )
 
