@@ -1,5 +1,6 @@
 """Images in uncompressed tars: what class tars and webdataset tars have in common."""
 
+from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import PurePosixPath
@@ -53,13 +54,13 @@ class TarSource(Source):
         for shard in chosen:
             yield from islice(self._read([shard]), max(count // len(chosen), 1))
 
+    @abstractmethod
     def _find_images(self, tar: Tar, where: str) -> dict[int, Entry]:
         """Return the images of a tar by their positions among its members; `where` is the tar, for messages."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _class_of_tar(self, tar_name: str) -> str | None:
         """Return the class of all images of a tar, or None if its name says nothing about it."""
-        raise NotImplementedError
 
     def _folders(self, tar_name: str) -> Folders:
         """Return the folders of a tar. Its name counts as the last one, all shards of a split as one folder."""
