@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from franca.errors import FrancaError
 from franca.paths import runs_root
@@ -24,6 +24,8 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+# Otherwise MLflow prints links for each run that ends; register prints its own.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
 def tracking_uri() -> str:
@@ -31,11 +33,29 @@ def tracking_uri() -> str:
 
     A relative SQLite path is resolved against the project's root, not the current folder: `dvc exp run --temp` deletes
     its current folder after the run, and a database in it would be lost.
+
+    Raises:
+        FrancaError: The address is malformed, so that it is not clear where its password ends.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}mlflow.db"
     if uri.startswith(_SQLITE):
         return f"{_SQLITE}{runs_root().parent / uri.removeprefix(_SQLITE)}"
+    if _is_malformed(uri):
+        raise FrancaError(
+            "MLFLOW_TRACKING_URI: not a valid address; write special characters of user, password and path as %XX "
+            "(`/` is %2F, `?` is %3F, `#` is %23, `@` is %40)"
+        )
     return uri.rstrip("/")
+
+
+def _is_malformed(uri: str) -> bool:
+    """Return whether the host is unclear, as if a password contained `/`, `?` or `#`."""
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port  # raises ValueError if it is not a number
+    except ValueError:
+        return True
+    return "@" in parts.path + parts.query + parts.fragment and bool(parts.netloc)
 
 
 def sqlite_file() -> Path | None:
@@ -59,6 +79,8 @@ def sqlite_file() -> Path | None:
 
 def redacted(uri: str) -> str:
     """Return `uri` without user and password, for files and messages."""
+    if not uri.startswith(_SQLITE) and _is_malformed(uri):
+        return uri.partition("://")[0] + "://" + uri.rpartition("@")[2]
     parts = urlsplit(uri)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
 
@@ -66,10 +88,13 @@ def redacted(uri: str) -> str:
 def connect() -> "MlflowClient":
     """Return a client of the tracking server, and create the SQLite database if there is none.
 
+    User and password of an HTTP address are moved to the variables that MLflow reads them from, because MLflow prints
+    the address in messages and errors.
+
     Raises:
         FrancaError: The server does not answer within `CONNECT_SECONDS`, or the database cannot be used.
     """
-    uri, file = tracking_uri(), sqlite_file()
+    uri, file = _without_credentials(tracking_uri()), sqlite_file()
     with server_errors():
         import mlflow
 
@@ -81,6 +106,15 @@ def connect() -> "MlflowClient":
             prepare_database(file)
         mlflow.set_tracking_uri(uri)
         return mlflow.MlflowClient()
+
+
+def _without_credentials(uri: str) -> str:
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https") or not parts.username or not parts.password:
+        return uri
+    os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
+    os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password)
+    return redacted(uri)
 
 
 def _check_reachable(uri: str) -> None:
@@ -116,6 +150,9 @@ def _reason(error: Exception) -> str:
     if reason := sqlite_reason(error):
         return reason
     text = " ".join(str(error).split()).replace(tracking_uri(), redacted(tracking_uri()))
+    # The address of a database keeps its password, which drivers may spell in either form.
+    if password := urlsplit(tracking_uri()).password:
+        text = text.replace(password, "***").replace(unquote(password), "***")
     for cause in ("Connection refused", "Name or service not known", "timed out", "No route to host"):
         if cause in text:
             return f"{cause.lower()}; start it or change MLFLOW_TRACKING_URI (no results are lost: they are in files)"

@@ -46,7 +46,6 @@ def root(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     for name in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("franca.tracking.model_lock.DELAY_SECONDS", 0.2)
     shutil.copy(empty_database, tmp_path / "mlflow.db")
     shutil.copy(REPOSITORY / "params.yaml", tmp_path / "params.yaml")
     return tmp_path

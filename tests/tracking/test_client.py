@@ -1,4 +1,10 @@
+import os
 import socket
+import subprocess
+import sys
+import threading
+from base64 import b64encode
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -30,6 +36,67 @@ def test_address_from_environment(given: str, meant: str, monkeypatch: pytest.Mo
 def test_password_is_redacted() -> None:
     assert redacted("http://user:word@host:5000/path") == "http://host:5000/path"
     assert redacted("sqlite:////a@b/mlflow.db") == "sqlite:////a@b/mlflow.db"
+    for malformed in (
+        "http://user:w/rd@host",
+        "http://user:w?rd@host",
+        "http://user:1#wrd@host",
+        "http://[user:w@host",
+    ):
+        assert redacted(malformed) == "http://host"
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://user:p%40ss/wxyz@host:5000", "http://user:1/wxyz@host", "postgresql://u:1#wxyz@h/db"]
+)
+def test_password_with_special_characters_is_an_error_that_does_not_print_it(
+    uri: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(
+        FrancaError, match=r"^MLFLOW_TRACKING_URI: not a valid address; write special characters"
+    ) as caught:
+        connect()
+    assert "wxyz" not in str(caught.value)
+
+
+REGISTER = """
+import logging, sys, traceback
+from franca.tracking import client, mirror
+from pathlib import Path
+logging.basicConfig(level=logging.DEBUG)
+found = client.connect()
+with client.server_errors():
+    try:
+        found.set_terminated("0" * 32)
+    except Exception:
+        traceback.print_exc()
+    found.create_experiment("x")
+"""
+
+
+def test_user_and_password_reach_the_server_and_no_output(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[str | None] = set()
+
+    class Forbidden(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            seen.add(self.headers["Authorization"])
+            self.send_response(200 if self.path == "/health" else 500)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        do_GET = do_POST = answer
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Forbidden) as site:
+        threading.Thread(target=site.serve_forever, daemon=True).start()
+        address = f"http://jane:s3cr%40t@127.0.0.1:{site.server_address[1]}"
+        environment = {**os.environ, "MLFLOW_TRACKING_URI": address, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+        done = subprocess.run([sys.executable, "-c", REGISTER], env=environment, capture_output=True, text=True)
+        site.shutdown()
+    assert "Traceback" in done.stderr and f"127.0.0.1:{site.server_address[1]}" in done.stderr
+    assert "s3cr" not in done.stdout + done.stderr
+    assert seen == {"Basic " + b64encode(b"jane:s3cr@t").decode()}
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "http://user:word@127.0.0.1:9", "postgresql://127.0.0.1:9/db"])

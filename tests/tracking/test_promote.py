@@ -19,9 +19,8 @@ from tests.tracking.conftest import REPOSITORY, Finish, row
 APPLY_GATES = """
 import sys, time, pathlib
 from franca.params import load_params
-from franca.tracking import model_lock, promote, registry
+from franca.tracking import promote, registry
 from franca.tracking.client import connect
-model_lock.DELAY_SECONDS = 0.3
 client, params = connect(), load_params(pathlib.Path("params.yaml"))
 version = client.get_model_version("franca", sys.argv[1])
 results = registry.read_evidence(client, version)
