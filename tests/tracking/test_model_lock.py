@@ -162,12 +162,12 @@ def slow(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
 
 @pytest.mark.server
 def test_a_slow_server_only_takes_longer(slow: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow(2.0)
+    slow(1.0)
     client = make_model()
     begin = time.monotonic()
     with lock_model(client, "m") as ours:
         assert ours()
-    assert time.monotonic() - begin < 20
+    assert time.monotonic() - begin < 40
     assert not claims(client)
 
 
