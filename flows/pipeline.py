@@ -92,8 +92,15 @@ def reproduce(stage: str, place: Workspace) -> State[None] | None:
 
 
 def stage_names(folder: Path) -> list[str]:
-    """Return the stages in the order of dvc.yaml, which lists each stage after those it depends on."""
-    return list(read_yaml(folder / "dvc.yaml")["stages"])
+    """Return the stages in the order of dvc.yaml, which lists each stage after those it depends on.
+
+    A stage that dvc.yaml repeats for each data set is listed once for each.
+    """
+    datasets = read_yaml(folder / "params.yaml")["datasets"]
+    names: list[str] = []
+    for name, stage in read_yaml(folder / "dvc.yaml")["stages"].items():
+        names += [f"{name}@{dataset}" for dataset in datasets] if "foreach" in stage else [name]
+    return names
 
 
 @flow

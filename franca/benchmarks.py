@@ -8,6 +8,11 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+PROTOCOL = 2
+"""Version of the benchmarks' definitions: a part of `suite` in results. Scores of different ones are not compared.
+
+Increase it with every change that gives the same model another score. 2: segmentation in sliding windows.
+"""
 Need = Literal["labels", "masks", "network", "levels"]
 """Labels of images, a dense set with masks, features of a neural network, or Matryoshka levels of these features."""
 

@@ -16,7 +16,7 @@ from franca import __version__, presets
 from franca.errors import FrancaError
 from franca.formats import FORMATS
 from franca.params import Params, load_params
-from franca.paths import MODEL, PARAMS, runs_root
+from franca.paths import MODEL, PARAMS, RESULTS, runs_root
 from franca.process import terminate_with_parent
 
 STAGES = {
@@ -27,7 +27,7 @@ STAGES = {
     "evaluate": ("franca.stages.evaluate", "measure the model beside its baselines"),
     "register": ("franca.stages.register", "track the run in MLflow and register the model"),
 }
-SOURCES = "folder, checkpoint, models:/NAME@ALIAS, models:/NAME/VERSION or run"
+SOURCES = "folder, checkpoint, models:/NAME@ALIAS, models:/NAME/VERSION, run, or timm:NAME"
 """What `franca.load` takes."""
 PARAMS_HELP = "parameters (default: params.yaml, which DVC and the flows always use)"
 
@@ -59,8 +59,12 @@ def parser() -> argparse.ArgumentParser:
     main.add_argument("--debug", action="store_true", help="show the traceback of an error")
     main.add_argument("--params", type=_path, default=PARAMS, metavar="FILE", help=PARAMS_HELP)
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (_, text) in STAGES.items():
-        commands.add_parser(name, help=text, description=f"Pipeline stage: {text}.")
+    stages = {
+        name: commands.add_parser(name, help=text, description=f"Pipeline stage: {text}.")
+        for name, (_, text) in STAGES.items()
+    }
+    _add_dataset(stages["prepare"], "prepare this data set of evaluation (a key of the section datasets) instead")
+    _add_evaluate(stages["evaluate"])
     promote = commands.add_parser("promote", help="move the champion alias where the gates hold")
     promote.add_argument("--apply", action="store_true", help="move it; without this, only say what would happen")
     commands.add_parser("summary", help="what was trained, how good it is, where it is registered")
@@ -86,6 +90,18 @@ def parser() -> argparse.ArgumentParser:
     use = actions.add_parser("use", help="write a preset, with every value and its meaning, into params.yaml")
     use.add_argument("preset", choices=presets.names(), metavar="PRESET", help=", ".join(presets.names()))
     return main
+
+
+def _add_dataset(command: argparse.ArgumentParser, text: str) -> None:
+    command.add_argument("--dataset", metavar="NAME", help=text)
+
+
+def _add_evaluate(command: argparse.ArgumentParser) -> None:
+    _add_dataset(command, "measure on this data set (a key of the section datasets) instead of the training source")
+    command.add_argument("--model", metavar="SOURCE", help=f"another model, outside the pipeline: {SOURCES}")
+    command.add_argument(
+        "-o", "--output", type=_path, metavar="FOLDER", help="where the results of --model go; not in results/"
+    )
 
 
 def _add_import(command: argparse.ArgumentParser) -> None:
@@ -236,14 +252,20 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.folder, arguments.kind, arguments.masks, arguments.minutes, arguments.params
         )
     params = load_params(arguments.params)
+    if arguments.command == "evaluate" and (arguments.model or arguments.output):
+        return _evaluate_model(arguments, params)
     if arguments.command in STAGES:
         if "DVC_ROOT" in os.environ:
             terminate_with_parent()
         # Of several training processes the first one speaks for all. The weights stage runs every time, for nothing.
         recorded = os.environ.get("RANK", "0") == "0" and arguments.command != "weights"
-        with _recorded(arguments.command) if recorded else nullcontext():
+        dataset = getattr(arguments, "dataset", None)
+        name = f"{arguments.command}_dataset@{dataset}" if dataset else arguments.command
+        with _recorded(name) if recorded else nullcontext():
             stage = importlib.import_module(STAGES[arguments.command][0])
-            if arguments.command == "pretrain":
+            if dataset:
+                stage.run(params, dataset)
+            elif arguments.command == "pretrain":
                 from franca.tracking import mirror
 
                 stage.run(params, on_start=lambda folder: mirror.start(folder, params.register_.experiment))
@@ -261,6 +283,19 @@ def run(arguments: argparse.Namespace) -> None:
         from franca import summary
 
         summary.run(params)
+
+
+def _evaluate_model(arguments: argparse.Namespace, params: Params) -> None:
+    """Measure a model outside the pipeline."""
+    if not (arguments.model and arguments.output):
+        missing = "--output" if arguments.model else "--model"
+        raise FrancaError(f"evaluate: {missing} is missing; --model and --output go together")
+    if RESULTS.resolve() in (arguments.output.resolve(), *arguments.output.resolve().parents):
+        raise FrancaError(f"{arguments.output}: is for the pipeline's results; give another folder")
+    from franca import hub
+    from franca.stages.evaluate import evaluate
+
+    evaluate(params, hub.load(arguments.model), arguments.dataset, arguments.output)
 
 
 def _params(arguments: argparse.Namespace) -> None:

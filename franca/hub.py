@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from franca.errors import FrancaError
-from franca.formats import official, safetensors
+from franca.formats import official, safetensors, timm
 from franca.models import FrancaModel
 
 _ADDRESS = re.compile(r"(models|runs):/.*")
@@ -21,6 +21,7 @@ def load(source: str | Path) -> FrancaModel:
             - an official checkpoint of Franca or DINOv2, in a file of any name
             - a version in the registry: `models:/franca@champion`, `models:/franca/3`
             - an MLflow run: `runs:/ID`, or its ID of 32 digits alone
+            - a vision transformer of timm with its weights from the hub: `timm:vit_small_patch16_224.dino`
 
     Raises:
         FrancaError: There is no such model, or it cannot be read.
@@ -36,4 +37,6 @@ def load(source: str | Path) -> FrancaModel:
         from franca.tracking.download import download
 
         return download(f"runs:/{address}" if _RUN_ID.fullmatch(address) else address)
+    if address.startswith("timm:"):
+        return timm.from_hub(address.removeprefix("timm:"))
     raise FrancaError(f"{source}: no such model; run `dvc repro` or `franca import-weights` to make one")

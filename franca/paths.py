@@ -8,6 +8,8 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 PREPARED = Path("prepared")
+DATASETS = Path("datasets")
+"""Stores of the data sets of evaluation, a folder each."""
 PRETRAINED = Path("models/pretrained")
 MODEL = Path("models/franca")
 RESULTS = Path("results")

@@ -15,6 +15,8 @@ from franca.params import read_yaml
 
 ROOT = Path(__file__).parents[1]
 PIPELINE = read_yaml(ROOT / "dvc.yaml")["stages"]
+ONCE = {name: stage for name, stage in PIPELINE.items() if "foreach" not in stage}
+STAGE_DEPS = {name: stage.get("do", stage).get("deps", []) for name, stage in PIPELINE.items()}
 
 # How a stage is started and supervised; none of it can change a result.
 GLUE = {
@@ -87,7 +89,7 @@ def file_of(module: str) -> str | None:
 def code_of(stage: str) -> set[str]:
     """The package's files, relative to the root, that the stage's entry module imports other than through `GLUE`."""
     seen: set[str] = set()
-    modules = {STAGES[stage][0]}
+    modules = {STAGES[stage.removesuffix("_dataset")][0]}
     while modules:
         module = modules.pop()
         file = file_of(module)
@@ -147,15 +149,18 @@ def test_the_light_modules_are_light() -> None:
 
 
 def test_the_pipeline_is_the_command_line() -> None:
-    assert list(PIPELINE) == list(STAGES)
-    for name, stage in PIPELINE.items():
+    assert list(ONCE) == list(STAGES)
+    for name, stage in ONCE.items():
         assert stage["cmd"] == f"python -m franca {name}"
+    for name in PIPELINE.keys() - ONCE.keys():
+        command = name.removesuffix("_dataset")
+        assert PIPELINE[name]["do"]["cmd"] == f"python -m franca {command} --dataset ${{key}}"
 
 
 # A stage that always runs needs no code dependencies.
-@pytest.mark.parametrize("stage", [name for name in STAGES if not PIPELINE[name].get("always_changed")])
+@pytest.mark.parametrize("stage", [name for name in PIPELINE if not PIPELINE[name].get("always_changed")])
 def test_code_dependencies_are_the_modules_that_a_stage_imports(stage: str) -> None:
-    dependencies = {dep for dep in PIPELINE[stage]["deps"] if dep.startswith("franca/")}
+    dependencies = {dep for dep in STAGE_DEPS[stage] if dep.startswith("franca/")}
     code = code_of(stage)
     covers = {dep: {file for file in code if Path(dep) in (Path(file), *Path(file).parents)} for dep in dependencies}
     packages = {file for file in code if file.endswith("/__init__.py") and not (ROOT / file).read_text().strip()}
@@ -166,8 +171,8 @@ def test_code_dependencies_are_the_modules_that_a_stage_imports(stage: str) -> N
 
 
 def test_no_stage_depends_on_glue() -> None:
-    for name, stage in PIPELINE.items():
-        assert not GLUE & set(stage.get("deps", [])), name
+    for name, deps in STAGE_DEPS.items():
+        assert not GLUE & set(deps), name
 
 
 def test_compiled_python_changes_no_digest_of_a_folder() -> None:

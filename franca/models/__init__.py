@@ -1,5 +1,21 @@
 """The vision transformer, its heads, and the finished model with its file format."""
 
-from franca.models.model import Features, FrancaModel, load_model, random_model, random_twin, save_model
+from franca.models.model import (
+    Features,
+    FrancaModel,
+    load_model,
+    random_model,
+    random_twin,
+    save_model,
+    weights_digest,
+)
 
-__all__ = ["Features", "FrancaModel", "load_model", "random_model", "random_twin", "save_model"]
+__all__ = [
+    "Features",
+    "FrancaModel",
+    "load_model",
+    "random_model",
+    "random_twin",
+    "save_model",
+    "weights_digest",
+]

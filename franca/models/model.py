@@ -1,5 +1,6 @@
 """The finished model: backbone, normalization and removal of position in one module, and its folder on disk."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -232,8 +233,17 @@ def random_twin(model: FrancaModel, seed: int) -> FrancaModel:
 
 def save_model(model: FrancaModel, folder: Path) -> None:
     """Write `model.safetensors` and `config.json` to `folder`; equal weights give equal bytes."""
-    write_bytes(folder / "model.safetensors", save({k: v.contiguous() for k, v in model.state_dict().items()}))
+    write_bytes(folder / "model.safetensors", _weights(model))
     write_json(folder / "config.json", model_config(model))
+
+
+def weights_digest(model: FrancaModel) -> str:
+    """Return the SHA-256 of the `model.safetensors` that `save_model` would write."""
+    return hashlib.sha256(_weights(model)).hexdigest()
+
+
+def _weights(model: FrancaModel) -> bytes:
+    return save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
 
 
 def model_config(model: FrancaModel) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Every field is required: the file shows every value that a run uses.
 """
 
 from franca.params.base import Backbone, Base, ChannelStatistics
+from franca.params.datasets import Dataset
 from franca.params.disentangle import Disentangle
 from franca.params.evaluate import Evaluate
 from franca.params.faults import fault_lines
@@ -24,6 +25,7 @@ __all__ = [
     "Base",
     "ChannelStatistics",
     "Crops",
+    "Dataset",
     "Disentangle",
     "Evaluate",
     "Gate",

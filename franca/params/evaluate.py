@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from franca.benchmarks import MODELS
+from franca.benchmarks import MODELS, PROTOCOL
 from franca.params.section import Count, Positive, Section
 
 
@@ -28,7 +28,7 @@ class Evaluate(Section):
     @property
     def suite(self) -> dict[str, Any]:
         """The values that must be equal for two results to be comparable."""
-        return self.model_dump(mode="json", exclude={"sample_images", "comparators"})
+        return {"protocol": PROTOCOL} | self.model_dump(mode="json", exclude={"sample_images", "comparators"})
 
     @model_validator(mode="after")
     def _different_names(self) -> Self:

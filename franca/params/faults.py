@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from franca.params.base import TAGS
-from franca.params.section import by_key, item_of, section_of
+from franca.params.section import by_key, entry_of, item_of, section_of
 
 
 def fault_lines(error: ValidationError, root: type[BaseModel]) -> list[str]:
@@ -50,10 +50,15 @@ def _shorten(text: str) -> str:
 
 def _suggestion(location: tuple[int | str, ...], root: type[BaseModel]) -> str:
     """The known key most like the last part of `location`, or all known keys."""
-    model = root
+    model, named = root, False
     for part in location[:-1]:
+        if named:  # the name of an entry, which is no field
+            named = False
+            continue
         field = by_key(model).get(str(part))
-        if (field and (inner := section_of(field))) or (field and (inner := item_of(field))):
+        if field and (inner := entry_of(field)):
+            model, named = inner, True
+        elif (field and (inner := section_of(field))) or (field and (inner := item_of(field))):
             model = inner
         elif not isinstance(part, int):
             return ""

@@ -62,6 +62,7 @@ ADDED: dict[str, Older] = {
     "pretrain.losses.center_momentum": _same(0.9),  # not used by sinkhorn
     "pretrain.compat": _same("none"),
     "evaluate.comparators": _same([]),
+    "datasets": _same({}),
     "register.gates[].against": _same("champion"),
     "runtime.processes": _same(1),
     "runtime.parallel": _same("ddp"),

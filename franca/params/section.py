@@ -1,6 +1,6 @@
 """The base class of all sections of params.yaml, and the types of their numbers."""
 
-from typing import Annotated, get_args
+from typing import Annotated, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
@@ -29,7 +29,14 @@ def section_of(field: FieldInfo) -> type[BaseModel] | None:
 
 def item_of(field: FieldInfo) -> type[BaseModel] | None:
     """Return the model of the items of a field that is a list of sections."""
-    return next(filter(None, map(_model, get_args(field.annotation))), None)
+    kind = field.annotation
+    return next(filter(None, map(_model, get_args(kind))), None) if get_origin(kind) is list else None
+
+
+def entry_of(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the model of the values of a field that is a mapping from names to sections."""
+    kind = field.annotation
+    return next(filter(None, map(_model, get_args(kind))), None) if get_origin(kind) is dict else None
 
 
 def _model(kind: object) -> type[BaseModel] | None:

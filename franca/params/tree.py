@@ -4,7 +4,9 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from franca.errors import FrancaError
 from franca.params.base import Base
+from franca.params.datasets import Dataset, DatasetName
 from franca.params.disentangle import Disentangle
 from franca.params.evaluate import Evaluate
 from franca.params.prepare import Prepare
@@ -22,8 +24,18 @@ class Params(Section):
     pretrain: Pretrain = Field(description="Self-supervised pretraining.")
     disentangle: Disentangle = Field(description="Remove position from patch features (RASA).")
     evaluate: Evaluate = Field(description="Benchmarks.")
+    datasets: dict[DatasetName, Dataset] = Field(
+        description="Further data sets that every model is evaluated on, by name: {path: ..., task: ...} each."
+    )
     register_: Register = Field(alias="register", description="MLflow tracking, model registry and promotion.")
     runtime: Runtime = Field(description="Hardware, logging and checkpoints; changes at most a result's last bits.")
+
+    def dataset(self, name: str) -> Dataset:
+        """Return a data set of evaluation; raises FrancaError if there is none of this name."""
+        if name not in self.datasets:
+            known = ", ".join(self.datasets) or "none"
+            raise FrancaError(f"datasets: no data set '{name}' (known: {known}); add it to the section datasets")
+        return self.datasets[name]
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:

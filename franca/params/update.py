@@ -177,7 +177,7 @@ def _at(tree: Any, keys: Keys) -> Any:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value) if not isinstance(value, Mapping) else "the whole section"
+    return json.dumps(value) if not isinstance(value, Mapping) or not value else "the whole section"
 
 
 def _no_place(path: Path, changes: list[Change]) -> FrancaError:

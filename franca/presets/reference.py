@@ -8,7 +8,7 @@ from pydantic.fields import FieldInfo
 
 from franca import presets
 from franca.params.history import get
-from franca.params.section import by_key, item_of, section_of
+from franca.params.section import by_key, entry_of, item_of, section_of
 from franca.params.tree import Params
 
 
@@ -55,12 +55,13 @@ def _sections(
             ]
             yield SectionFacts(here, str(field.description), fields)
             yield from _sections(inner, here, values, schemas)
-        elif item := item_of(field):
+        elif item := item_of(field) or entry_of(field):
             properties = schemas[item.__name__]["properties"]
+            each = f"{here}[]" if item_of(field) else f"{here}.NAME"
             items = [
-                _facts(f"{here}[].{name}", part, properties[name], {}, schemas) for name, part in by_key(item).items()
+                _facts(f"{each}.{name}", part, properties[name], {}, schemas) for name, part in by_key(item).items()
             ]
-            yield SectionFacts(f"{here}[]", f"One item of {here}.", items)
+            yield SectionFacts(each, f"One item of {here}.", items)
 
 
 def _facts(

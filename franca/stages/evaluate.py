@@ -1,4 +1,4 @@
-"""The evaluate stage: measure `models/franca`, comparators and baselines; write `results/evaluate`."""
+"""The evaluate stage: measure a model, comparators and baselines on one data set; write results and pictures."""
 
 from pathlib import Path
 
@@ -9,18 +9,43 @@ from franca.evaluation.extractors import color_histogram, model_extractor, raw_p
 from franca.evaluation.outcomes import FILE, write_outcomes
 from franca.evaluation.suite import draw_pictures, measure, summarize
 from franca.files import write_json
-from franca.models import load_model, random_twin
+from franca.models import FrancaModel, load_model, random_twin, weights_digest
 from franca.params import Params
-from franca.paths import MODEL, PREPARED, RESULTS
+from franca.paths import DATASETS, MODEL, PREPARED, RESULTS
 from franca.runtime import choose_device, configure_torch
 
-OUTPUT = RESULTS / "evaluate"
+
+def run(params: Params, dataset: str | None = None) -> None:
+    """Measure `models/franca` as a stage of the pipeline.
+
+    Args:
+        params: All parameters.
+        dataset: Name of a data set of evaluation, whose results go to `results/datasets/NAME`; None for the prepared
+            store of the training images, whose results go to `results/evaluate`.
+
+    Raises:
+        FrancaError: There is no such data set, or it is not prepared.
+    """
+    evaluate(params, load_model(MODEL), dataset, RESULTS / (f"datasets/{dataset}" if dataset else "evaluate"))
 
 
-def run(params: Params) -> None:
-    """Write `results.json`, `outcomes.npz`, `metrics.json` and `plots` to `results/evaluate`."""
+def evaluate(params: Params, model: FrancaModel, dataset: str | None, output: Path) -> None:
+    """Write `results.json`, `outcomes.npz`, `metrics.json` and `plots` to `output`, and print tables.
+
+    Args:
+        params: All parameters.
+        model: The model; moved to the device of `params.runtime`.
+        dataset: Name of a data set of evaluation, or None for the prepared store of the training images.
+        output: Folder of the results.
+
+    Raises:
+        FrancaError: There is no such data set, or it is not prepared.
+    """
+    if dataset is not None:
+        params.dataset(dataset)
+    store = Store(PREPARED) if dataset is None else Store(DATASETS / dataset, f"prepare_dataset@{dataset}")
     configure_torch(params.runtime)
-    device, store, model = choose_device(params.runtime), Store(PREPARED), load_model(MODEL)
+    device = choose_device(params.runtime)
     comparators = {folder.name: load_model(folder) for folder in map(Path, params.evaluate.comparators)}
     side, patch = model.image_size, model.patch_size
     extractors = [
@@ -31,9 +56,10 @@ def run(params: Params) -> None:
         color_histogram(side, patch, device),
     ]
     measured = measure(extractors, store, params)
-    evidence = summarize(measured, model.digest, store, params)
-    write_json(OUTPUT / "results.json", evidence.results)
-    write_outcomes(OUTPUT / FILE, evidence.outcomes, model.digest)
-    write_json(OUTPUT / "metrics.json", report.metrics(evidence.results))
-    draw_pictures(OUTPUT / "plots", measured, evidence.results, params)
+    digest = model.digest or weights_digest(model)
+    evidence = summarize(measured, digest, store, params)
+    write_json(output / "results.json", evidence.results)
+    write_outcomes(output / FILE, evidence.outcomes, digest)
+    write_json(output / "metrics.json", report.metrics(evidence.results))
+    draw_pictures(output / "plots", measured, evidence.results, params)
     print(report.text(evidence.results))

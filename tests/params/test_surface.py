@@ -20,13 +20,14 @@ SURFACE = Path(__file__).with_name("surface.txt")
 
 
 def fields(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Dotted path of every field, sections included; `[]` stands for an item of a list."""
+    """Dotted path of every field, sections included; `[]` stands for an item of a list, `NAME` for a user's key."""
     for name, field in model.model_fields.items():
         here = f"{path}.{field.alias or name}".lstrip(".")
         yield here, field
         for kind in (field.annotation, *typing.get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from fields(kind, here if kind is field.annotation else f"{here}[]")
+                part = ".NAME" if typing.get_origin(field.annotation) is dict else "[]"
+                yield from fields(kind, here if kind is field.annotation else here + part)
 
 
 def is_section(field: FieldInfo) -> bool:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from franca.data.ingest.duplicates import group_duplicates, join
 from franca.data.ingest.manifest import describe, describe_duplicates, describe_exposure
 from franca.data.ingest.scan import ImageTable, RefusedImage, scan
+from franca.data.ingest.sources.dense import DenseSource
 from franca.data.ingest.sources.open_source import open_dense_source, open_source
 from franca.data.ingest.sources.source import Sample, Source
 from franca.data.ingest.splits import NONE, TRAIN, assign_splits
@@ -21,7 +22,7 @@ from franca.data.store.index import SPLITS, SplitName
 from franca.data.store.pack import PackWriter
 from franca.errors import FrancaError
 from franca.files import sha256_file, write_json
-from franca.params import Prepare
+from franca.params import Dataset, Prepare
 
 _SHOWN = 3
 """Number of refused images that an error message lists."""
@@ -32,7 +33,7 @@ Writers = Mapping[str, PackWriter | InPlaceWriter]
 def prepare(
     params: Prepare, folder: Path, threads: int = 1, stop: Callable[[], bool] = lambda: False
 ) -> dict[str, Any]:
-    """Write a store into the new `folder`, its manifest last.
+    """Write a store of the training images into the new `folder`, its manifest last.
 
     Args:
         params: The sources and how to split them.
@@ -54,22 +55,84 @@ def prepare(
     if params.storage == "in_place":
         manifest = _prepare_in_place(source, folder, params, threads, stop)
     else:
-        with PackWriter(folder / "images") as images:
-            table = scan(source, lambda sample: images.add(sample.content), threads, stop)
-            manifest = _split_and_write(source, table, {"images": images}, params, folder)
-    manifest["dense"] = None
-    if dense:
-        with PackWriter(folder / "dense/images") as images, PackWriter(folder / "dense/masks") as masks:
-
-            def keep(sample: Sample) -> None:
-                images.add(sample.content)
-                masks.add(sample.mask or b"")
-
-            table = scan(dense, keep, threads, stop)
-            writers = {"dense/images": images, "dense/masks": masks}
-            manifest["dense"] = _split_and_write(dense, table, writers, params, folder, "dense")
+        manifest = _prepare_packed(source, folder, params, threads, stop)
+    manifest["dense"] = _prepare_dense(dense, folder, params, threads, stop) if dense else None
     write_json(folder / "manifest.json", manifest)
     return manifest
+
+
+def prepare_dataset(
+    dataset: Dataset,
+    key: str,
+    params: Prepare,
+    folder: Path,
+    threads: int = 1,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Write a store of a data set of evaluation into the new `folder`, its manifest last.
+
+    A set with masks becomes the store's dense set, and the store has no other images.
+
+    Args:
+        dataset: The data set.
+        key: The parameter that names it, for messages.
+        params: How to split it, if it has no folders for that, and how many images may be unreadable.
+        folder: The folder to create.
+        threads: Number of threads that decode images.
+        stop: Asked now and then whether to stop.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        FrancaError: As for `prepare`; also if a data set for classification has no classes.
+        OSError: A disk failed.
+    """
+    if dataset.task == "classification":
+        manifest = _prepare_packed(open_source(dataset.path, f"{key}.path"), folder, params, threads, stop)
+        if not manifest["classes"]:
+            raise FrancaError(
+                f"{printable(dataset.path)}: its images have no classes; put each class into a folder of its own, or"
+                f" change {key}.task"
+            )
+        manifest["dense"] = None
+    else:
+        dense = _prepare_dense(open_dense_source(dataset.path, f"{key}.path"), folder, params, threads, stop)
+        nothing = np.zeros(0, dtype=np.int64)
+        with PackWriter(folder / "images") as images:
+            files = images.close(height=nothing, width=nothing, label=nothing, split=nothing)
+        manifest = {
+            "classes": [],
+            "channels": dense["channels"],
+            "files": {f"images/{name}": digest for name, digest in files.items()},
+            "dense": dense,
+        }
+    write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+def _prepare_packed(
+    source: Source, folder: Path, params: Prepare, threads: int, stop: Callable[[], bool]
+) -> dict[str, Any]:
+    """Write the images into packs."""
+    with PackWriter(folder / "images") as images:
+        table = scan(source, lambda sample: images.add(sample.content), threads, stop)
+        return _split_and_write(source, table, {"images": images}, params, folder)
+
+
+def _prepare_dense(
+    source: DenseSource, folder: Path, params: Prepare, threads: int, stop: Callable[[], bool]
+) -> dict[str, Any]:
+    """Write the images and masks of a dense set into packs."""
+    with PackWriter(folder / "dense/images") as images, PackWriter(folder / "dense/masks") as masks:
+
+        def keep(sample: Sample) -> None:
+            images.add(sample.content)
+            masks.add(sample.mask or b"")
+
+        table = scan(source, keep, threads, stop)
+        writers = {"dense/images": images, "dense/masks": masks}
+        return _split_and_write(source, table, writers, params, folder, "dense")
 
 
 def _prepare_in_place(

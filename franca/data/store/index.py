@@ -48,7 +48,8 @@ class IndexWriter:
         """Create `folder`, which will contain the index."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._columns: dict[str, array[int]] = {}
+        # An index without records has these columns as well.
+        self._columns: dict[str, array[int]] = {name: array("q") for name in ("shard", "offset", "length")}
 
     def append(self, **columns: int) -> None:
         """Add one record. All records have the same columns, including `shard`, `offset` and `length`."""

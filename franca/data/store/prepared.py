@@ -149,12 +149,12 @@ class DenseSet(ImageSet):
 class Store:
     """A folder that `franca prepare` has written."""
 
-    def __init__(self, folder: Path) -> None:
-        """Read the manifest; raises FrancaError if there is none."""
+    def __init__(self, folder: Path, stage: str = "prepare") -> None:
+        """Read the manifest; raises FrancaError if there is none, with the DVC stage that writes it."""
         self.folder = folder
         path = folder / "manifest.json"
         if not path.is_file():
-            raise FrancaError(f"{path}: no such file; run `dvc repro prepare` first")
+            raise FrancaError(f"{path}: no such file; run `dvc repro {stage}` first")
         self.manifest: dict[str, Any] = read_json(path)
 
     @cached_property

@@ -1,0 +1,19 @@
+"""The section `datasets`: further data sets to evaluate on, apart from the training images."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from franca.params.section import Section
+
+DatasetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=40)]
+"""Name of a data set: a folder in `datasets/` and `results/datasets/`, and the first part of its metrics' names."""
+
+
+class Dataset(Section):
+    """A labeled data set."""
+
+    path: str = Field(min_length=1, description="Folder of the images; see docs/data.md for its layouts.")
+    task: Literal["classification", "segmentation"] = Field(
+        description="Whether its images have classes, or segmentation masks."
+    )
