@@ -56,6 +56,7 @@ mlflow-ui: $(RUNTIME) ## Start MLflow's UI: runs, curves and the model registry.
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --port $(MLFLOW_PORT) --backend-store-uri sqlite:///mlflow.db
 
 .PHONY: prefect-ui
+prefect-ui: export PREFECT_SERVER_UI_API_URL := http://127.0.0.1:$(PREFECT_PORT)/api
 prefect-ui: $(RUNTIME) ## Start Prefect and its UI: flow runs, schedules and forms.
 	@echo "Prefect: http://127.0.0.1:$(PREFECT_PORT) (Ctrl-C to stop); run \`make worker\` in a second terminal to execute its runs"
 	@prefect server start --host 127.0.0.1 --port $(PREFECT_PORT)

@@ -49,7 +49,8 @@ NOT_TYPED = {
     "python -m benchmarks.gpu_check": "needs a GPU",
     # The network.
     "pip install dvc-s3": "downloads",
-    "pip install -r docker/server.lock": "downloads",
+    "pip install --no-deps --require-hashes -r docker/server.lock": "downloads",
+    "franca evaluate --model timm:vit_small_patch14_dinov2.lvd142m --dataset imagenet -o dinov2": "downloads 90 MB",
     "pip install -e .": "downloads PyTorch's CPU build before",
     "pip install -e '.[onnx]'": "downloads",
     "pip install -e '.[heic]'": "downloads",
@@ -132,6 +133,17 @@ DEMO = [
     Step("dvc repro register", says("Stage 'evaluate' didn't change, skipping")),
     Step("dvc repro evaluate", says("Stage 'evaluate' didn't change, skipping")),
     Step("dvc repro prepare", says("Stage 'prepare' didn't change, skipping")),
+    Step(
+        "dvc repro prepare_dataset@imagenet",
+        has("datasets/aerial/manifest.json", "results/datasets/aerial/results.json"),
+        "sed -i 's#^datasets: {}#datasets: {aerial: {path: data/aerial, task: segmentation}}#' params.yaml;"
+        " dvc repro prepare_dataset@aerial; dvc repro --single-item evaluate_dataset@aerial",
+    ),
+    Step(
+        "franca evaluate --model models:/franca@champion -o champion",
+        has("champion/results.json", "champion/plots/confusion.png"),
+        "franca evaluate --model models:/franca/1 -o champion",
+    ),
     Step("franca prepare", has("prepared/manifest.json")),
     Step("dvc metrics diff"),
     Step("dvc params diff"),

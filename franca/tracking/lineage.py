@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
@@ -88,11 +89,26 @@ def _untracked() -> list[str]:
 
 
 def _git(*arguments: str) -> str | None:
-    """Return the output of a git command in the current folder; None without git or a repository."""
+    """Return the output of a git command in the current folder; None without git or a repository.
+
+    Prints a warning if git refuses a repository that belongs to another user, as one that is mounted into a container
+    may: the run would lose its commit without anyone noticing.
+    """
     try:
         return run_git(*arguments, success_codes=(0, 1)).decode("utf-8", "surrogateescape")
-    except FrancaError:
+    except FrancaError as error:
+        if "dubious ownership" in str(error):
+            _warn_of_owner(str(Path.cwd()))
         return None
+
+
+@cache
+def _warn_of_owner(folder: str) -> None:
+    print(
+        f"{folder}: git refuses it since it belongs to another user, so the run is recorded without its commit; run"
+        f" `git config --global --add safe.directory {folder}`",
+        file=sys.stderr,
+    )
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

@@ -171,3 +171,20 @@ def test_a_run_of_a_stopped_worker_continues_on_the_next(api: Site) -> None:
     api.start_program("flows/worker.sh")
     assert end_of(api, run)["type"] == "COMPLETED"
     assert [line for line in logs(api, run) if line.startswith("step ")] == ["step 0", "step 1"]
+
+
+def test_what_is_paused_stays_paused_when_a_worker_starts(api: Site) -> None:
+    nightly, manual = deployment(api, "pipeline/nightly"), deployment(api, "pipeline/manual")
+    assert not nightly["paused"] and nightly["schedules"][0]["active"]
+    (schedule,) = nightly["schedules"]
+    assert api.post(f"/deployments/{manual['id']}/pause_deployment").is_success
+    changed = {"active": False}
+    assert api.patch(f"/deployments/{nightly['id']}/schedules/{schedule['id']}", json=changed).is_success
+    before = nightly["updated"]
+
+    api.start_program("flows/worker.sh")
+    wait(lambda: deployment(api, "promote/champion")["updated"] > before)
+    wait(lambda: deployment(api, "pipeline/nightly")["updated"] > before)
+    nightly, manual = deployment(api, "pipeline/nightly"), deployment(api, "pipeline/manual")
+    assert [entry["active"] for entry in nightly["schedules"]] == [False]
+    assert manual["paused"] and not nightly["paused"]

@@ -84,3 +84,17 @@ def test_stage_seconds_are_of_the_last_successful_run(root: Path) -> None:
         '{"stage": "pretr\n'
     )
     assert lineage.stage_seconds(path) == {"pretrain": 7.0}
+
+
+def test_a_checkout_of_another_user_is_no_silent_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    for _ in range(2):
+        assert "mlflow.source.git.commit" not in lineage.tags({})
+    assert capsys.readouterr().err == (
+        f"{tmp_path}: git refuses it since it belongs to another user, so the run is recorded without its commit; run"
+        f" `git config --global --add safe.directory {tmp_path}`\n"
+    )
