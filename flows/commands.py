@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from prefect.runtime import flow_run
+
 from franca.errors import FrancaError
 
 Log = Callable[[str], None]
@@ -45,6 +47,7 @@ def run(
             **os.environ,
             "PATH": f"{bin_folder}:{os.environ.get('PATH', os.defpath)}",
             "PYTHONUNBUFFERED": "1",
+            **_flow_run(),
             **(extra_env or {}),
         },
         stdin=subprocess.DEVNULL,
@@ -66,6 +69,11 @@ def run(
     except BaseException:
         _end_group(process)
         raise
+
+
+def _flow_run() -> dict[str, str]:
+    """Return the variable by which a command knows its flow run; the registry's history notes it."""
+    return {"FRANCA_FLOW_RUN": f"{flow_run.name} ({flow_run.id})"} if flow_run.id else {}
 
 
 def dvc(arguments: Sequence[str], folder: Path, log: Log, extra_env: Mapping[str, str] | None = None) -> list[str]:

@@ -2,11 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from prefect import Task, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import TaskRun
+from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
@@ -16,7 +18,10 @@ from flows.workspace import Workspace, workspace
 from franca.errors import FrancaError, Stopped
 from franca.files import read_json
 from franca.params import Params, load_params, read_yaml
-from franca.paths import PARAMS, requeue_path
+from franca.paths import PARAMS, RESULTS, requeue_path
+
+APPROVAL = "promote/champion"
+"""The deployment that asks for approval."""
 
 # What DVC prints for a stage that it does not run.
 _UNCHANGED = ("didn't change, skipping", "is cached - skipping run")
@@ -111,6 +116,20 @@ def pipeline(params: Params = file_params()) -> None:  # noqa: B008
         for stage in stage_names(place.folder):
             reproduce(stage, place)
         publish_artifacts(place.folder)
+        receipt = read_json(place.folder / RESULTS / "register/receipt.json")
+    if receipt["decision"][0].startswith("waits for approval"):
+        ask_for_approval(receipt["version"])
+
+
+def ask_for_approval(version: str) -> None:
+    """Start the flow that is suspended until a person has approved or rejected the version."""
+    logger = get_run_logger()
+    try:
+        started = cast(FlowRun, run_deployment(APPROVAL, parameters={"apply": True}, timeout=0, as_subflow=False))
+    except ObjectNotFound:
+        logger.warning("version %s waits for approval: `franca approve %s --reason TEXT`", version, version)
+    else:
+        logger.info("version %s waits for approval in the flow run %s", version, started.name)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ STAGES = {
 }
 SOURCES = "folder, checkpoint, models:/NAME@ALIAS, models:/NAME/VERSION, run, or timm:NAME"
 """What `franca.load` takes."""
+EXIT_CODES = "Exit codes: 0 done, 2 error, 3 the gates failed, 4 the gates hold and a person has to approve."
 PARAMS_HELP = "parameters (default: params.yaml, which DVC and the flows always use)"
 
 
@@ -65,8 +66,7 @@ def parser() -> argparse.ArgumentParser:
     }
     _add_dataset(stages["prepare"], "prepare this data set of evaluation (a key of the section datasets) instead")
     _add_evaluate(stages["evaluate"])
-    promote = commands.add_parser("promote", help="move the champion alias where the gates hold")
-    promote.add_argument("--apply", action="store_true", help="move it; without this, only say what would happen")
+    _add_registry(commands)
     commands.add_parser("summary", help="what was trained, how good it is, where it is registered")
     _add_import(commands.add_parser("import-weights", help="make a model folder of released weights"))
     _add_export(commands.add_parser("export", help="write a model in a standard format"))
@@ -102,6 +102,25 @@ def _add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-o", "--output", type=_path, metavar="FOLDER", help="where the results of --model go; not in results/"
     )
+
+
+def _add_registry(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands about versions of the registered model."""
+    promote = commands.add_parser("promote", help="make the challenger champion if its gates hold", epilog=EXIT_CODES)
+    promote.add_argument("--apply", action="store_true", help="do it; without this, only say what would happen")
+    approve = commands.add_parser("approve", help="make a version champion that waits for approval, or any other")
+    reject = commands.add_parser("reject", help="keep a version from becoming champion by its gates")
+    for command in (approve, reject):
+        command.add_argument(
+            "version", nargs="?", metavar="VERSION", help="its number (default: the version that waits for approval)"
+        )
+    rollback = commands.add_parser("rollback", help="return to an earlier champion and reject the present one")
+    rollback.add_argument("--to", metavar="VERSION", help="an earlier champion (default: the one before)")
+    for command in (approve, reject, rollback):
+        command.add_argument("--reason", required=True, metavar="TEXT", help="why; it is kept in the history")
+    history = commands.add_parser("history", help="who decided what about which version, when and why")
+    for command in (promote, approve, reject, rollback, history):
+        command.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_import(command: argparse.ArgumentParser) -> None:
@@ -275,10 +294,8 @@ def run(arguments: argparse.Namespace) -> None:
         from franca.plan import report
 
         report.run(params, gpus=arguments.gpus, memory=arguments.gpu_memory, tflops=arguments.tflops)
-    elif arguments.command == "promote":
-        from franca.tracking import promote
-
-        promote.run(params, apply=arguments.apply)
+    elif arguments.command in ("promote", "approve", "reject", "rollback", "history"):
+        _registry(arguments, params)
     else:
         from franca import summary
 
@@ -296,6 +313,22 @@ def _evaluate_model(arguments: argparse.Namespace, params: Params) -> None:
     from franca.stages.evaluate import evaluate
 
     evaluate(params, hub.load(arguments.model), arguments.dataset, arguments.output)
+
+
+def _registry(arguments: argparse.Namespace, params: Params) -> None:
+    from franca.tracking import promote, review
+
+    match arguments.command:
+        case "promote":
+            promote.run(params, apply=arguments.apply, as_json=arguments.json)
+        case "approve":
+            review.approve(params, arguments.version, arguments.reason, arguments.json)
+        case "reject":
+            review.reject(params, arguments.version, arguments.reason, arguments.json)
+        case "rollback":
+            review.rollback(params, arguments.to, arguments.reason, arguments.json)
+        case "history":
+            review.show(params, arguments.json)
 
 
 def _params(arguments: argparse.Namespace) -> None:

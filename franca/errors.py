@@ -20,3 +20,15 @@ class Outdated(FrancaError):
     """A check found a file that a command would change."""
 
     exit_code = 1
+
+
+class GatesFailed(FrancaError):
+    """A model version may not become the champion: it failed its gates, was rejected, or was replaced before."""
+
+    exit_code = 3
+
+
+class ApprovalNeeded(FrancaError):
+    """A model version passed its gates and waits for a person's decision."""
+
+    exit_code = 4

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from franca.benchmarks import COLOR_HISTOGRAM, RAW_PIXELS
+from franca.benchmarks import COLOR_HISTOGRAM, RANDOM_INIT, RAW_PIXELS
 from franca.evaluation.features import FeatureExtractor
-from franca.models import Features, FrancaModel
+from franca.models import Features, FrancaModel, random_twin
 from franca.models.model import normalize
+from franca.params import ChannelStatistics
 from franca.probes.pixels import patch_pixels, pixel_features
 
 
@@ -23,6 +24,18 @@ def model_extractor(name: str, model: FrancaModel, device: torch.device) -> Feat
         levels=model.levels,
         learned=True,
     )
+
+
+def baseline_extractors(
+    model: FrancaModel, channels: ChannelStatistics, seed: int, device: torch.device
+) -> list[FeatureExtractor]:
+    """Return the baselines of a model: the same network with random weights, raw pixels, and the color histogram."""
+    side, patch = model.image_size, model.patch_size
+    return [
+        model_extractor(RANDOM_INIT, random_twin(model, seed), device),
+        raw_pixels(*channels, side, patch, device),
+        color_histogram(side, patch, device),
+    ]
 
 
 def raw_pixels(

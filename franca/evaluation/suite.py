@@ -13,7 +13,7 @@ from tqdm import tqdm
 from franca.benchmarks import MODULES, OURS, Benchmark
 from franca.data.store.prepared import SPLITS, Store
 from franca.evaluation.comparison import Evidence, differences
-from franca.evaluation.extractors import model_extractor
+from franca.evaluation.extractors import baseline_extractors, model_extractor
 from franca.evaluation.features import FeatureExtractor, FeatureSet, extract_all
 from franca.evaluation.intervals import Resampling
 from franca.evaluation.outcomes import Key, Outcome
@@ -24,12 +24,17 @@ from franca.params import Params
 from franca.runtime import choose_device, configure_torch
 
 
-def evaluate_model(model_folder: Path, store: Store, params: Params) -> Evidence:
-    """Measure another Franca model, under the name `franca`, on the same benchmarks; write no files."""
+def evaluate_model(model_folder: Path, store: Store, params: Params, *, baselines: bool = False) -> Evidence:
+    """Measure another Franca model, under the name `franca`, on the same benchmarks; write no files.
+
+    `baselines` says whether its baselines are measured as well.
+    """
     configure_torch(params.runtime)
-    model = load_model(model_folder)
-    extractor = model_extractor(OURS, model, choose_device(params.runtime))
-    return summarize(measure([extractor], store, params), model.digest, store, params)
+    device, model = choose_device(params.runtime), load_model(model_folder)
+    extractors = [model_extractor(OURS, model, device)]
+    if baselines:
+        extractors += baseline_extractors(model, store.channels, params.base.seed, device)
+    return summarize(measure(extractors, store, params), model.digest, store, params)
 
 
 @dataclass

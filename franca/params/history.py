@@ -63,6 +63,7 @@ ADDED: dict[str, Older] = {
     "pretrain.compat": _same("none"),
     "evaluate.comparators": _same([]),
     "datasets": _same({}),
+    "register.promotion": _same("auto"),
     "register.gates[].against": _same("champion"),
     "runtime.processes": _same(1),
     "runtime.parallel": _same("ddp"),

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from franca.params.objective import Heads, Losses, Optimizer
-from franca.params.section import Count, NonNegative, Positive, Probability, Section
+from franca.params.section import Count, Positive, Probability, Section
 from franca.params.views import Augment, Crops, Masks
 
 
@@ -14,8 +14,10 @@ class Pretrain(Section):
 
     init: str | None = Field(description="Model folder to start the backbone from; null for random weights.")
     batch_size: int = Field(ge=2, description="Number of images in a step, over all processes.")
-    epochs: NonNegative = Field(
-        description="Length of the run, in epochs; fractions are allowed, and 0 uses the model of init as it is."
+    epochs: float = Field(
+        ge=0,
+        le=1e6,
+        description="Length of the run, in epochs; fractions are allowed, and 0 uses the model of init as it is.",
     )
     epoch_length: Count | None = Field(
         description="Length of an epoch, in steps; null for one pass over the training images."

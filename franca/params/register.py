@@ -51,5 +51,10 @@ class Register(Section):
     """The section `register`."""
 
     experiment: str = Field(min_length=1, description="Name of the MLflow experiment.")
-    model_name: str = Field(min_length=1, pattern=r"^[^/:]+$", description="Name in MLflow's model registry.")
+    model_name: str = Field(
+        min_length=1, pattern=r"^[^/:@'\"`\\%?#\x00-\x1f]+$", description="Name in MLflow's model registry."
+    )
+    promotion: Literal["auto", "manual"] = Field(
+        description="A version that passes its gates becomes champion (auto) or waits for `franca approve` (manual)."
+    )
     gates: list[Gate] = Field(min_length=1, description="Conditions of promotion; all must hold.")

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from franca.benchmarks import OURS, RANDOM_INIT
+from franca.benchmarks import OURS
 from franca.data.store.prepared import Store
 from franca.evaluation import report
-from franca.evaluation.extractors import color_histogram, model_extractor, raw_pixels
+from franca.evaluation.extractors import baseline_extractors, model_extractor
 from franca.evaluation.outcomes import FILE, write_outcomes
 from franca.evaluation.suite import draw_pictures, measure, summarize
 from franca.files import write_json
-from franca.models import FrancaModel, load_model, random_twin, weights_digest
+from franca.models import FrancaModel, load_model, weights_digest
 from franca.params import Params
 from franca.paths import DATASETS, MODEL, PREPARED, RESULTS
 from franca.runtime import choose_device, configure_torch
@@ -47,13 +47,10 @@ def evaluate(params: Params, model: FrancaModel, dataset: str | None, output: Pa
     configure_torch(params.runtime)
     device = choose_device(params.runtime)
     comparators = {folder.name: load_model(folder) for folder in map(Path, params.evaluate.comparators)}
-    side, patch = model.image_size, model.patch_size
     extractors = [
         model_extractor(OURS, model, device),
         *(model_extractor(name, comparator, device) for name, comparator in comparators.items()),
-        model_extractor(RANDOM_INIT, random_twin(model, params.base.seed), device),
-        raw_pixels(*store.channels, side, patch, device),
-        color_histogram(side, patch, device),
+        *baseline_extractors(model, store.channels, params.base.seed, device),
     ]
     measured = measure(extractors, store, params)
     digest = model.digest or weights_digest(model)

@@ -11,13 +11,17 @@ from franca.evaluation.outcomes import FILE, read_outcomes
 from franca.files import write_json
 from franca.params import Params
 from franca.paths import MODEL, RESULTS
+from franca.tracking import history
 from franca.tracking.client import connect, experiment_id, redacted, server_errors, tracking_uri
+from franca.tracking.ledger import DECISION
+from franca.tracking.links import links
 from franca.tracking.log_run import log_run, log_scores
-from franca.tracking.promote import DECISION, apply_gates
+from franca.tracking.promote import apply_gates
 from franca.tracking.receipt import receipt_text
-from franca.tracking.registry import CHALLENGER, CHAMPION, ensure_version, model_id
+from franca.tracking.registry import CHAMPION, ensure_version, model_id
 from franca.tracking.run_content import RunContent, read_run_content
 from franca.tracking.runs import pipeline_run
+from franca.tracking.score_check import check_scores
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,6 +41,8 @@ def run(params: Params) -> None:
     once: afterwards aliases are moved by `franca promote` or by hand.
     """
     content = read_run_content(params)
+    evidence = Evidence(content.results, read_outcomes(RESULTS / "evaluate" / FILE, content.digest))
+    check_scores(evidence, str(RESULTS / "evaluate/results.json"))
     name = params.register_.model_name
     client = connect()
     with server_errors():
@@ -50,7 +56,7 @@ def run(params: Params) -> None:
         if not complete:
             client.set_tag(run.info.run_id, FILLED, content.pipeline)
             client.set_terminated(run.info.run_id)
-        reasons = _decide(client, params, content, version)
+        reasons = _decide(client, params, content, evidence, version)
         version = client.get_model_version(name, str(version.version))
     receipt = {
         "tracking_uri": redacted(tracking_uri()),
@@ -72,34 +78,29 @@ def run(params: Params) -> None:
         print(f"  to look at it: mlflow ui --backend-store-uri {receipt['tracking_uri']}")
 
 
-def links(uri: str, experiment: str, run_id: str, name: str, version: str) -> dict[str, str]:
-    """Return the URLs of the run and of the version in MLflow's UI; empty without a server."""
-    if not uri.startswith("http"):
-        return {}
-    mode = "workflowType=machine_learning"
-    return {
-        "run": f"{uri}/#/experiments/{experiment}/runs/{run_id}?{mode}",
-        "version": f"{uri}/#/models/{name}/versions/{version}?{mode}",
-    }
-
-
-def _decide(client: "MlflowClient", params: Params, content: RunContent, version: "ModelVersion") -> list[str]:
+def _decide(
+    client: "MlflowClient", params: Params, content: RunContent, evidence: Evidence, version: "ModelVersion"
+) -> list[str]:
     """Check the gates of the version unless that was done before; return the sentences of the decision."""
     name, number = params.register_.model_name, str(version.version)
     gates = [gate.model_dump() for gate in params.register_.gates]
-    judged = hashlib.sha256(json.dumps([gates, content.results], sort_keys=True).encode()).hexdigest()[:16]
+    asked = [gates, params.register_.promotion, content.results]
+    judged = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
     known = client.get_model_version(name, number)
     if known.tags.get(JUDGED) == judged and DECISION in known.tags:
         sentences = str(known.tags[DECISION]).splitlines()
-        if CHAMPION in known.aliases and not sentences[0].startswith(("all gates hold", "it is the champion")):
+        if CHAMPION in known.aliases and not _is_known(history.read(client, name), number):
             return ["it is the champion, by an alias that was set by hand", f"the gates had said: {sentences[0]}"]
         return sentences
-    evidence = Evidence(content.results, read_outcomes(RESULTS / "evaluate" / FILE, content.digest))
     decision = apply_gates(client, params, version, evidence, _advice(params, content))
-    if decision.champion != number and not decision.promote and not decision.worse_than:
-        client.set_registered_model_alias(name, CHALLENGER, number)
     client.set_model_version_tag(name, number, JUDGED, judged)
     return decision.sentences
+
+
+def _is_known(entries: list[history.Entry], champion: str) -> bool:
+    """Return whether the history says who made this version champion."""
+    last = history.last_champion(entries)
+    return last is not None and last.after == champion and last.action != "found"
 
 
 def _advice(params: Params, content: RunContent) -> str:

@@ -33,7 +33,7 @@ def download(address: str) -> FrancaModel:
             found = model_of_run(client, client.get_run(parts["run"])) if parts["run"] else address
             if found is None:
                 raise FrancaError(f"{address}: this run has no model yet; run `franca register` to log it")
-            with model_folder(found) as folder:
+            with model_folder(client, found) as folder:
                 return load_model(folder)
         except MlflowException as error:
             if error.error_code not in _NOT_FOUND:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from franca.errors import FrancaError
 from franca.models import FrancaModel, load_model
+from franca.tracking.registry import DIGEST, verify_files
 
 BATCH = 64
 """Images per forward pass."""
@@ -65,5 +66,15 @@ class _ServedEmbedder(Embedder):
 
 
 def _load_pyfunc(path: str) -> Embedder:
-    """Load the model folder at `path`; MLflow calls this function by its name."""
-    return _ServedEmbedder(load_model(Path(path)))
+    """Load the model folder at `path`; MLflow calls this function by its name.
+
+    MLflow has read `MLmodel` before, and has run the code that it names. This function can only check that the weights
+    are those that `MLmodel` was written for.
+    """
+    from mlflow.models import Model
+
+    folder = Path(path)
+    root = next((parent for parent in folder.parents if (parent / "MLmodel").is_file()), None)
+    about = (Model.load(str(root)).metadata or {}) if root else {}
+    verify_files(folder, {DIGEST: about.get("digest")}, str(folder))
+    return _ServedEmbedder(load_model(folder))

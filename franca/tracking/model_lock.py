@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PREFIX = "franca.claim."
 STALE_SECONDS = 30.0
 """A claim that has not changed for this long belongs to a process that died."""
-SLOW_REQUESTS = 20
+SLOW_REQUESTS = 40
 """If so many requests take longer than `STALE_SECONDS`, the claim says that it is stale only after that time."""
 TIMEOUT_SECONDS = 300.0
 _CLAIM = re.compile(r"(\d+) (\d+) (\d+\.\d+) (.*)", re.DOTALL)

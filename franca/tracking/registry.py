@@ -3,7 +3,7 @@
 import contextlib
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ import numpy as np
 from franca.errors import FrancaError
 from franca.evaluation.comparison import Evidence
 from franca.evaluation.outcomes import FILE, read_outcomes
-from franca.files import read_json
+from franca.files import read_json, sha256_file
 from franca.tracking.lineage import source_requirement
 from franca.tracking.model_lock import lock_model
 
@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 
 DIGEST = "franca.digest"
 """Tag of runs, logged models and versions: SHA-256 of the weights."""
+CONFIG_DIGEST = "franca.config_digest"
+"""Tag of logged models and versions: SHA-256 of `config.json`."""
 RUN = "franca.run"
 """Tag of a version: the newest run that measured it."""
 CHAMPION = "champion"
 CHALLENGER = "challenger"
+PREVIOUS = "previous"
+"""Alias of the version that `franca rollback` returns to."""
 EVALUATE_ARTIFACTS = "results/evaluate"
 _REQUIRED_PACKAGES = ("mlflow", "numpy", "pillow", "pydantic", "ruamel.yaml", "safetensors", "timm", "torch")
 
@@ -48,6 +52,28 @@ def version_with_alias(client: "MlflowClient", name: str, alias: str) -> "ModelV
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
+
+
+def version_number(version: "ModelVersion | None") -> str | None:
+    """Return the number of a version as text; None if there is none."""
+    return str(version.version) if version else None
+
+
+def find_number(client: "MlflowClient", name: str, number: str) -> "ModelVersion | None":
+    """Return the version with this number, or None."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def run_of(version: "ModelVersion") -> str:
+    """Return the ID of the newest run that measured a version."""
+    return version.tags.get(RUN) or str(version.run_id)
 
 
 def ensure_version(client: "MlflowClient", name: str, run: "Run", folder: Path, digest: str) -> "ModelVersion":
@@ -77,14 +103,13 @@ def model_id(version: "ModelVersion") -> str:
     return version.model_id or str(version.source).removeprefix("models:/")
 
 
-def read_evidence(client: "MlflowClient", version: "ModelVersion") -> Evidence | None:
-    """Return the results of the newest run that measured this version; None if the run has none.
+def read_evidence(client: "MlflowClient", run_id: str) -> Evidence | None:
+    """Return the results that a run has; None if it has none.
 
     Runs of early releases have no `outcomes.npz`. Differences to their models get unpaired intervals.
     """
     from mlflow.exceptions import MlflowException
 
-    run_id = version.tags.get(RUN) or str(version.run_id)
     with tempfile.TemporaryDirectory() as temporary:
         try:
             results = read_json(
@@ -103,26 +128,64 @@ def read_evidence(client: "MlflowClient", version: "ModelVersion") -> Evidence |
 
 
 @contextlib.contextmanager
-def model_folder(address: str) -> Iterator[Path]:
+def model_folder(client: "MlflowClient", address: str) -> Iterator[Path]:
     """Download the model at a `models:/` address to a temporary folder and yield the model folder in it.
 
+    No code of the artifact runs: of `MLmodel` only the format and the folder's name are read.
+
     Raises:
-        FrancaError: Its files are missing on the server, or it is not a Franca model.
+        FrancaError: Its files are missing on the server or are not those that were registered, or it is not a Franca
+            model.
     """
     import mlflow
 
+    fixed, tags = _resolve(client, address)
     with tempfile.TemporaryDirectory() as temporary:
-        root = Path(mlflow.artifacts.download_artifacts(address, dst_path=temporary))
+        root = Path(mlflow.artifacts.download_artifacts(fixed, dst_path=temporary))
         if not (root / "MLmodel").is_file():
             raise FrancaError(
                 f"{address}: its files are missing on the tracking server; run `franca register` to upload them"
             )
-        flavor = mlflow.models.Model.load(str(root)).flavors.get("python_function", {})
+        about = mlflow.models.Model.load(str(root))
+        flavor = about.flavors.get("python_function", {})
         if flavor.get("loader_module") != "franca.tracking.flavor":
             raise FrancaError(
                 f"{address}: not a Franca model; use a version made by `franca register`, or move the alias to one"
             )
-        yield root / flavor["data"]
+        folder = (root / flavor["data"]).resolve()
+        if not folder.is_relative_to(root.resolve()):
+            raise FrancaError(
+                f"{address}: MLmodel names a folder outside of the model; restore the files on the server"
+            )
+        verify_files(folder, {DIGEST: (about.metadata or {}).get("digest"), **tags}, address)
+        yield folder
+
+
+def verify_files(folder: Path, tags: Mapping[str, str | None], origin: str) -> None:
+    """Compare weights and configuration of a model folder with the digests in `tags`, as far as these have them.
+
+    Raises:
+        FrancaError: A file is not the one that was registered.
+    """
+    for tag, name in ((DIGEST, "model.safetensors"), (CONFIG_DIGEST, "config.json")):
+        path, expected = folder / name, tags.get(tag)
+        if expected and path.is_file() and sha256_file(path) != expected:
+            raise FrancaError(
+                f"{origin}: {name} is not the file that was registered (SHA-256 {expected[:12]}...); "
+                "restore it on the artifact store, or register the model again under another name"
+            )
+
+
+def _resolve(client: "MlflowClient", address: str) -> tuple[str, dict[str, str]]:
+    """Return an address that does not move, and the tags of the version or logged model that it names."""
+    path = address.removeprefix("models:/")
+    if "@" in path:
+        version = client.get_model_version_by_alias(*path.split("@", 1))
+    elif "/" in path:
+        version = client.get_model_version(*path.split("/", 1))
+    else:
+        return address, client.get_logged_model(path).tags
+    return f"models:/{version.name}/{version.version}", version.tags
 
 
 def model_of_run(client: "MlflowClient", run: "Run") -> str | None:
@@ -193,7 +256,7 @@ def _log_model(
             run.info.experiment_id,
             name=folder.name,
             source_run_id=run.info.run_id,
-            tags={DIGEST: digest},
+            tags={DIGEST: digest, CONFIG_DIGEST: sha256_file(folder / "config.json")},
             params=run.data.params,
             model_type="vision-foundation-model",
         )
@@ -235,4 +298,5 @@ def _register(logged: "LoggedModel", name: str, digest: str) -> "ModelVersion":
     import mlflow
 
     with contextlib.redirect_stderr(io.StringIO()):  # MLflow warns there that the name exists already
-        return mlflow.register_model(f"models:/{logged.model_id}", name, tags={DIGEST: digest})
+        known = {tag: logged.tags[tag] for tag in (DIGEST, CONFIG_DIGEST) if tag in logged.tags}
+        return mlflow.register_model(f"models:/{logged.model_id}", name, tags={DIGEST: digest, **known})

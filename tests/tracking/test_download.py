@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import mlflow
 import pytest
 
 import franca
@@ -71,6 +72,45 @@ def test_missing_files_and_models_of_another_kind(finish: Finish, params: Params
         FrancaError, match="models:/franca@champion: its files are missing on the tracking server; run "
     ):
         franca.load("models:/franca@champion")
+
+
+def test_changed_files_are_refused(finish: Finish, params: Params, root: Path) -> None:
+    """The digests are in the registry's database, not with the files."""
+    finish()
+    register.run(params)
+    (about,) = root.glob("mlartifacts/**/MLmodel")
+    for name in ("model.safetensors", "config.json"):
+        (path,) = about.parent.glob(f"data/**/{name}")
+        content = path.read_bytes()
+        path.write_bytes(content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
+        for address in ("models:/franca@champion", "models:/franca/1", read_json(RECEIPT)["run_id"]):
+            with pytest.raises(FrancaError, match=rf": {name} is not the file that was registered \(SHA-256 "):
+                franca.load(address)
+        if name == "model.safetensors":
+            with pytest.raises(FrancaError, match="is not the file that was registered"):
+                mlflow.pyfunc.load_model("models:/franca@champion")
+        path.write_bytes(content)
+    assert franca.load("models:/franca@champion").digest
+
+
+def test_code_that_mlmodel_names_does_not_run(finish: Finish, params: Params, root: Path) -> None:
+    finish()
+    register.run(params)
+    (about,) = root.glob("mlartifacts/**/MLmodel")
+    (about.parent / "code/franca").mkdir(parents=True)
+    (about.parent / "code/franca/__init__.py").write_text("open('ran', 'w')")
+    (about.parent / "code/evil.py").write_text("open('ran', 'w')")
+    flavor = "    loader_module: franca.tracking.flavor\n"
+    text = about.read_text()
+    about.write_text(text.replace(flavor, f"    code: code\n{flavor}"))
+    assert franca.load("models:/franca@champion").digest
+    about.write_text(text.replace("franca.tracking.flavor", "evil"))
+    with pytest.raises(FrancaError, match="not a Franca model"):
+        franca.load("models:/franca@champion")
+    about.write_text(text.replace("data: data", "data: ../../../../../models"))
+    with pytest.raises(FrancaError, match="MLmodel names a folder outside of the model"):
+        franca.load("models:/franca@champion")
+    assert not Path("ran").exists()
 
 
 def test_loading_a_model_creates_no_database(root: Path) -> None:

@@ -1,5 +1,6 @@
 """Promotion moves one alias, by the gates, on the same data and suite, and only once."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from franca.errors import FrancaError
+from franca.cli import main
+from franca.errors import FrancaError, GatesFailed
 from franca.evaluation.comparison import Evidence
 from franca.files import sha256_file
 from franca.params import Params, parse_params
@@ -23,10 +25,10 @@ from franca.tracking import promote, registry
 from franca.tracking.client import connect
 client, params = connect(), load_params(pathlib.Path("params.yaml"))
 version = client.get_model_version("franca", sys.argv[1])
-results = registry.read_evidence(client, version)
+results = registry.read_evidence(client, registry.run_of(version))
 print("ready", flush=True)
 sys.stdin.readline()
-print(promote.apply_gates(client, params, version, results).promote)
+print(promote.apply_gates(client, params, version, results).outcome)
 """
 
 
@@ -57,19 +59,23 @@ def test_dry_run_shows_the_results_and_changes_nothing(params: Params, capsys: p
     shown = capsys.readouterr().out
     assert "franca version 2: all gates hold against champion version 1" in shown
     assert "pass  knn/val/top1 75.00 holds: 5.00 above the champion's 70.00" in shown
-    assert "dry run" in shown
+    assert "dry run: nothing was changed; `franca promote --apply` moves the champion 1 -> 2" in shown
     assert aliases() == {"champion": "1", "challenger": "2"}
 
     promote.run(params, apply=True)
-    assert aliases() == {"champion": "2"}
+    assert capsys.readouterr().out.endswith("champion 1 -> 2\n")
+    assert aliases() == {"champion": "2", "previous": "1"}
     promote.run(params, apply=True)
     assert "nothing to promote; champion is version 2" in capsys.readouterr().out
-    assert aliases() == {"champion": "2"}
+    assert aliases() == {"champion": "2", "previous": "1"}
 
 
 @pytest.mark.usefixtures("two_versions")
 def test_a_gate_that_fails_keeps_the_champion(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
-    promote.run(unreachable(params), apply=True)
+    with pytest.raises(
+        GatesFailed, match=r"^franca version 2: stays challenger: knn/val/top1 failed against champion"
+    ):
+        promote.run(unreachable(params), apply=True)
     assert "FAIL  knn/val/top1 75.00 fails: the floor is 1000" in capsys.readouterr().out
     assert aliases() == {"champion": "1", "challenger": "2"}
 
@@ -86,10 +92,10 @@ def test_gates_are_checked_again_if_the_champion_has_changed(params: Params, mon
         return decision
 
     monkeypatch.setattr(promote, "evaluate_gates", evaluate_gates)
-    evidence = promote.read_evidence(client, challenger)
+    evidence = promote.read_evidence(client, promote.run_of(challenger))
     assert evidence and evidence.outcomes
     decision = promote.apply_gates(client, params, challenger, evidence)
-    assert (decision.promote, decision.champion, decision.reason) == (False, "2", "it is the champion already")
+    assert (decision.outcome, decision.champion, decision.reason) == ("champion", "2", "it is the champion already")
 
 
 @pytest.mark.slow
@@ -110,7 +116,7 @@ def test_two_promotions_at_once_have_one_winner(
         assert rival.stdin
         rival.stdin.write("\n")
         rival.stdin.flush()
-    won = [rival.communicate(timeout=120)[0] == "True\n" for rival in rivals]
+    won = [rival.communicate(timeout=120)[0] == "promote\n" for rival in rivals]
     assert sorted(won) == [False, True]
     assert aliases()["champion"] == ("2" if won[0] else "3")
 
@@ -124,7 +130,8 @@ def test_champion_of_another_suite_is_measured_again(
     results = finish(seed=3, knn=72, suite=params, data_digest=sha256_file(Path("prepared/manifest.json")))
     measured: list[str] = []
 
-    def measure(folder: Path, store: Any, with_params: Params) -> Evidence:
+    def measure(folder: Path, store: Any, with_params: Params, baselines: bool) -> Evidence:
+        assert not baselines
         measured.append(sha256_file(folder / "model.safetensors"))
         return Evidence(results | {"rows": [row("franca", "knn", "val", 73), row("franca", "linear", "val", 80)]})
 
@@ -137,12 +144,67 @@ def test_champion_of_another_suite_is_measured_again(
 
 
 @pytest.mark.usefixtures("two_versions")
-def test_prepared_data_other_than_the_challengers_are_an_error(params: Params) -> None:
+def test_results_that_cannot_be_compared_need_the_data(params: Params) -> None:
     client = connect()
     run_id = client.get_model_version("franca", "1").run_id
     client.log_text(str(run_id), "{}", "results/evaluate/results.json")
-    with pytest.raises(FrancaError, match="are not what the challenger was measured with"):
+    Path("prepared/manifest.json").unlink()
+    with pytest.raises(FrancaError, match=r"one of them must be measured again, which failed: .*run `dvc repro prep"):
         promote.run(params, apply=True)
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_a_challenger_of_another_suite_is_measured_with_the_present_one(
+    finish: Finish, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a flow run with other values: the champion keeps its results, which are of this project's suite."""
+    values = params.model_dump(by_alias=True)
+    other = parse_params(values | {"evaluate": values["evaluate"] | {"knn_k": 5}}, "params.yaml")
+    data = sha256_file(Path("prepared/manifest.json"))
+    results = finish(seed=1, knn=70, data_digest=data)
+    register.run(params)
+    finish(seed=3, knn=78, suite=other, data_digest=data)
+    challenger = sha256_file(Path("models/franca/model.safetensors"))
+    client = connect()
+    with monkeypatch.context() as patch:
+        patch.setattr("franca.tracking.judge._on_common_ground", lambda *arguments: (arguments[3], arguments[3]))
+        register.run(unreachable(other))
+    assert aliases() == {"champion": "1", "challenger": "3"}
+    measured: list[tuple[str, bool]] = []
+
+    def measure(folder: Path, store: Any, with_params: Params, baselines: bool) -> Evidence:
+        measured.append((sha256_file(folder / "model.safetensors"), baselines))
+        rows = [other for other in results["rows"] if other["model"] != "franca"]
+        return Evidence(
+            results | {"rows": [*rows, row("franca", "knn", "val", 76), row("franca", "linear", "val", 80)]}
+        )
+
+    monkeypatch.setattr("franca.evaluation.suite.evaluate_model", measure)
+    promote.run(params, apply=True)
+    assert measured == [(challenger, True)]
+    assert aliases() == {"champion": "3", "previous": "1"}
+    assert "6.00 above the champion's 70.00" in client.get_model_version("franca", "3").tags["franca.decision"]
+
+
+@pytest.mark.usefixtures("two_versions")
+def test_the_command_has_codes_and_json(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("params.yaml").write_text(json.dumps(unreachable(params).model_dump(mode="json", by_alias=True)))
+    capsys.readouterr()
+    assert main(["promote", "--apply", "--json"]) == 3
+    printed = capsys.readouterr()
+    assert printed.err.startswith("franca: franca version 2: stays challenger: ") and printed.err.count("\n") == 1
+    found = json.loads(printed.out)
+    assert (found["outcome"], found["promoted"], found["from"], found["to"]) == ("challenger", False, "1", "1")
+    assert [gate["passed"] for gate in found["gates"]] == [False]
+
+    Path("params.yaml").write_text(json.dumps(params.model_dump(mode="json", by_alias=True)))
+    assert main(["promote", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["promoted"] is False
+    assert main(["promote", "--apply", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["outcome"], found["promoted"], found["from"], found["to"]) == ("promote", True, "1", "2")
+    assert main(["promote", "--apply", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["outcome"] == "nothing"
 
 
 def test_empty_registry_has_nothing_to_promote(root: Path, params: Params, capsys: pytest.CaptureFixture[str]) -> None:
