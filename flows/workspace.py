@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from flows.commands import Log, dvc
 from franca.git import run_git
 from franca.params import Params, load_params
+from franca.params.render import dump
 from franca.paths import PARAMS, RESULTS
 
 # Author of the experiment's commit: a machine that runs flows may have no name in its git configuration.
@@ -92,11 +93,9 @@ def _worktree(root: Path) -> Iterator[Path]:
 
 def _write_params(path: Path, params: Params) -> None:
     """Change the values that differ; comments and the rest of the file stay."""
-    yaml = YAML()
-    tree = yaml.load(path)
+    tree = YAML().load(path)
     _merge(tree, params.model_dump(mode="json", by_alias=True))
-    with path.open("w", encoding="utf-8") as file:
-        yaml.dump(tree, file)
+    path.write_text(dump(tree), encoding="utf-8")
 
 
 def _merge(tree: Any, values: dict[str, Any]) -> None:
