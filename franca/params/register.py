@@ -51,9 +51,7 @@ class Register(Section):
     """The section `register`."""
 
     experiment: str = Field(min_length=1, description="Name of the MLflow experiment.")
-    model_name: str = Field(
-        min_length=1, pattern=r"^[^/:@'\"`\\%?#\x00-\x1f]+$", description="Name in MLflow's model registry."
-    )
+    model_name: str = Field(min_length=1, pattern=r"^[\w .+()-]+$", description="Name in MLflow's model registry.")
     promotion: Literal["auto", "manual"] = Field(
         description="A version that passes its gates becomes champion (auto) or waits for `franca approve` (manual)."
     )

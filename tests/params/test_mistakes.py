@@ -11,6 +11,7 @@ from franca.params import load_params, parse_params
 from tests.conftest import MakeValues, set_value
 
 MISSING: Any = object()
+NAME = r"register.model_name: string should match pattern '^[\w .+()-]+$', not"
 
 MISTAKES: list[tuple[str, Any, str]] = [
     # unknown keys
@@ -86,7 +87,9 @@ MISTAKES: list[tuple[str, Any, str]] = [
         [0.4, 2],
         "pretrain.crops.global_scale.1: input should be less than or equal to 1, not 2",
     ),
-    ("register.model_name", "a/b", "register.model_name: string should match pattern '^[^/:]+$', not \"a/b\""),
+    ("register.model_name", "a/b", f'{NAME} "a/b"'),
+    ("register.model_name", "o'brien", f'{NAME} "o\'brien"'),
+    ("pretrain.epochs", 1e308, "pretrain.epochs: input should be less than or equal to 1000000, not 1e+308"),
     ("evaluate.linear_c", [], "evaluate.linear_c: list should have at least 1 item after validation, not 0, not []"),
     # what does not go together
     ("base.image_size", 33, "base: image_size 33 must be a multiple of backbone.patch_size 8"),

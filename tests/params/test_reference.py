@@ -16,7 +16,7 @@ def test_every_field_is_in_its_section() -> None:
 
 def test_types_bounds_and_values() -> None:
     facts = {field.key: field for section in sections() for field in section.fields}
-    assert facts["pretrain.epochs"][1:3] == ("number", ">= 0")
+    assert facts["pretrain.epochs"][1:3] == ("number", ">= 0, <= 1000000.0")
     assert facts["pretrain.epoch_length"][1:3] == ("integer | null", ">= 1")
     assert facts["base.mean"][1:3] == ("list of 3 numbers | auto", ">= 0, <= 1")
     assert facts["pretrain.heads.nesting"].type == "project | slice | none"
