@@ -13,6 +13,8 @@ PROTOCOL = 2
 
 Increase it with every change that gives the same model another score. 2: segmentation in sliding windows.
 """
+Suite = Literal["fast", "full"]
+"""Value of `evaluate.suite`; the full suite contains the fast one."""
 Need = Literal["labels", "masks", "network", "levels"]
 """Labels of images, a dense set with masks, features of a neural network, or Matryoshka levels of these features."""
 
@@ -30,6 +32,7 @@ class Benchmark:
         needs: What the data and the model must have.
         higher_is_better: Direction of all its metrics.
         pictures: Names of the files that `draw` of its module writes.
+        suite: The smallest suite that it belongs to.
         measured_by: Benchmark whose module measures this one as well; None if it has a module of its own name.
     """
 
@@ -41,12 +44,17 @@ class Benchmark:
     needs: frozenset[Need] = frozenset()
     higher_is_better: bool = True
     pictures: tuple[str, ...] = ()
+    suite: Suite = "fast"
     measured_by: str | None = None
 
     @property
     def module(self) -> str:
         """Name of the module in `franca/evaluation/benchmarks` that measures it."""
         return self.measured_by or self.name
+
+    def belongs_to(self, suite: Suite) -> bool:
+        """Return whether a suite contains the benchmark."""
+        return suite in ("full", self.suite)
 
     def allows_gate(self, metric: str) -> bool:
         """Return whether a gate may name this metric of the benchmark."""
@@ -150,6 +158,23 @@ BENCHMARKS = (
         gate_metrics="rankme",
         metric="rankme",
         needs=frozenset({"network"}),
+    ),
+    Benchmark(
+        "knn_k",
+        "k-NN of k",
+        unit="%",
+        gate_metrics=r"top1_\d+",
+        needs=frozenset({"labels"}),
+        suite="full",
+    ),
+    Benchmark(
+        "few_shot",
+        "5 images a class",
+        unit="%",
+        gate_metrics=r"top1_\d+",
+        metric="top1_5",
+        needs=frozenset({"labels"}),
+        suite="full",
     ),
 )
 """In the order in which they run and in which tables have their columns."""

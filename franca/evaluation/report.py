@@ -4,6 +4,9 @@ from typing import Any
 
 from franca.benchmarks import COLUMNS, LEVELS, OURS, TITLES
 
+MAX_COLUMNS = 6
+"""Columns of a table; further ones go into a table below."""
+
 
 def titles(results: dict[str, Any]) -> dict[str, str]:
     """Return the title of each model of the results, in their order; a comparator has its name as title."""
@@ -15,12 +18,7 @@ def table(results: dict[str, Any], split: str) -> list[str]:
     scores = {(row["model"], row["benchmark"], row["metric"]): row for row in results["rows"] if row["split"] == split}
     columns = [column for column in COLUMNS if any(key[1:] == column[:2] for key in scores)]
     head = f"On {split}, {100 * results['suite']['confidence']:g} % intervals"
-    lines = [_line(head, [title for *_, title in columns])]
-    for model, name in titles(results).items():
-        cells = [cell(scores.get((model, benchmark, metric))) for benchmark, metric, _ in columns]
-        if set(cells) - {"-"}:
-            lines.append(_line(name, cells))
-    return lines
+    return _lines(head, columns, titles(results), scores)
 
 
 def cell(row: dict[str, Any] | None, sign: str = "") -> str:
@@ -39,11 +37,25 @@ def difference_table(results: dict[str, Any], split: str) -> list[str]:
         if row["split"] == split
     }
     columns = [column for column in COLUMNS if any(key[1:] == column[:2] for key in found)]
-    lines = [_line(f"This model minus …, on {split}", [title for *_, title in columns])]
-    for model, name in titles(results).items():
-        cells = [cell(found.get((model, benchmark, metric)), sign="+") for benchmark, metric, _ in columns]
-        if set(cells) - {"-"}:
-            lines.append(_line(name, cells))
+    return _lines(f"This model minus …, on {split}", columns, titles(results), found, sign="+")
+
+
+def _lines(
+    head: str,
+    columns: list[tuple[str, str, str]],
+    models: dict[str, str],
+    rows: dict[tuple[str, str, str], dict[str, Any]],
+    sign: str = "",
+) -> list[str]:
+    """Return tables of at most `MAX_COLUMNS` columns, one below the other, without models that have no value."""
+    lines: list[str] = []
+    for start in range(0, max(1, len(columns)), MAX_COLUMNS):
+        part = columns[start : start + MAX_COLUMNS]
+        lines += [""] * bool(lines) + [_line(head, [title for *_, title in part])]
+        for model, name in models.items():
+            cells = [cell(rows.get((model, benchmark, metric)), sign) for benchmark, metric, _ in part]
+            if set(cells) - {"-"}:
+                lines.append(_line(name, cells))
     return lines
 
 

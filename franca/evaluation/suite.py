@@ -53,13 +53,13 @@ class Measured:
 
 
 def measure(extractors: list[FeatureExtractor], store: Store, params: Params) -> Measured:
-    """Run every benchmark on every extractor, the evaluated model first; skip what the data do not allow."""
+    """Run the benchmarks of the suite on every extractor, the evaluated model first; skip what data do not allow."""
     measured = Measured(extract_all(extractors, store))
     for extractor in tqdm(extractors, desc="benchmarks", unit="model", disable=None):
         features = measured.features[extractor.name]
         results = measured.results.setdefault(extractor.name, {})
         skipped = measured.skipped.setdefault(extractor.name, {})
-        for benchmark in MODULES:
+        for benchmark in (benchmark for benchmark in MODULES if benchmark.belongs_to(params.evaluate.suite)):
             if "network" in benchmark.needs and not extractor.learned:
                 continue
             try:
@@ -90,7 +90,7 @@ def summarize(measured: Measured, model_digest: str, store: Store, params: Param
     content: dict[str, Any] = {
         "data_digest": store.digest,
         "model_digest": model_digest,
-        "suite": params.evaluate.suite,
+        "suite": params.evaluate.comparable,
         "skipped": _merge_skipped(measured.skipped),
         "rows": rows,
     }

@@ -5,13 +5,14 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from franca.benchmarks import MODELS, PROTOCOL
+from franca.benchmarks import MODELS, PROTOCOL, Suite
 from franca.params.section import Count, Positive, Section
 
 
 class Evaluate(Section):
     """The section `evaluate`."""
 
+    suite: Suite = Field(description="Benchmarks to run: fast, or full with those that take several times longer.")
     knn_k: Count = Field(description="Number of neighbors of the weighted k-NN.")
     knn_temperature: Positive = Field(description="Temperature of the neighbors' weights.")
     linear_c: list[Positive] = Field(
@@ -26,9 +27,13 @@ class Evaluate(Section):
     )
 
     @property
-    def suite(self) -> dict[str, Any]:
-        """The values that must be equal for two results to be comparable."""
-        return {"protocol": PROTOCOL} | self.model_dump(mode="json", exclude={"sample_images", "comparators"})
+    def comparable(self) -> dict[str, Any]:
+        """The values that must be equal for two results to be comparable, `suite` in `results.json`.
+
+        A benchmark gives the same score in both suites, so `evaluate.suite` is none of them.
+        """
+        unrelated = {"suite", "sample_images", "comparators"}
+        return {"protocol": PROTOCOL} | self.model_dump(mode="json", exclude=unrelated)
 
     @model_validator(mode="after")
     def _different_names(self) -> Self:

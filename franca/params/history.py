@@ -61,6 +61,7 @@ ADDED: dict[str, Older] = {
     "pretrain.losses.assignment": _same("sinkhorn"),
     "pretrain.losses.center_momentum": _same(0.9),  # not used by sinkhorn
     "pretrain.compat": _same("none"),
+    "evaluate.suite": _same("fast"),
     "evaluate.comparators": _same([]),
     "datasets": _same({}),
     "register.promotion": _same("auto"),

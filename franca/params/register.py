@@ -36,7 +36,7 @@ class Gate(Section):
         name, _, metric = self.metric.split("/")
         benchmark = BY_NAME[name]
         if not benchmark.allows_gate(metric):
-            known = benchmark.gate_metrics.replace("|", " and ").replace(r"\d+", "D, D a level such as 192")
+            known = benchmark.gate_metrics.replace("|", " and ").replace(r"\d+", "D, D a number such as 192")
             raise ValueError(f"metric '{self.metric}' is unknown; {name} has {known}")
         return self
 

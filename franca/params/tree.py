@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from franca.benchmarks import BY_NAME
 from franca.errors import FrancaError
 from franca.params.base import Base
 from franca.params.datasets import Dataset, DatasetName
@@ -36,6 +37,15 @@ class Params(Section):
             known = ", ".join(self.datasets) or "none"
             raise FrancaError(f"datasets: no data set '{name}' (known: {known}); add it to the section datasets")
         return self.datasets[name]
+
+    @model_validator(mode="after")
+    def _suite_has_gates(self) -> Self:
+        for gate in self.register_.gates:
+            if not BY_NAME[gate.metric.partition("/")[0]].belongs_to(self.evaluate.suite):
+                raise ValueError(
+                    f"register.gates: metric '{gate.metric}' is not measured; set evaluate.suite to full or remove it"
+                )
+        return self
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:

@@ -53,3 +53,10 @@ def test_the_table_imports_no_torch() -> None:
     code = "import sys, franca.benchmarks, franca.evaluation.report, franca.tracking.gates; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert "torch" not in done.stdout.split()
+
+
+def test_the_full_suite_contains_the_fast_one() -> None:
+    fast, full = (
+        {benchmark.name for benchmark in MODULES if benchmark.belongs_to(suite)} for suite in ("fast", "full")
+    )
+    assert {"knn", "linear", "segmentation", "position", "views", "rank"} == fast < full == {b.name for b in MODULES}

@@ -88,7 +88,7 @@ def test_the_whole_stage_twice(
 
     results = json.loads(Path("results/evaluate/results.json").read_text())
     assert results["data_digest"] == store.digest
-    assert results["suite"] == params.evaluate.suite
+    assert results["suite"] == params.evaluate.comparable
     assert results["skipped"] == {}
     keys = {(row["model"], row["benchmark"], row["split"], row["metric"]) for row in results["rows"]}
     assert len(keys) == len(results["rows"])

@@ -8,6 +8,7 @@ import pytest
 
 from franca.errors import FrancaError
 from franca.params import load_params, parse_params
+from franca.params.register import GATED
 from tests.conftest import MakeValues, set_value
 
 MISSING: Any = object()
@@ -40,8 +41,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     (
         "register.gates",
         [{"metric": "loss/val/r2", "against": "random", "min_improvement": 0, "floor": None}],
-        "register.gates.0.metric: string should match pattern"
-        " '^(knn|knn_levels|linear|segmentation|position|views|rank)/(val|test)/\\w+$', not \"loss/val/r2\"",
+        f"register.gates.0.metric: string should match pattern '^({GATED})/(val|test)/\\w+$', not \"loss/val/r2\"",
     ),
     (
         "register.gates",
@@ -51,7 +51,13 @@ MISTAKES: list[tuple[str, Any, str]] = [
     (
         "register.gates",
         [{"metric": "knn_levels/val/top1", "against": "random", "min_improvement": 0, "floor": None}],
-        "register.gates.0: metric 'knn_levels/val/top1' is unknown; knn_levels has top1_D, D a level such as 192",
+        "register.gates.0: metric 'knn_levels/val/top1' is unknown; knn_levels has top1_D, D a number such as 192",
+    ),
+    (
+        "register.gates",
+        [{"metric": "few_shot/val/top1_5", "against": "random", "min_improvement": 0, "floor": None}],
+        "params: register.gates: metric 'few_shot/val/top1_5' is not measured;"
+        " set evaluate.suite to full or remove it",
     ),
     (
         "register.gates",

@@ -97,7 +97,7 @@ def write_results(
     results = {
         "data_digest": data_digest,
         "model_digest": sha256_file(Path("models/franca/model.safetensors")),
-        "suite": params.evaluate.suite,
+        "suite": params.evaluate.comparable,
         "rows": rows,
     }
     fingerprint = f"{FINGERPRINT[:-1]}{seed:x}"

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from franca.evaluation.features import FeatureExtractor, FeatureSet, evenly_spaced
+from franca.evaluation.halves import random_halves
 from franca.evaluation.intervals import Resampling, measure
 from franca.evaluation.outcomes import Outcome
 from franca.evaluation.result import Result
@@ -12,8 +13,6 @@ from franca.probes.effective_rank import rankme
 
 MAX_IMAGES = 4000
 MIN_IMAGES = 4
-HALVES = 50
-"""Random halves of the images from which an interval is computed."""
 
 
 def run(extractor: FeatureExtractor, features: FeatureSet, params: Params) -> Result:
@@ -29,10 +28,7 @@ def run(extractor: FeatureExtractor, features: FeatureSet, params: Params) -> Re
             skipped[split] = f"fewer than {MIN_IMAGES} {split} images"
             continue
         x = pooled[torch.from_numpy(rows).to(pooled.device)]
-        # Not the run's seed: models of different seeds could then not be compared on the same halves.
-        rng = np.random.default_rng(0)
-        halves = [rng.permutation(len(x))[: len(x) // 2] for _ in range(HALVES)]
-        values = np.array([rankme(x[torch.from_numpy(half).to(x.device)]) for half in halves])
+        values = np.array([rankme(x[torch.from_numpy(half).to(x.device)]) for half in random_halves(len(x))])
         outcome = Outcome("replicates", values, features.images(split, rows), len(x))
         found.append(measure("rank", split, "rankme", outcome, Resampling.of(params), rankme(x)))
     return Result(found, skipped)
