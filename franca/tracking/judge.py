@@ -252,7 +252,7 @@ def _on_common_ground(
     def is_of_here(found: Evidence | None) -> bool:
         if found is None:
             return False
-        return (found.results.get("data_digest"), found.results.get("suite")) == (digest, params.evaluate.suite)
+        return (found.results.get("data_digest"), found.results.get("suite")) == (digest, params.evaluate.comparable)
 
     if not is_of_here(evidence):
         evidence = _measure(client, version, store, params, baselines=True)
