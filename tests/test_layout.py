@@ -171,6 +171,10 @@ def test_code_dependencies_are_the_modules_that_a_stage_imports(stage: str) -> N
     assert not unused, f"dvc.yaml names these for {stage}, which does not import them"
 
 
+def test_the_lock_file_has_nothing_of_this_machine() -> None:
+    assert "outs" not in PIPELINE["register"], "the receipt names a run of one tracking server"
+
+
 def test_no_stage_depends_on_glue() -> None:
     for name, deps in STAGE_DEPS.items():
         assert not GLUE & set(deps), name
