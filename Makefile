@@ -85,9 +85,9 @@ lock: ## Update the lock files (needs uv).
 	uv pip compile docker/server.in --constraint requirements.lock $(SOLVE) -o docker/server.lock
 
 .PHONY: clean
-clean: ## Delete .venv, tool caches and worktrees of killed runs; keep data, models and results.
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache *.egg-info dvc_plots .dvc/tmp/flows
-	git worktree prune
+clean: ## Delete tool caches and worktrees of killed runs; keep .venv, data, models, results and what is running.
+	rm -rf .mypy_cache .ruff_cache .pytest_cache dvc_plots
+	@test ! -x .venv/bin/python || python -c 'from pathlib import Path; from franca.worktree import remove_dead; remove_dead(Path.cwd())'
 
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.11 ...")'

@@ -1,9 +1,6 @@
 """The folder in which a flow run works: the project itself, or a git worktree for parameters other than the file's."""
 
 import re
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +13,7 @@ from franca.git import run_git
 from franca.params import Params, load_params
 from franca.params.render import dump
 from franca.paths import PARAMS, RESULTS
+from franca.worktree import apply_patch, worktree
 
 # Author of the experiment's commit: a machine that runs flows may have no name in its git configuration.
 _SIGNATURE = {
@@ -60,35 +58,13 @@ def experiment(params: Params, name: str, log: Log, stages: Sequence[str] = ()) 
     """
     root = Path.cwd()
     experiment = experiment_name(name)
-    with _worktree(root) as folder:
-        if (root / ".dvc/config.local").exists():
-            shutil.copy(root / ".dvc/config.local", folder / ".dvc")
-        cache = dvc(["cache", "dir"], root, lambda line: None)[-1]
-        dvc(["cache", "dir", "--local", cache], folder, log)
+    with worktree(root) as folder:
+        apply_patch(folder, run_git("diff", "--binary", "HEAD", folder=root))
         _write_params(folder / PARAMS, params)
         commit = run_git("rev-parse", "HEAD", folder=root).decode().strip()
         yield Workspace(folder, {"DVC_ROOT": str(root), "DVC_EXP_NAME": experiment, "DVC_EXP_BASELINE_REV": commit})
         save = ["exp", "save", "--force", "--include-untracked", str(RESULTS), "--name", experiment]
         dvc([*save, *stages], folder, log, _SIGNATURE)
-
-
-@contextmanager
-def _worktree(root: Path) -> Iterator[Path]:
-    """Yield a checkout of HEAD with the uncommitted changes of tracked files.
-
-    It is in `.dvc/tmp`, usually on the file system of DVC's cache, so that files can be linked instead of copied.
-    """
-    home = root / ".dvc/tmp/flows"
-    home.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=home))
-    try:
-        run_git("worktree", "add", "--quiet", "--detach", str(folder), "HEAD", folder=root)
-        changes = run_git("diff", "--binary", "HEAD", folder=root)
-        run_git("apply", "--allow-empty", "--whitespace=nowarn", folder=folder, stdin=changes)
-        yield folder
-    finally:
-        subprocess.run(["git", "worktree", "remove", "--force", str(folder)], cwd=root, check=False)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_params(path: Path, params: Params) -> None:

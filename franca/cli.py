@@ -67,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     _add_dataset(stages["prepare"], "prepare this data set of evaluation (a key of the section datasets) instead")
     _add_evaluate(stages["evaluate"])
     _add_registry(commands)
+    _add_reproduce(commands.add_parser("reproduce", help="repeat a run from its commit and compare the results"))
     commands.add_parser("summary", help="what was trained, how good it is, where it is registered")
     _add_import(commands.add_parser("import-weights", help="make a model folder of released weights"))
     _add_export(commands.add_parser("export", help="write a model in a standard format"))
@@ -121,6 +122,12 @@ def _add_registry(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     history = commands.add_parser("history", help="who decided what about which version, when and why")
     for command in (promote, approve, reject, rollback, history):
         command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_reproduce(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run_id", metavar="RUN_ID", help="ID of a registered run in MLflow")
+    command.add_argument("-o", "--output", type=_path, metavar="FILE", help="write the verdict as JSON, too")
+    command.epilog = "Exit codes: 0 same bytes, 3 other results, 2 not possible."
 
 
 def _add_import(command: argparse.ArgumentParser) -> None:
@@ -264,6 +271,10 @@ def run(arguments: argparse.Namespace) -> None:
         return maps.run(
             arguments.images, arguments.output, arguments.model, block=arguments.block, size=arguments.size
         )
+    if arguments.command == "reproduce":
+        from franca.reproduction import reproduce
+
+        return reproduce.run(arguments.run_id, arguments.output)
     if arguments.command == "init":
         from franca.plan import starting_params
 
@@ -287,7 +298,7 @@ def run(arguments: argparse.Namespace) -> None:
             elif arguments.command == "pretrain":
                 from franca.tracking import mirror
 
-                stage.run(params, on_start=lambda folder: mirror.start(folder, params.register_.experiment))
+                stage.run(params, on_start=lambda folder: mirror.start(folder, params))
             else:
                 stage.run(params)
     elif arguments.command == "plan":

@@ -32,3 +32,9 @@ class ApprovalNeeded(FrancaError):
     """A model version passed its gates and waits for a person's decision."""
 
     exit_code = 4
+
+
+class NotReproduced(FrancaError):
+    """A recorded run could be repeated, but with other results."""
+
+    exit_code = 3

@@ -138,6 +138,11 @@ DEMO = [
     Step(". .venv/bin/activate"),
     Step("dvc pull data.dvc", says("up to date")),
     Step("dvc repro", says("Stage 'pretrain' didn't change, skipping")),
+    Step(
+        "franca reproduce RUN_ID",
+        says("reproduced\n  weights   same bytes\n  scores    same bytes\n  pictures  same bytes"),
+        "franca reproduce $(python -c \"import json; print(json.load(open('results/register/receipt.json'))['run_id'])\")",
+    ),
     Step("dvc repro register", says("Stage 'evaluate' didn't change, skipping")),
     Step("dvc repro evaluate", says("Stage 'evaluate' didn't change, skipping")),
     Step("dvc repro prepare", says("Stage 'prepare' didn't change, skipping")),
@@ -250,7 +255,7 @@ SHELL = [
     Step("pre-commit install", has(".git/hooks/pre-commit")),
     Step("python -m docs.pages", has("docs/parameters.md", "docs/cli.md")),
     *(Step(command) for command in all_commands() if command.startswith("export ")),
-    Step("make clean", lambda folder, output: not (folder / ".venv").exists() and (folder / "models/franca").exists()),
+    Step("make clean", has(".venv/bin/franca", "models/franca")),
 ]
 
 
@@ -279,7 +284,8 @@ def test_franca_takes_every_command_of_the_pages(capsys: pytest.CaptureFixture[s
         if arguments in mentioned:
             with pytest.raises(SystemExit):
                 cli.parser().parse_args([arguments[0], "--help"])
-            assert all(option in capsys.readouterr().out for option in arguments[1:]), arguments
+            shown = capsys.readouterr().out
+            assert all(option in shown for option in arguments[1:]), arguments
         else:
             cli.parser().parse_args(arguments)
 

@@ -132,7 +132,16 @@ def test_flows_use_no_stage_directly() -> None:
         used = {file_of(name) for name in imported(path) if name.startswith("franca.")} - {None}
         light = {
             f"franca/{name}.py"
-            for name in ("errors", "files", "git", "params/__init__", "params/render", "paths", "tracking/receipt")
+            for name in (
+                "errors",
+                "files",
+                "git",
+                "params/__init__",
+                "params/render",
+                "paths",
+                "tracking/receipt",
+                "worktree",
+            )
         }
         assert {str(file) for file in used if not str(file).startswith("franca/study/")} <= light, path
 

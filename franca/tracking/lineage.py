@@ -1,7 +1,9 @@
 """Lineage of a run: commit, uncommitted changes, data hash, packages and machine."""
 
+import configparser
 import json
 import os
+import re
 import sys
 from contextlib import suppress
 from functools import cache
@@ -10,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from franca.errors import FrancaError
-from franca.files import read_json
+from franca.files import read_json, sha256_file
 from franca.git import run_git
 from franca.params import read_yaml
 
 CODE_PATHS = ("franca", "dvc.yaml", "params.yaml", "data.dvc", "pyproject.toml", "requirements.lock")
 """What `dirty_paths` and `code_diff` look at; data and results are recorded by their hashes."""
 LOCK = Path("dvc.lock")
+REQUIREMENTS = Path("requirements.lock")
 
 
 def tags(facts: dict[str, Any]) -> dict[str, str]:
@@ -27,7 +30,12 @@ def tags(facts: dict[str, Any]) -> dict[str, str]:
         found["mlflow.source.git.commit"] = commit.strip()
         found["franca.git.dirty"] = str(bool(dirty)).lower()
         found["franca.git.dirty_paths"] = ", ".join(dirty)[:5000] or None  # the limit of MLflow's database
+        found["mlflow.source.git.repoURL"] = _repository()
+        # Nobody else can reproduce a run whose commit is on this machine only.
+        found["franca.git.pushed"] = str(bool(_git("branch", "--remotes", "--contains", "HEAD"))).lower()
     found["franca.data.md5"] = raw_data_hash()
+    found["franca.data.remote"] = data_remote()
+    found["franca.lock"] = sha256_file(REQUIREMENTS)[:16] if REQUIREMENTS.is_file() else None
     for name in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
         found[name] = os.environ.get(name)
     for name, value in facts.items():
@@ -58,6 +66,15 @@ def raw_data_hash() -> str | None:
     return next((dep.get("md5") for dep in deps if dep["path"] == "data"), None)
 
 
+def data_remote() -> str:
+    """Return the name of DVC's remote for `data.dvc`, or `none`: the data are then on this machine only."""
+    pointer, config = Path("data.dvc"), configparser.ConfigParser()
+    outs = read_yaml(pointer).get("outs", []) if pointer.is_file() else []
+    config.read([".dvc/config", ".dvc/config.local"])
+    default = config.get("core", "remote", fallback="none")
+    return str(next((out["remote"] for out in outs if "remote" in out), default))
+
+
 @cache
 def packages() -> str:
     """Return the installed packages and versions as a requirements file."""
@@ -67,9 +84,15 @@ def packages() -> str:
 
 def source_requirement() -> str | None:
     """Return a pip requirement of `franca` at this commit; None if the remote `origin` is not a public HTTPS URL."""
-    remote = (_git("remote", "get-url", "origin") or "").strip()
+    remote = _repository() or ""
     commit = (_git("rev-parse", "HEAD") or "").strip()
     return f"franca @ git+{remote}@{commit}" if remote.startswith("https://") and "@" not in remote else None
+
+
+def _repository() -> str | None:
+    """Return the URL of the remote `origin` without a password; None without a remote."""
+    url = (_git("remote", "get-url", "origin") or "").strip()
+    return re.sub(r"(?<=://)[^/@]*:[^/@]*@", "", url) or None
 
 
 def stage_seconds(path: Path) -> dict[str, float]:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from franca.files import write_bytes
+from franca.params import Params
+from franca.params.render import to_yaml
 from franca.paths import PREPARED, RESULTS
 from franca.tracking import lineage
 from franca.tracking.curves import CurveUploader
-from franca.tracking.run_content import STAGES, RunContent
+from franca.tracking.run_content import STAGES, RunContent, param_texts
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -82,16 +84,46 @@ def _log_datasets(client: "MlflowClient", run_id: str, content: RunContent) -> N
 
 
 def _log_artifacts(client: "MlflowClient", run_id: str, content: RunContent) -> None:
-    client.log_text(run_id, content.params_file, "params.yaml")
+    log_lineage(client, run_id, content.run_folder, content.params_file)
     for stage in STAGES:
         if (RESULTS / stage).is_dir():
             client.log_artifacts(run_id, str(RESULTS / stage), f"results/{stage}")
+    for path in (lineage.LOCK, PREPARED / "manifest.json"):
+        if path.is_file():
+            client.log_artifact(run_id, str(path), "lineage")
+
+
+def log_lineage(client: "MlflowClient", run_id: str, run_folder: Path, params: str) -> None:
+    """Upload what the code of a run is restored from: parameters, packages, uncommitted changes, machine."""
+    client.log_text(run_id, params, "params.yaml")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_bytes(folder / "packages.txt", lineage.packages().encode())
-        if diff := lineage.code_diff():
-            write_bytes(folder / "code.diff", diff.encode("utf-8", "surrogateescape"))
-        for path in (lineage.LOCK, PREPARED / "manifest.json", content.run_folder / "run.json"):
-            if path.is_file():
-                write_bytes(folder / path.name, path.read_bytes())
+        # Written even if it is empty: that of the start of a run may not be.
+        write_bytes(folder / "code.diff", lineage.code_diff().encode("utf-8", "surrogateescape"))
+        if (run_folder / "run.json").is_file():
+            write_bytes(folder / "run.json", (run_folder / "run.json").read_bytes())
         client.log_artifacts(run_id, str(folder), "lineage")
+
+
+def log_start(client: "MlflowClient", run_id: str, run_folder: Path, params: Params) -> None:
+    """Log what is known at the first step: commit, machine, parameters; a run that is killed then explains itself.
+
+    Of the parameters, only those are logged that every pipeline with this pretraining shares, since MLflow does not
+    allow logged parameters to change. All of them are in the artifact `params.yaml`.
+    """
+    from mlflow.entities import Param, RunTag
+
+    tags = lineage.tags(lineage.read_facts(run_folder))
+    if commit := tags.get("mlflow.source.git.commit"):
+        tags["franca.train.commit"] = commit
+    values = params.model_dump(mode="json", by_alias=True, include={"base", "pretrain"})
+    for name in ("mean", "std"):
+        if values["base"][name] == "auto":
+            del values["base"][name]  # `register` knows the numbers
+    known = client.get_run(run_id).data.params
+    found = [Param(name, value) for name, value in param_texts(values).items() if name not in known]
+    for start in range(0, len(found), _BATCH):
+        client.log_batch(run_id, params=found[start : start + _BATCH])
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+    log_lineage(client, run_id, run_folder, to_yaml(params, "The parameters of this run, as validated."))

@@ -14,9 +14,14 @@ import time
 from pathlib import Path
 
 from franca.errors import FrancaError
+from franca.files import write_bytes
+from franca.params import Params, load_params
+from franca.params.render import to_yaml
+from franca.paths import PARAMS
 from franca.process import StopRequest, listen_for_stop, terminate_with_parent
 from franca.tracking.client import connect, server_errors
 from franca.tracking.curves import CurveUploader, open_uploader
+from franca.tracking.log_run import log_start
 
 FINISHED = "finished"
 POLL_SECONDS = 2.0
@@ -26,15 +31,16 @@ REQUEST_SECONDS = "5"
 """Timeout of a request. MLflow's default of 120 s would keep this process alive long after the trainer has ended."""
 
 
-def start(folder: Path, experiment: str) -> "subprocess.Popen[bytes] | None":
+def start(folder: Path, params: Params) -> "subprocess.Popen[bytes] | None":
     """Start the mirror of a run folder as a child of this process; return None if MLflow is not installed.
 
-    Its output goes to `mirror.log` in the folder.
+    Its output goes to `mirror.log` in the folder, and the parameters to `params.yaml`.
     """
+    write_bytes(folder / PARAMS.name, to_yaml(params, "The parameters of this pretraining.").encode())
     if importlib.util.find_spec("mlflow") is None:
         return None
     command = [sys.executable, "-m", "franca.tracking.mirror", str(folder)]
-    command += [f"--experiment={experiment}", "--parent", str(os.getpid())]
+    command += [f"--experiment={params.register_.experiment}", "--parent", str(os.getpid())]
     with (folder / "mirror.log").open("wb") as log:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
@@ -49,7 +55,7 @@ def follow(folder: Path, experiment: str, stop: StopRequest, parent: int) -> Non
         parent: Process ID of the trainer; another parent means that it has died.
     """
     uploader: CurveUploader | None = None
-    wait = POLL_SECONDS
+    wait, explained = POLL_SECONDS, False
     while True:
         orphaned = bool(stop) or os.getppid() != parent
         finished = (folder / FINISHED).is_file()
@@ -59,6 +65,9 @@ def follow(folder: Path, experiment: str, stop: StopRequest, parent: int) -> Non
                     client = connect()
                     uploader = open_uploader(client, folder, experiment)
                     client.update_run(uploader.run_id, status="RUNNING")
+                if not explained:
+                    log_start(client, uploader.run_id, folder, load_params(folder / PARAMS.name))
+                    explained = True
                 uploader.send()
                 if finished or orphaned:
                     client.set_terminated(uploader.run_id, "FINISHED" if finished else "KILLED")

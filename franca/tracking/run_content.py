@@ -122,7 +122,7 @@ def read_run_content(params: Params) -> RunContent:
         pipeline=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16],
         digest=digest,
         results=results,
-        params={name: _text(value) for name, value in flatten(values, ".").items()},
+        params=param_texts(values),
         params_file=to_yaml(params, "The parameters of this run, as validated."),
         metrics=metrics,
         scores=scores,
@@ -154,6 +154,11 @@ def _model_channels(folder: Path) -> ChannelStatistics:
 def _read_metrics(stage: str) -> dict[str, Any]:
     path = RESULTS / stage / "metrics.json"
     return read_json(path) if path.is_file() else {}
+
+
+def param_texts(values: dict[str, Any]) -> dict[str, str]:
+    """Return parameters by their dotted paths, as MLflow stores them."""
+    return {name: _text(value) for name, value in flatten(values, ".").items()}
 
 
 def _text(value: Any) -> str:

@@ -19,7 +19,7 @@ for number, name in ((1, "out"), (2, "err")):
     os.dup2(os.open(f"{settings['log']}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
 if settings["largest_file"] is not None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (settings["largest_file"],) * 2)
-mirror.start = lambda folder, experiment: None
+mirror.start = lambda folder, params: None
 multiprocessing.set_start_method("fork", force=True)  # as in a process of its own: this one inherited "forkserver"
 
 if settings["between"] and (child := os.fork()):

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from franca.files import write_json
+from franca.params import load_params
 from franca.tracking.client import connect, experiment_id
 from tests.tracking.conftest import REPOSITORY, Server, wait_for, write_lines
 
-TRAINER = "import sys, time, pathlib; from franca.tracking import mirror; "
-TRAINER += "p = mirror.start(pathlib.Path(sys.argv[1]), 'franca');"
+TRAINER = "import sys, time, pathlib; from franca.tracking import mirror; from franca.params import load_params; "
+TRAINER += "p = mirror.start(pathlib.Path(sys.argv[1]), load_params(pathlib.Path('params.yaml')));"
 
 
 @pytest.fixture
@@ -63,9 +65,40 @@ def test_ends_with_a_trainer_that_is_killed(folder: Path) -> None:
     assert statuses() == ["KILLED"]
 
 
+def test_a_killed_run_says_what_it_was(folder: Path, root: Path) -> None:
+    identity = ["-c", "user.name=n", "-c", "user.email=e"]
+    for command in (["init", "-q"], ["add", "params.yaml"], [*identity, "commit", "-qm", "first"]):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    with (root / "params.yaml").open("a") as file:
+        file.write("# changed\n")
+    write_json(folder / "run.json", {"host": "here", "threads": 1})
+    parent = trainer(folder, "time.sleep(600)")
+    wait_for(lambda: all_sent(folder))
+    parent.kill()
+    parent.communicate()
+    wait_for(lambda: statuses() == ["KILLED"])
+    client = connect()
+    (run,) = client.search_runs([experiment_id(client, "franca")])
+    tags, params = run.data.tags, run.data.params
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, check=True, capture_output=True, text=True)
+    assert tags["mlflow.source.git.commit"] == tags["franca.train.commit"] == head.stdout.strip()
+    assert (tags["franca.git.pushed"], tags["franca.data.remote"], tags["franca.run.host"]) == (
+        "false",
+        "none",
+        "here",
+    )
+    assert "mlflow.source.git.repoURL" not in tags
+    assert params["pretrain.epochs"] == "8.0" and "evaluate.knn_k" not in params
+    copy = Path(client.download_artifacts(run.info.run_id, ".", str(root)))
+    assert load_params(copy / "params.yaml") == load_params(root / "params.yaml")
+    assert "+# changed" in (copy / "lineage/code.diff").read_text()
+    assert "torch==" in (copy / "lineage/packages.txt").read_text()
+
+
 def test_is_left_out_where_mlflow_is_not_installed(folder: Path) -> None:
     code = (
-        "sys.modules['mlflow'] = None; from franca.tracking import mirror; print(mirror.start(pathlib.Path('.'), ''))"
+        "sys.modules['mlflow'] = None; from franca.tracking import mirror; from franca.params import load_params;"
+        " print(mirror.start(pathlib.Path('.'), load_params(pathlib.Path('params.yaml'))))"
     )
     command = [sys.executable, "-c", f"import sys, pathlib; {code}"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "None\n"

@@ -1,0 +1,105 @@
+"""The `franca reproduce` command: run a recorded run again from its commit, and compare what comes out."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from franca.errors import FrancaError, NotReproduced
+from franca.files import write_json
+from franca.git import run_git
+from franca.reproduction.verdict import Verdict, compare, verdict_text
+from franca.tracking.client import connect, server_errors
+from franca.tracking.recorded_run import RecordedRun, download_run
+from franca.worktree import apply_patch, worktree
+
+LAST_STAGE = "evaluate"
+
+
+def run(run_id: str, output: Path | None) -> None:
+    """Reproduce a run in a worktree of its own, print the verdict, and write it as JSON if asked to.
+
+    Nothing of the project changes, and the tracking server is only read.
+
+    Args:
+        run_id: ID of the MLflow run.
+        output: JSON file to write the verdict to.
+
+    Raises:
+        NotReproduced: The results differ.
+        FrancaError: The run cannot be reproduced: commit, data or artifacts are missing, or a stage failed.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        client = connect()
+        with server_errors():
+            recorded = download_run(client, run_id, Path(temporary))
+        verdict = reproduce(recorded, Path.cwd())
+    print(verdict_text(verdict))
+    if output:
+        write_json(output, verdict._asdict())
+    if not verdict.equal:
+        raise NotReproduced(f"{run_id}: reproduced with other results")
+
+
+def reproduce(recorded: RecordedRun, root: Path) -> Verdict:
+    """Repeat a run in a worktree and compare the results.
+
+    Args:
+        recorded: The run.
+        root: The project, a clone of the repository that has the run's commit.
+
+    Raises:
+        FrancaError: The commit or the data are missing, or a stage failed.
+    """
+    _fetch_commit(recorded, root)
+    with worktree(root, recorded.commit) as folder:
+        if patch := recorded.patch:
+            apply_patch(folder, patch)
+        (folder / "params.yaml").write_bytes((recorded.folder / "params.yaml").read_bytes())
+        _get_data(folder)
+        print(f"running the stages up to {LAST_STAGE} at commit {recorded.commit[:10]} in {folder}", flush=True)
+        # Nothing may come from a cache: neither stages that ran before nor checkpoints, which DVC_ROOT would find.
+        _dvc(["repro", "--force", "--no-run-cache", "--no-commit", LAST_STAGE], folder)
+        return compare(recorded, folder)
+
+
+def _fetch_commit(recorded: RecordedRun, root: Path) -> None:
+    """Make sure that the repository has the commit; raises FrancaError."""
+    known = ("cat-file", "-e", f"{recorded.commit}^{{commit}}")
+    for attempt in ("local", "fetched"):
+        try:
+            run_git(*known, folder=root)
+            return
+        except FrancaError:
+            if attempt == "local":
+                subprocess.run(["git", "fetch", "--quiet", "--all"], cwd=root, capture_output=True, check=False)
+    where = f"; it is from {recorded.repository}" if recorded.repository else ""
+    raise FrancaError(
+        f"{recorded.run_id}: commit {recorded.commit[:10]} is not in this repository, and could not be fetched{where}"
+    )
+
+
+def _get_data(folder: Path) -> None:
+    """Bring the data of the commit into the worktree, from DVC's cache or its remote; raises FrancaError."""
+    try:
+        _dvc(["pull", "--quiet", "data.dvc"], folder)
+    except FrancaError as error:
+        raise FrancaError(
+            f"the data of this commit are neither in DVC's cache nor in its remote ({error}); `dvc push` them where"
+            " they are"
+        ) from None
+
+
+def _dvc(arguments: list[str], folder: Path) -> None:
+    """Run DVC in the worktree; raises FrancaError with its exit code if it fails."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("DVC_ROOT", "DVC_EXP_NAME")}
+    environment |= {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
+        "PYTHONPATH": str(folder),
+        # The training's mirror would write its curves into the run that is being checked.
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+    }
+    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment, check=False)
+    if done.returncode:
+        raise FrancaError(f"`dvc {' '.join(arguments)}` ended with exit code {done.returncode}; its output says why")
