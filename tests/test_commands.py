@@ -141,7 +141,8 @@ DEMO = [
     Step(
         "franca reproduce RUN_ID",
         says("reproduced\n  weights   same bytes\n  scores    same bytes\n  pictures  same bytes"),
-        "franca reproduce $(python -c \"import json; print(json.load(open('results/register/receipt.json'))['run_id'])\")",
+        "run=$(python -c \"import json; print(json.load(open('results/register/receipt.json'))['run_id'])\");"
+        " franca reproduce $run",
     ),
     Step("dvc repro register", says("Stage 'evaluate' didn't change, skipping")),
     Step("dvc repro evaluate", says("Stage 'evaluate' didn't change, skipping")),

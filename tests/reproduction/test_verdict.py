@@ -49,7 +49,7 @@ def repeated(tmp_path: Path) -> Path:
     write_bytes(folder / "models/franca/model.safetensors", b"weights")
     write_json(folder / "runs/pretrain-1/run.json", FACTS)
     write_json(folder / "dvc.lock", lock())
-    write_json(folder / "dvc.yaml", {"stages": dict.fromkeys(STAGES, {})})
+    write_json(folder / "dvc.yaml", {"stages": {name: {} for name in STAGES}})
     return folder
 
 
