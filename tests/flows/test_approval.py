@@ -13,6 +13,7 @@ from franca.tracking import history
 from franca.tracking.client import connect
 from tests.flows.test_deployments import ROOT, Site, api, end_of, start, wait  # noqa: F401
 from tests.tracking.conftest import write_results
+from tests.tracking.test_promote import aliases
 
 pytestmark = pytest.mark.server
 
@@ -68,9 +69,8 @@ def test_the_form_of_a_suspended_run_decides(make_version: Any, api: Site) -> No
     make_version(2, 75.0)  # a newer challenger does not change what the form was about
     assert resume(version="1", decision="approve", reason="good enough") == "ACCEPT"
     assert end_of(api, run)["type"] == "COMPLETED"
-    client = connect()
-    assert client.get_registered_model("franca").aliases == {"champion": "1", "challenger": "2"}
-    entry = history.read(client, "franca")[-1]
+    assert aliases() == {"champion": "1", "challenger": "2"}
+    entry = history.read(connect(), "franca")[-1]
     assert (entry.action, entry.version, entry.reason) == ("approved", "1", "good enough")
     assert entry.flow_run and run in entry.flow_run
 
@@ -78,4 +78,4 @@ def test_the_form_of_a_suspended_run_decides(make_version: Any, api: Site) -> No
     wait(lambda: suspended(api, run))
     assert resume(version="2", decision="reject", reason="too slow") == "ACCEPT"
     assert end_of(api, run)["name"] == "Rejected"
-    assert client.get_registered_model("franca").aliases == {"champion": "1"}
+    assert aliases() == {"champion": "1"}

@@ -154,39 +154,6 @@ def test_results_that_cannot_be_compared_need_the_data(params: Params) -> None:
 
 
 @pytest.mark.usefixtures("two_versions")
-def test_a_challenger_of_another_suite_is_measured_with_the_present_one(
-    finish: Finish, params: Params, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As of a flow run with other values: the champion keeps its results, which are of this project's suite."""
-    values = params.model_dump(by_alias=True)
-    other = parse_params(values | {"evaluate": values["evaluate"] | {"knn_k": 5}}, "params.yaml")
-    data = sha256_file(Path("prepared/manifest.json"))
-    results = finish(seed=1, knn=70, data_digest=data)
-    register.run(params)
-    finish(seed=3, knn=78, suite=other, data_digest=data)
-    challenger = sha256_file(Path("models/franca/model.safetensors"))
-    client = connect()
-    with monkeypatch.context() as patch:
-        patch.setattr("franca.tracking.judge._on_common_ground", lambda *arguments: (arguments[3], arguments[3]))
-        register.run(unreachable(other))
-    assert aliases() == {"champion": "1", "challenger": "3"}
-    measured: list[tuple[str, bool]] = []
-
-    def measure(folder: Path, store: Any, with_params: Params, baselines: bool) -> Evidence:
-        measured.append((sha256_file(folder / "model.safetensors"), baselines))
-        rows = [other for other in results["rows"] if other["model"] != "franca"]
-        return Evidence(
-            results | {"rows": [*rows, row("franca", "knn", "val", 76), row("franca", "linear", "val", 80)]}
-        )
-
-    monkeypatch.setattr("franca.evaluation.suite.evaluate_model", measure)
-    promote.run(params, apply=True)
-    assert measured == [(challenger, True)]
-    assert aliases() == {"champion": "3", "previous": "1"}
-    assert "6.00 above the champion's 70.00" in client.get_model_version("franca", "3").tags["franca.decision"]
-
-
-@pytest.mark.usefixtures("two_versions")
 def test_the_command_has_codes_and_json(params: Params, capsys: pytest.CaptureFixture[str]) -> None:
     Path("params.yaml").write_text(json.dumps(unreachable(params).model_dump(mode="json", by_alias=True)))
     capsys.readouterr()
