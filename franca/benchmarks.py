@@ -176,6 +176,40 @@ BENCHMARKS = (
         needs=frozenset({"labels"}),
         suite="full",
     ),
+    Benchmark(
+        "in_context",
+        "in-context mIoU",
+        unit="%",
+        gate_metrics="miou|pixel_accuracy",
+        metric="miou",
+        needs=frozenset({"masks"}),
+        suite="full",
+    ),
+    *(
+        Benchmark(
+            f"in_context_{name}",
+            title,
+            unit="%",
+            gate_metrics="",
+            needs=frozenset({"masks", "network", "levels"}),
+            suite="full",
+            measured_by="in_context",
+        )
+        for name, title in (
+            ("levels", "first D"),
+            ("random_dims", "D at random"),
+            ("components", "D principal components"),
+        )
+    ),
+    Benchmark(
+        "overclustering",
+        "clusters mIoU",
+        unit="%",
+        gate_metrics=r"hungarian_miou|greedy_miou_\d+",
+        metric="hungarian_miou",
+        needs=frozenset({"masks"}),
+        suite="full",
+    ),
 )
 """In the order in which they run and in which tables have their columns."""
 BY_NAME = {benchmark.name: benchmark for benchmark in BENCHMARKS}

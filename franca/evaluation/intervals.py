@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from franca.data.store.index import SplitName
 from franca.evaluation.outcomes import Outcome
-from franca.evaluation.statistics import STATISTICS, Floats
+from franca.evaluation.statistics import Floats, statistic_of
 from franca.params import Params
 
 CHUNK = 1 << 24
@@ -109,7 +109,7 @@ def measure(
         value = 100 * share
         low, high = np.quantile(100 * rng.binomial(n, share, size=resampling.samples) / n, resampling.tails)
     elif outcome.kind == "sums":
-        value = float(STATISTICS[metric](outcome.values.sum(axis=0)))
+        value = float(statistic_of(metric)(outcome.values.sum(axis=0)))
         low, high = np.quantile(_resampled(metric, outcome.values, resampling), resampling.tails)
     else:
         assert value is not None
@@ -185,7 +185,7 @@ def _resampled(metric: str, sums: Floats, resampling: Resampling) -> Floats:
         # One bincount for all draws: each draw counts its images into n bins of its own. The counts weight the sums.
         chosen = rng.integers(n, size=(draws, n)) + n * np.arange(draws)[:, None]
         counts = np.bincount(chosen.ravel(), minlength=draws * n).reshape(draws, n).astype(np.float64)
-        scores.append(STATISTICS[metric]((counts @ flat).reshape(draws, *sums.shape[1:])))
+        scores.append(statistic_of(metric)((counts @ flat).reshape(draws, *sums.shape[1:])))
         left -= draws
     return np.concatenate(scores)
 

@@ -34,5 +34,26 @@ def pixel_accuracy(sums: Floats) -> Floats:
     return share
 
 
-STATISTICS: dict[str, Statistic] = {"miou": mean_iou, "pixel_accuracy": pixel_accuracy, "r2": position_r2}
+def mean_iou_of_seeds(sums: Floats) -> Floats:
+    """Return the mean over seeds of the mean intersection over union in percent.
+
+    Args:
+        sums: (..., seeds, 2, K), pixels in the intersection and in the union of each class.
+    """
+    share: Floats = mean_iou(sums).mean(axis=-1)
+    return share
+
+
+STATISTICS: dict[str, Statistic] = {
+    "miou": mean_iou,
+    "pixel_accuracy": pixel_accuracy,
+    "r2": position_r2,
+    "hungarian_miou": mean_iou_of_seeds,
+    "greedy_miou": mean_iou_of_seeds,
+}
 """By metric, for outcomes of kind `sums`."""
+
+
+def statistic_of(metric: str) -> Statistic:
+    """Return the statistic of a metric: the name of a statistic, or it with a suffix, as in `miou_192`."""
+    return next(value for name, value in STATISTICS.items() if metric == name or metric.startswith(f"{name}_"))

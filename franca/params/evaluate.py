@@ -21,6 +21,7 @@ class Evaluate(Section):
     bootstrap_samples: int = Field(ge=100, description="Number of bootstrap samples for each confidence interval.")
     confidence: float = Field(gt=0.5, lt=1, description="Confidence level of the intervals, for example 0.95.")
     dense_size: int = Field(ge=16, description="Side of the images of dense evaluation, in pixels.")
+    in_context_memory: Count = Field(description="Number of patches in the memory of in-context segmentation.")
     sample_images: int = Field(ge=1, le=64, description="Number of images shown in plots of maps and masks.")
     comparators: list[str] = Field(
         description="Model folders to evaluate as well, as written by `franca import-weights`."

@@ -62,6 +62,7 @@ ADDED: dict[str, Older] = {
     "pretrain.losses.center_momentum": _same(0.9),  # not used by sinkhorn
     "pretrain.compat": _same("none"),
     "evaluate.suite": _same("fast"),
+    "evaluate.in_context_memory": _same(10240),
     "evaluate.comparators": _same([]),
     "datasets": _same({}),
     "register.promotion": _same("auto"),

@@ -144,4 +144,4 @@ def test_what_all_runs_of_the_paper_share(name: str) -> None:
 
 def test_the_suite_is_what_scores_depend_on(tiny_params: MakeParams) -> None:
     one = tiny_params({"evaluate.sample_images": 3, "evaluate.comparators": ["models/dinov2"]}).evaluate.comparable
-    assert one == tiny_params().evaluate.comparable != tiny_params({"evaluate.knn_k": 7}).evaluate.suite
+    assert one == tiny_params().evaluate.comparable != tiny_params({"evaluate.knn_k": 7}).evaluate.comparable

@@ -79,7 +79,7 @@ def test_each_change_is_said(old: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "pretrain.include_dense: true became pretrain.dense_share: 0.1" in said
     assert "pretrain.losses.contrastive_weight: added, 0.0" in said
     assert 'register.gates.1.against: added, "champion"' in said
-    assert len(said) == len(set(said)) == 27
+    assert len(said) == len(set(said)) == 28
     assert main(["--params", str(old), "params", "update"]) == 0
     assert capsys.readouterr().out == f"{old}: up to date\n"
 
@@ -100,7 +100,7 @@ def test_check_changes_nothing_and_ends_with_1(old: Path, capsys: pytest.Capture
     assert main(command) == 1
     assert old.read_bytes() == FIRST.read_bytes()
     hint = f"run `franca --params {old} params update`"
-    assert capsys.readouterr().err == f"franca: {old}: out of date (27 changes); {hint}\n"
+    assert capsys.readouterr().err == f"franca: {old}: out of date (28 changes); {hint}\n"
     assert main(["--params", str(old), "params", "update"]) == 0
     assert main(command) == 0
 
@@ -154,7 +154,7 @@ def test_other_commands_say_how_to_get_the_missing_keys(
 ) -> None:
     monkeypatch.chdir(old.parent)
     assert main(["prepare"]) == 2
-    line = "28 keys are missing or of an older version (base.mean, base.std, base.backbone.position_resampling, ...)"
+    line = "29 keys are missing or of an older version (base.mean, base.std, base.backbone.position_resampling, ...)"
     assert capsys.readouterr().err == f"franca: params.yaml: {line}; run `franca params update`\n"
     text = Path("params.yaml").read_text()
     assert main(["params", "update"]) == 0

@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from franca.data.store.prepared import SPLITS, DenseSet, SplitName
 from franca.drawing import save_figure
+from franca.evaluation.dense_scores import correct_pixels, overlaps, score_masks
 from franca.evaluation.features import FeatureExtractor, FeatureSet, evenly_spaced
-from franca.evaluation.intervals import Resampling, measure
-from franca.evaluation.outcomes import Outcome, images_digest
+from franca.evaluation.intervals import Measurement
 from franca.evaluation.pictures import segmentation as pictures
 from franca.evaluation.pictures.inputs import PictureInputs
 from franca.evaluation.result import Result, Skipped
@@ -45,19 +45,13 @@ def run(extractor: FeatureExtractor, features: FeatureSet, params: Params) -> Re
         "val": trials[best],
         "test": _confusions(extractor, test, side, [heads[best]])[0],
     }
-    found, skipped = [], {}
+    found: list[Measurement] = []
+    skipped: dict[SplitName, str] = {}
     for split, confusion in confusions.items():
-        rows = (confusion.sum((1, 2)) > 0).nonzero()[:, 0]
-        if not len(rows):
-            continue
-        labeled = confusion[rows]
-        if int((labeled.sum((0, 2)) > 0).sum()) < 2:
-            skipped[split] = f"the masks of the dense set's {split} images have a single class"
-            continue
-        images = images_digest(features.digest, split, rows.numpy(), dense=True)
-        for metric, sums in (("miou", overlaps(labeled)), ("pixel_accuracy", correct_pixels(labeled))):
-            outcome = Outcome("sums", sums.numpy(), images, len(rows))
-            found.append(measure("segmentation", split, metric, outcome, Resampling.of(params)))
+        metrics = {"miou": overlaps, "pixel_accuracy": correct_pixels}
+        scores, reason = score_masks("segmentation", split, metrics, confusion, features, params)
+        found += scores
+        skipped |= {split: reason} if reason else {}
     return Result(found, skipped, Segmenter(extractor, side, heads[best]))
 
 
@@ -70,31 +64,6 @@ def draw(folder: Path, inputs: PictureInputs) -> None:
     rows = evenly_spaced(len(images), inputs.params.evaluate.sample_images).tolist()
     save_figure(pictures.draw_patch_maps(images, rows, segmenters), folder / "patch_maps.png")
     save_figure(pictures.draw_masks(images, rows, segmenters), folder / "masks.png")
-
-
-def overlaps(confusion: Tensor) -> Tensor:
-    """Return the pixels in the intersection and in the union of each class.
-
-    Args:
-        confusion: (..., K, K) float64, pixels by true and predicted class.
-
-    Returns:
-        (..., 2, K) float64.
-    """
-    hits = confusion.diagonal(dim1=-2, dim2=-1)
-    return torch.stack([hits, confusion.sum(-1) + confusion.sum(-2) - hits], dim=-2)
-
-
-def correct_pixels(confusion: Tensor) -> Tensor:
-    """Return the numbers of correct and of all pixels.
-
-    Args:
-        confusion: (..., K, K) float64, pixels by true and predicted class.
-
-    Returns:
-        (..., 2) float64.
-    """
-    return torch.stack([confusion.diagonal(dim1=-2, dim2=-1).sum(-1), confusion.sum((-2, -1))], dim=-1)
 
 
 def _train_patches(extractor: FeatureExtractor, images: DenseSet, side: int) -> tuple[Tensor, Tensor]:
