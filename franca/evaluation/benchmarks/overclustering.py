@@ -62,7 +62,8 @@ def _small_masks(images: DenseSet) -> NDArray[np.uint8]:
     """Return the masks of all images, (N, SIDE, SIDE)."""
     masks = np.zeros((len(images), SIDE, SIDE), dtype=np.uint8)
     for index in range(len(images)):
-        masks[index] = Image.fromarray(images.mask(index)).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+        small = Image.fromarray(images.mask(index)).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+        masks[index] = np.asarray(small)
     return masks
 
 
