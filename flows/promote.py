@@ -22,6 +22,7 @@ class Verdict(RunInput):
 
     version: str = Field(pattern=r"^[0-9]+$", description="Number of the version that this decides about.")
     decision: Literal["approve", "reject"] = Field(description="Make it champion, or keep it from becoming one.")
+    name: str = Field(min_length=1, max_length=100, description="Who decides; it is kept in the history.")
     reason: str = Field(min_length=1, max_length=1000, description="Why; it is kept in the history.")
 
 
@@ -64,7 +65,7 @@ def ask(version: str, text: str) -> State[None] | None:
         return Completed(name="NeedsApproval", message=f"`franca approve {version} --reason TEXT` or `franca reject`")
     verdict = suspend_flow_run(wait_for_input=Verdict.with_initial_data(description=text, version=version))
     command = [sys.executable, "-m", "franca", verdict.decision, verdict.version, "--reason", verdict.reason]
-    code, lines = run(command, Path.cwd(), logger.info)
+    code, lines = run(command, Path.cwd(), logger.info, {"FRANCA_ACTOR": verdict.name})
     if code:
         raise FrancaError(lines[-1] if lines else f"franca {verdict.decision} ended with exit code {code}")
     return None if verdict.decision == "approve" else Completed(name="Rejected", message=verdict.reason)

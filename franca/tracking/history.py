@@ -27,6 +27,8 @@ TAG = "franca.history"
 """Tag of a history's run: the name of the registered model."""
 FLOW_RUN = "FRANCA_FLOW_RUN"
 """Environment variable in which a flow tells its commands who they run for."""
+ACTOR = "FRANCA_ACTOR"
+"""Environment variable in which a flow tells its commands the name that a person gave in its form."""
 MAX_VALUE = 6000
 """MLflow's limit for the value of a parameter, in characters."""
 MAX_REASON = 1000
@@ -73,7 +75,12 @@ class Entry:
 
 
 def actor() -> str:
-    """Return the user of the tracking server, else of the machine."""
+    """Return the user of the tracking server, else of the machine; with the name given in a flow's form, if any."""
+    name = os.environ.get(ACTOR)
+    return f"{name} (form, as {_account()})" if name else _account()
+
+
+def _account() -> str:
     if name := os.environ.get("MLFLOW_TRACKING_USERNAME"):
         return name
     try:

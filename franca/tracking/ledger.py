@@ -148,7 +148,8 @@ class Ledger:
         if self.champion == known:
             return
         reason = "the alias was moved by hand, or a command was interrupted" if last else "champion when this began"
-        self._append(Entry("found", self.champion, known, self.champion, reason, actor="unknown"))
+        run = run_of(self.version(self.champion)) if self.champion else None
+        self._append(Entry("found", self.champion, known, self.champion, reason, run=run, actor="unknown"))
 
     def _append(self, entry: Entry) -> None:
         self._check_lock()

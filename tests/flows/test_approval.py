@@ -61,18 +61,21 @@ def test_the_form_of_a_suspended_run_decides(make_version: Any, api: Site) -> No
     assert schema["properties"]["decision"]["enum"] == ["approve", "reject"]
 
     def resume(**answer: str) -> str:
+        answer = {"name": "jane", **answer}
         found = api.post(f"/flow_runs/{run}/resume", json={"run_input": answer}).json()
         return str(found["status"])
 
     assert resume(version="1", decision="perhaps", reason="x") == "REJECT"
     assert resume(version="1", decision="approve", reason="") == "REJECT"
+    dry_run = start(api, "promote/champion", {}).json()["id"]
+    assert end_of(api, dry_run)["name"] == "NeedsApproval", "a suspended run keeps no other from starting"
     make_version(2, 75.0)  # a newer challenger does not change what the form was about
     assert resume(version="1", decision="approve", reason="good enough") == "ACCEPT"
     assert end_of(api, run)["type"] == "COMPLETED"
     assert aliases() == {"champion": "1", "challenger": "2"}
     entry = history.read(connect(), "franca")[-1]
     assert (entry.action, entry.version, entry.reason) == ("approved", "1", "good enough")
-    assert entry.flow_run and run in entry.flow_run
+    assert entry.flow_run and run in entry.flow_run and entry.actor.startswith("jane (form, as ")
 
     run = start(api, "promote/champion", {"apply": True}).json()["id"]
     wait(lambda: suspended(api, run))
