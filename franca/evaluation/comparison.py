@@ -20,10 +20,16 @@ class Evidence:
     Attributes:
         results: Content of `results.json`.
         outcomes: Content of `outcomes.npz`; empty if the evaluation was made by a version that wrote no such file.
+        datasets: Evidence of the same models on further data sets, by the name of the data set.
     """
 
     results: dict[str, Any]
     outcomes: Mapping[Key, Outcome] = field(default_factory=dict)
+    datasets: Mapping[str, "Evidence"] = field(default_factory=dict)
+
+    def on(self, dataset: str | None) -> "Evidence | None":
+        """Return the evidence on a data set, None if there is none; for None, the evidence itself."""
+        return self if dataset is None else self.datasets.get(dataset)
 
     def row(self, model: str, benchmark: str, split: str, metric: str) -> dict[str, Any] | None:
         """Return the row of a score in `results.json`, or None if it was not measured."""

@@ -6,7 +6,9 @@ from pydantic import Field
 
 from franca.params.section import Section
 
-DatasetName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=40)]
+DATASET = "[a-z0-9][a-z0-9_-]*"
+"""Regular expression of the name of a data set."""
+DatasetName = Annotated[str, Field(pattern=f"^{DATASET}$", max_length=40)]
 """Name of a data set: a folder in `datasets/` and `results/datasets/`, and the first part of its metrics' names."""
 
 

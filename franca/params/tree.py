@@ -48,6 +48,14 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _gates_have_their_data(self) -> Self:
+        for gate in self.register_.gates:
+            if gate.dataset is not None and gate.dataset not in self.datasets:
+                known = ", ".join(self.datasets) or "none"
+                raise ValueError(f"register.gates: {gate.metric} needs the data set {gate.dataset} (known: {known})")
+        return self
+
+    @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         patch = self.base.backbone.patch_size
         for value, name in (

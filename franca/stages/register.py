@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from franca.advice import causes
 from franca.data.store.prepared import read_channels
@@ -41,7 +42,7 @@ def run(params: Params) -> None:
     once: afterwards aliases are moved by `franca promote` or by hand.
     """
     content = read_run_content(params)
-    evidence = Evidence(content.results, read_outcomes(RESULTS / "evaluate" / FILE, content.digest))
+    evidence = _evidence(content)
     check_scores(evidence, str(RESULTS / "evaluate/results.json"))
     name = params.register_.model_name
     client = connect()
@@ -78,6 +79,18 @@ def run(params: Params) -> None:
         print(f"  to look at it: mlflow ui --backend-store-uri {receipt['tracking_uri']}")
 
 
+def _evidence(content: RunContent) -> Evidence:
+    """Return the results on the training source and on further data sets, with what each image adds to them."""
+
+    def read(results: dict[str, Any], folder: str) -> Evidence:
+        return Evidence(results, read_outcomes(RESULTS / folder / FILE, content.digest))
+
+    own = read(content.results, "evaluate")
+    return replace(
+        own, datasets={name: read(found, f"datasets/{name}") for name, found in content.on_datasets.items()}
+    )
+
+
 def _decide(
     client: "MlflowClient", params: Params, content: RunContent, evidence: Evidence, version: "ModelVersion"
 ) -> list[str]:
@@ -85,6 +98,8 @@ def _decide(
     name, number = params.register_.model_name, str(version.version)
     gates = [gate.model_dump() for gate in params.register_.gates]
     asked = [gates, params.register_.promotion, content.results]
+    if content.on_datasets:
+        asked.append(content.on_datasets)
     judged = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
     known = client.get_model_version(name, number)
     if known.tags.get(JUDGED) == judged and DECISION in known.tags:

@@ -1,6 +1,6 @@
 """Gates: compare a challenger with floors, baselines and the champion, with confidence intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from franca.benchmarks import BASELINES, BY_NAME, LABEL_FREE, LABELED, LOWER_IS_BETTER, OURS, PHRASES
@@ -30,38 +30,48 @@ class GateResult(NamedTuple):
 
 def benchmark_of(gate: Gate) -> str:
     """Return the name of the benchmark of a gate's metric."""
-    return gate.metric.partition("/")[0]
+    return gate.key[0]
 
 
-def unmeasured_reasons(gates: Sequence[Gate], skipped: Mapping[str, str]) -> dict[str, str]:
-    """Return the metrics of gates that were not measured, with the reason; `skipped` is that of `results.json`."""
+def unmeasured_reasons(gates: Sequence[Gate], evidence: Evidence) -> dict[str, str]:
+    """Return the metrics of gates that were not measured, with the reason that `results.json` gives."""
     reasons = {}
     for gate in gates:
-        name, split, _ = gate.metric.split("/")
+        found = evidence.on(gate.dataset)
+        if found is None:
+            reasons[gate.metric] = f"no results on the data set {gate.dataset}"
+            continue
+        skipped = found.results.get("skipped", {})
+        name, split, _ = gate.key
         name = BY_NAME[name].module  # results.json gives the reason once for all that a module measures
         if reason := skipped.get(name) or skipped.get(f"{name}/{split}"):
             reasons[gate.metric] = reason
     return reasons
 
 
-def select_gates(gates: Sequence[Gate], skipped: Mapping[str, str]) -> tuple[list[Gate], list[str]]:
+def select_gates(gates: Sequence[Gate], evidence: Evidence) -> tuple[list[Gate], list[str]]:
     """Return the gates that apply, and a note about those that are left out.
 
-    If any gate that needs labels was measured, gates on label-free metrics are left out; otherwise it is the other way
-    round. If all gates are of one kind, all apply.
+    Gates on further data sets always apply. Of those on the training source: if any that needs labels was measured,
+    gates on label-free metrics are left out; otherwise it is the other way round. If all are of one kind, all apply,
+    unless the source has no labels and there are gates on further data sets: those decide then.
     """
-    labeled = [gate for gate in gates if benchmark_of(gate) in LABELED]
-    label_free = [gate for gate in gates if benchmark_of(gate) in LABEL_FREE]
-    if not labeled or not label_free:
-        return list(gates), []
-    reasons = unmeasured_reasons(labeled, skipped)
+    own = [gate for gate in gates if gate.dataset is None]
+    labeled = [gate for gate in own if benchmark_of(gate) in LABELED]
+    label_free = [gate for gate in own if benchmark_of(gate) in LABEL_FREE]
+    reasons = unmeasured_reasons(labeled, evidence)
     if any(gate.metric not in reasons for gate in labeled):
+        if not label_free:
+            return list(gates), []
         metrics = ", ".join(dict.fromkeys(gate.metric for gate in label_free))
         return [gate for gate in gates if gate not in label_free], [
             f"not applied, since the images have labels: {metrics}"
         ]
+    if not labeled or (not label_free and len(own) == len(gates)):
+        return list(gates), []
     metrics = ", ".join(dict.fromkeys(gate.metric for gate in labeled))
-    note = f"gates that need no labels decide; {metrics} not measured: {next(iter(reasons.values()))}"
+    deciding = "gates that need no labels decide" if label_free else "the gates on further data sets decide"
+    note = f"{deciding}; {metrics} not measured: {next(iter(reasons.values()))}"
     return [gate for gate in gates if gate not in labeled], [note]
 
 
@@ -79,7 +89,7 @@ def check_gates(gates: Sequence[Gate], challenger: Evidence, champion: Evidence 
     """
     suite = challenger.results["suite"]
     resampling = Resampling(seed, suite["bootstrap_samples"], suite["confidence"])
-    reasons = unmeasured_reasons(gates, challenger.results.get("skipped", {}))
+    reasons = unmeasured_reasons(gates, challenger)
     results = []
     for gate in gates:
         if gate.metric in reasons:
@@ -94,16 +104,19 @@ def check_gates(gates: Sequence[Gate], challenger: Evidence, champion: Evidence 
 
 
 def known_metrics(evidence: Evidence) -> list[str]:
-    """Return the names of our model's val metrics in the form of gates, such as `knn/val/top1`."""
-    rows = evidence.results["rows"]
-    ours = [row for row in rows if (row["model"], row["split"]) == (OURS, "val")]
-    return sorted(f"{row['benchmark']}/{row['split']}/{row['metric']}" for row in ours)
+    """Return the names of our model's val metrics in the form of gates: `knn/val/top1`, `imagenet/knn/val/top1`."""
+    ours = [row for row in evidence.results["rows"] if (row["model"], row["split"]) == (OURS, "val")]
+    names = [f"{row['benchmark']}/{row['split']}/{row['metric']}" for row in ours]
+    for dataset, found in evidence.datasets.items():
+        names += [f"{dataset}/{name}" for name in known_metrics(found)]
+    return sorted(names)
 
 
 def _check_gate(gate: Gate, challenger: Evidence, champion: Evidence | None, resampling: Resampling) -> GateResult:
-    name, split, metric = gate.metric.split("/")
-    ours = challenger.row(OURS, name, split, metric)
-    assert ours is not None  # check_gates has compared the metric with known_metrics
+    name, split, metric = gate.key
+    measured = challenger.on(gate.dataset)
+    ours = measured.row(OURS, name, split, metric) if measured else None
+    assert measured is not None and ours is not None  # check_gates has compared the metric with known_metrics
     sign = -1 if name in LOWER_IS_BETTER else 1
     reasons, passed, worse_than = [], True, None
     if gate.floor is not None:
@@ -113,10 +126,9 @@ def _check_gate(gate: Gate, challenger: Evidence, champion: Evidence | None, res
         reasons.append("no champion yet")
     else:
         model = BASELINES.get(gate.against, OURS)
-        other = champion if gate.against == "champion" else challenger
-        assert other is not None
-        difference = compare(challenger, other, model, name, split, metric, resampling)
-        row = other.row(model, name, split, metric)
+        other = champion.on(gate.dataset) if champion and gate.against == "champion" else measured
+        row = other.row(model, name, split, metric) if other else None
+        difference = compare(measured, other, model, name, split, metric, resampling) if other else None
         if (difference is None or row is None) and gate.against == "champion":
             sentence = (
                 f"{gate.metric} fails: the champion has no such metric; remove this gate, or choose a metric that both"

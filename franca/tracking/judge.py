@@ -1,6 +1,6 @@
 """The outcome of the gates for a model version. Nothing on the server is changed here."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -9,8 +9,8 @@ from franca.benchmarks import OURS
 from franca.data.store.prepared import Store
 from franca.errors import FrancaError
 from franca.evaluation.comparison import Evidence
-from franca.params import Params
-from franca.paths import PREPARED
+from franca.params import Gate, Params
+from franca.paths import DATASETS, PREPARED
 from franca.tracking import history
 from franca.tracking.gates import NAMES, GateResult, check_gates, known_metrics, select_gates
 from franca.tracking.history import Entry
@@ -125,7 +125,7 @@ def evaluate_gates(
     champion = version_with_alias(client, name, CHAMPION)
     current = version_number(champion)
     entries = history.read(client, name)
-    gates, notes = select_gates(params.register_.gates, evidence.results.get("skipped", {}))
+    gates, notes = select_gates(params.register_.gates, evidence)
     decision = Decision(number, current, "challenger", "", notes=tuple(notes))
     rival = _rival(client, name, champion, entries)
     if rival is not None and rival.number == number:
@@ -144,7 +144,7 @@ def evaluate_gates(
         results=tuple(check_gates(gates, evidence, theirs, params.base.seed)),
         suite=history.suite_digest(evidence.results),
         data=evidence.results["data_digest"],
-        scores=tuple(_scores([gate.metric for gate in gates], evidence, theirs)),
+        scores=tuple(_scores(gates, evidence, theirs)),
     )
     if current == number:
         return replace(decision, outcome="champion", reason="it is the champion already")
@@ -160,9 +160,10 @@ def decision_text(name: str, decision: Decision) -> str:
     return "\n".join(lines)
 
 
-def _scores(metrics: list[str], ours: Evidence, theirs: Evidence | None) -> Iterator[dict[str, Any]]:
-    for metric in dict.fromkeys(metrics):
-        rows = [found.row(OURS, *metric.split("/")) if found else None for found in (ours, theirs)]
+def _scores(gates: Sequence[Gate], ours: Evidence, theirs: Evidence | None) -> Iterator[dict[str, Any]]:
+    for metric, gate in {gate.metric: gate for gate in gates}.items():
+        measured = [found.on(gate.dataset) if found else None for found in (ours, theirs)]
+        rows = [found.row(OURS, *gate.key) if found else None for found in measured]
         own, champion = ({key: row[key] for key in ("value", "low", "high")} if row else None for row in rows)
         yield {"metric": metric, "version": own, "champion": champion}
 
@@ -241,8 +242,8 @@ def _on_common_ground(
     if theirs is not None and _is_comparable(theirs, evidence, needed):
         return evidence, theirs
     try:
-        store = Store(PREPARED)
-        digest = store.digest
+        stores = {name: Store(PREPARED if name is None else DATASETS / name) for name in (None, *_datasets(needed))}
+        digests = {name: store.digest for name, store in stores.items()}
     except (FrancaError, OSError) as error:
         raise FrancaError(
             f"{rival.title} has other data or another suite than version {version.version}, so one of them must be "
@@ -250,30 +251,51 @@ def _on_common_ground(
         ) from None
 
     def is_of_here(found: Evidence | None) -> bool:
-        if found is None:
-            return False
-        return (found.results.get("data_digest"), found.results.get("suite")) == (digest, params.evaluate.comparable)
+        parts = {name: found.on(name) for name in digests} if found else {None: None}
+        return all(
+            part is not None
+            and (part.results.get("data_digest"), part.results.get("suite"))
+            == (digests[name], params.evaluate.comparable)
+            for name, part in parts.items()
+        )
 
     if not is_of_here(evidence):
-        evidence = _measure(client, version, store, params, baselines=True)
+        evidence = _measure(client, version, stores, params, baselines=True)
     if theirs is None or not is_of_here(theirs) or not _is_comparable(theirs, evidence, needed):
         assert rival.version is not None
-        theirs = _measure(client, rival.version, store, params)
+        theirs = _measure(client, rival.version, stores, params)
     return evidence, theirs
 
 
 def _measure(
-    client: "MlflowClient", version: "ModelVersion", store: Store, params: Params, baselines: bool = False
+    client: "MlflowClient",
+    version: "ModelVersion",
+    stores: Mapping[str | None, Store],
+    params: Params,
+    baselines: bool = False,
 ) -> Evidence:
+    """Measure a version on the store of the training source (key None) and on those of further data sets."""
     from franca.evaluation.suite import evaluate_model
 
     print(f"measuring version {version.version} on the current data and suite")
     with model_folder(client, f"models:/{version.name}/{version.version}") as folder:
-        return evaluate_model(folder, store, params, baselines=baselines)
+        found = {name: evaluate_model(folder, store, params, baselines=baselines) for name, store in stores.items()}
+    datasets = {name: evidence for name, evidence in found.items() if name is not None}
+    return replace(found[None], datasets=datasets)
 
 
 def _is_comparable(one: Evidence | None, other: Evidence, needed: set[str]) -> bool:
     """Return whether results are of the same data and suite as `other` and have the metrics `needed`."""
     if one is None or not needed <= set(known_metrics(one)):
         return False
-    return all(one.results.get(key) == other.results[key] for key in ("data_digest", "suite"))
+    pairs = [(one.on(name), other.on(name)) for name in (None, *_datasets(needed))]
+    return all(
+        mine is not None and its is not None and mine.results.get(key) == its.results[key]
+        for mine, its in pairs
+        for key in ("data_digest", "suite")
+    )
+
+
+def _datasets(metrics: Iterable[str]) -> list[str]:
+    """Return the data sets of evaluation that metrics in the form of gates are of."""
+    return sorted({metric.partition("/")[0] for metric in metrics if metric.count("/") == 3})

@@ -52,12 +52,11 @@ def log_scores(client: "MlflowClient", run: "Run", model: "LoggedModel", content
     """Log benchmark scores to the run and to the logged model, each with the data set it was measured on."""
     from mlflow.entities import Metric
 
-    datasets = content.datasets()
     logged = {(metric.key, metric.value, metric.dataset_digest) for metric in model.metrics or []}
     now = int(time.time() * 1000)
     metrics = []
     for key, value in content.scores.items():
-        dataset = next((datasets[part] for part in key.split("/") if part in datasets), datasets["val"])
+        dataset = content.dataset_of(key)
         if (key, value, dataset.digest) not in logged:
             metrics.append(Metric(key, value, now, 0, model.model_id, dataset.name, dataset.digest))
     if metrics:
@@ -85,9 +84,9 @@ def _log_datasets(client: "MlflowClient", run_id: str, content: RunContent) -> N
 
 def _log_artifacts(client: "MlflowClient", run_id: str, content: RunContent) -> None:
     log_lineage(client, run_id, content.run_folder, content.params_file)
-    for stage in STAGES:
-        if (RESULTS / stage).is_dir():
-            client.log_artifacts(run_id, str(RESULTS / stage), f"results/{stage}")
+    for part in (*STAGES, *(f"datasets/{name}" for name in content.on_datasets)):
+        if (RESULTS / part).is_dir():
+            client.log_artifacts(run_id, str(RESULTS / part), f"results/{part}")
     for path in (lineage.LOCK, PREPARED / "manifest.json"):
         if path.is_file():
             client.log_artifact(run_id, str(path), "lineage")

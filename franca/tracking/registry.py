@@ -4,6 +4,7 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ CHALLENGER = "challenger"
 PREVIOUS = "previous"
 """Alias of the version that `franca rollback` returns to."""
 EVALUATE_ARTIFACTS = "results/evaluate"
+DATASET_ARTIFACTS = "results/datasets"
 _REQUIRED_PACKAGES = ("mlflow", "numpy", "pillow", "pydantic", "ruamel.yaml", "safetensors", "timm", "torch")
 
 
@@ -104,23 +106,30 @@ def model_id(version: "ModelVersion") -> str:
 
 
 def read_evidence(client: "MlflowClient", run_id: str) -> Evidence | None:
-    """Return the results that a run has; None if it has none.
+    """Return the results that a run has, those on further data sets included; None if it has none.
 
     Runs of early releases have no `outcomes.npz`. Differences to their models get unpaired intervals.
     """
+    if (evidence := _read_evidence(client, run_id, EVALUATE_ARTIFACTS)) is None:
+        return None
+    folders = [item.path for item in client.list_artifacts(run_id, DATASET_ARTIFACTS) if item.is_dir]
+    datasets = {folder.rpartition("/")[2]: _read_evidence(client, run_id, folder) for folder in folders}
+    return replace(evidence, datasets={name: found for name, found in datasets.items() if found is not None})
+
+
+def _read_evidence(client: "MlflowClient", run_id: str, artifacts: str) -> Evidence | None:
+    """Return the results in a folder of a run's artifacts."""
     from mlflow.exceptions import MlflowException
 
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            results = read_json(
-                Path(client.download_artifacts(run_id, f"{EVALUATE_ARTIFACTS}/results.json", temporary))
-            )
+            results = read_json(Path(client.download_artifacts(run_id, f"{artifacts}/results.json", temporary)))
         except (MlflowException, OSError, ValueError):
             return None
         if not isinstance(results, dict) or "rows" not in results:
             return None
         try:
-            path = Path(client.download_artifacts(run_id, f"{EVALUATE_ARTIFACTS}/{FILE}", temporary))
+            path = Path(client.download_artifacts(run_id, f"{artifacts}/{FILE}", temporary))
             outcomes = read_outcomes(path, results.get("model_digest", ""))
         except (MlflowException, OSError):
             outcomes = {}

@@ -42,6 +42,7 @@ class RunContent:
         pipeline: Digest of everything that distinguishes this run from others: parameters, weights and results.
         digest: SHA-256 of the weights.
         results: `results.json` of the evaluate stage.
+        on_datasets: The same of each further data set, by name.
         params: Parameters by dotted path.
         metrics: Metrics of the stages and of the baselines by MLflow name.
         scores: Metrics of the model by MLflow name.
@@ -52,6 +53,7 @@ class RunContent:
     pipeline: str
     digest: str
     results: dict[str, Any]
+    on_datasets: dict[str, dict[str, Any]]
     params: dict[str, str]
     params_file: str
     metrics: dict[str, float]
@@ -62,6 +64,15 @@ class RunContent:
     def run_folder(self) -> Path:
         """Folder of the pretraining's checkpoints and logs, which may be on another machine."""
         return runs_root() / f"pretrain-{self.fingerprint}"
+
+    def dataset_of(self, key: str) -> DatasetSplit:
+        """Return the split that a score was measured on, from the score's MLflow name."""
+        parts = key.split("/")
+        split = next((split for split in SPLITS if split in parts), "val")
+        if parts[0] in self.on_datasets and len(parts) == 4:
+            digest = self.on_datasets[parts[0]]["data_digest"][:DIGEST_CHARACTERS]
+            return DatasetSplit(f"{parts[0]}-{split}", digest, split, f"datasets/{parts[0]}", {})
+        return self.datasets()[split]
 
     def datasets(self) -> dict[SplitName, DatasetSplit]:
         """Return the splits of the prepared store; all have the digest of the store."""
@@ -92,6 +103,7 @@ def read_run_content(params: Params) -> RunContent:
             f"{results_path}: was computed from other weights than {MODEL}; run `dvc repro evaluate` first"
         )
 
+    on_datasets = {name: _read_dataset_results(name, digest) for name in params.datasets}
     stages = {stage: _read_metrics(stage) for stage in STAGES}
     fingerprint = stages["pretrain"].get("fingerprint")
     if not isinstance(fingerprint, str):
@@ -107,21 +119,25 @@ def read_run_content(params: Params) -> RunContent:
         "digest": digest,
         "results": sha256_file(results_path),
     }
+    if on_datasets:
+        content["on_datasets"] = on_datasets
     metrics = {f"seconds/{name}": value for name, value in stage_seconds(runs_root() / "stages.jsonl").items()}
     for stage in ("prepare", "pretrain", "disentangle"):
         metrics |= {f"{stage}/{name}": value for name, value in numbers(stages[stage]).items()}
     scores = numbers(stages["evaluate"])
-    for row in results["rows"]:
-        key = f"{row['benchmark']}/{row['split']}/{row['metric']}"
-        if row["model"] == OURS:
-            scores[key] = row["value"]
-        else:
-            metrics[f"baseline/{row['model']}/{key}"] = row["value"]
+    for dataset, found in {"": results, **{f"{name}/": found for name, found in on_datasets.items()}}.items():
+        for row in found["rows"]:
+            key = f"{dataset}{row['benchmark']}/{row['split']}/{row['metric']}"
+            if row["model"] == OURS:
+                scores[key] = row["value"]
+            else:
+                metrics[f"baseline/{row['model']}/{key}"] = row["value"]
     return RunContent(
         fingerprint=fingerprint,
         pipeline=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16],
         digest=digest,
         results=results,
+        on_datasets=on_datasets,
         params=param_texts(values),
         params_file=to_yaml(params, "The parameters of this run, as validated."),
         metrics=metrics,
@@ -149,6 +165,16 @@ def _model_channels(folder: Path) -> ChannelStatistics:
     """The channel statistics that a model was trained with: the numbers behind `auto`."""
     config = read_json(folder / "config.json")
     return ChannelStatistics(tuple(config["mean"]), tuple(config["std"]))
+
+
+def _read_dataset_results(name: str, digest: str) -> dict[str, Any]:
+    """Read the results on a further data set; raises FrancaError if there are none, or of other weights."""
+    path = RESULTS / "datasets" / name / "results.json"
+    results: dict[str, Any] = read_json(path) if path.is_file() else {}
+    if results.get("model_digest") != digest:
+        reason = "was computed from other weights" if results else "no such file"
+        raise FrancaError(f"{path}: {reason}; run `dvc repro evaluate_dataset@{name}` first")
+    return results
 
 
 def _read_metrics(stage: str) -> dict[str, Any]:

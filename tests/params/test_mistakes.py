@@ -8,6 +8,7 @@ import pytest
 
 from franca.errors import FrancaError
 from franca.params import load_params, parse_params
+from franca.params.datasets import DATASET
 from franca.params.register import GATED
 from tests.conftest import MakeValues, set_value
 
@@ -41,7 +42,7 @@ MISTAKES: list[tuple[str, Any, str]] = [
     (
         "register.gates",
         [{"metric": "loss/val/r2", "against": "random", "min_improvement": 0, "floor": None}],
-        f"register.gates.0.metric: string should match pattern '^({GATED})/(val|test)/\\w+$', not \"loss/val/r2\"",
+        f"register.gates.0.metric: string should match pattern '^({DATASET}/)?({GATED})/(val|test)/\\w+$', not \"loss/val/r2\"",
     ),
     (
         "register.gates",

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -6,8 +8,8 @@ import pytest
 from franca.errors import FrancaError
 from franca.evaluation.comparison import Evidence
 from franca.evaluation.outcomes import Outcome
-from franca.params import Gate
-from franca.tracking.gates import GateResult, check_gates, select_gates
+from franca.params import Gate, parse_params
+from franca.tracking.gates import GateResult, check_gates, known_metrics, select_gates
 from tests.tracking.conftest import row
 
 KEY = "knn/val/top1"
@@ -96,7 +98,7 @@ def test_a_champion_without_the_metric_fails_the_gate() -> None:
 
 def test_label_free_gates_that_do_not_apply_are_named() -> None:
     gates = [gate(), gate(metric="position/val/r2")]
-    chosen, notes = select_gates(gates, {})
+    chosen, notes = select_gates(gates, Evidence({"rows": []}))
     assert chosen == gates[:1] and notes == ["not applied, since the images have labels: position/val/r2"]
 
 
@@ -179,18 +181,58 @@ def test_label_free_gates_apply_if_there_are_no_labels() -> None:
     free = [gate(metric="rank/val/rankme"), gate(metric="position/val/r2")]
     gates = [*labeled, *free, dense]
     for skipped in ({}, {"knn/test": "no test images for it"}, {"linear": "the val images have no labels"}):
-        assert select_gates(gates, skipped)[0] == [*labeled, dense]
-    chosen, (note,) = select_gates(gates, NO_LABELS)
+        assert select_gates(gates, evidence(skipped=skipped))[0] == [*labeled, dense]
+    chosen, (note,) = select_gates(gates, evidence(skipped=NO_LABELS))
     assert chosen == [*free, dense]
     assert note == (
         "gates that need no labels decide; knn/val/top1, linear/val/top1 not measured: the train images have no labels"
     )
     single = dict.fromkeys(("knn/val", "linear"), "the val images have a single class")
-    assert select_gates(gates, single)[0] == [*free, dense]
+    assert select_gates(gates, evidence(skipped=single))[0] == [*free, dense]
 
 
 def test_gates_of_one_kind_always_apply() -> None:
     free = [gate(metric="rank/val/rankme"), gate(metric="segmentation/val/miou")]
-    assert select_gates(free, {}) == select_gates(free, NO_LABELS) == (free, [])
+    nothing, no_labels = evidence(), evidence(skipped=NO_LABELS)
+    assert select_gates(free, nothing) == select_gates(free, no_labels) == (free, [])
     labeled = [gate()]
-    assert select_gates(labeled, NO_LABELS) == (labeled, [])
+    assert select_gates(labeled, no_labels) == (labeled, [])
+
+
+def test_gates_on_a_further_data_set() -> None:
+    asked = gate(metric="birds/knn/val/top1", min_improvement=0.5)
+    assert (asked.dataset, asked.key) == ("birds", ("knn", "val", "top1"))
+    ours = replace(evidence(score(10)), datasets={"birds": evidence(score(70, 0.2))})
+    theirs = replace(evidence(score(90)), datasets={"birds": evidence(score(60, 0.2))})
+    result = one(asked, ours, theirs)
+    assert (
+        result.passed
+        and result.metric == "birds/knn/val/top1"
+        and "10.00 above the champion's 60.00" in result.sentence
+    )
+    assert not one(asked, theirs, ours).passed
+    assert known_metrics(ours) == ["birds/knn/val/top1", "knn/val/top1"]
+    assert "the champion has no such metric" in one(asked, ours, evidence(score(60))).sentence
+    assert "not measured: no results on the data set birds" in one(asked, evidence(score(60)), theirs).sentence
+
+
+def test_a_further_data_set_decides_if_the_training_source_has_no_labels() -> None:
+    labeled, free, far = gate(), gate(metric="views/val/top1"), gate(metric="birds/knn/val/top1")
+    bare = replace(evidence(skipped=NO_LABELS), datasets={"birds": evidence(score(70))})
+    chosen, (note,) = select_gates([labeled, far], bare)
+    assert chosen == [far] and note.startswith("the gates on further data sets decide; knn/val/top1 not measured")
+    chosen, (note,) = select_gates([labeled, free, far], bare)
+    assert chosen == [free, far] and note.startswith("gates that need no labels decide")
+    whole = replace(evidence(score(70)), datasets={"birds": evidence(score(70))})
+    assert select_gates([labeled, far], whole) == ([labeled, far], [])
+
+
+def test_a_gate_needs_its_data_set_in_the_parameters(tiny_values: Callable[..., dict[str, Any]]) -> None:
+    gates = [gate(metric="birds/knn/val/top1").model_dump()]
+    with pytest.raises(FrancaError, match=r"birds/knn/val/top1 needs the data set birds \(known: none\)"):
+        parse_params(tiny_values({"register.gates": gates}), "params.yaml")
+    birds = {"birds": {"path": "data/birds", "task": "classification"}}
+    assert parse_params(tiny_values({"register.gates": gates, "datasets": birds}), "params.yaml")
+    wrong = [gates[0] | {"metric": "birds/knn/test/top1"}]
+    with pytest.raises(FrancaError, match="is of the test split"):
+        parse_params(tiny_values({"register.gates": wrong, "datasets": birds}), "params.yaml")

@@ -419,3 +419,43 @@ def test_links_of_a_server() -> None:
     assert links["run"] == "http://host:5000/#/experiments/1/runs/abc?workflowType=machine_learning"
     assert links["version"] == "http://host:5000/#/models/franca/versions/3?workflowType=machine_learning"
     assert register.links("sqlite:////x/mlflow.db", "1", "abc", "franca", "3") == {}
+
+
+def test_further_data_sets_are_logged_and_decide(finish: Finish, params: Params, root: Path) -> None:
+    """A model of unlabelled images is promoted by a data set elsewhere; the next one must beat it there."""
+    values = params.model_dump(by_alias=True) | {
+        "datasets": {"birds": {"path": "data/birds", "task": "classification"}}
+    }
+    gates = [
+        {"metric": "birds/knn/val/top1", "against": a, "min_improvement": 0.5, "floor": None}
+        for a in ("random", "champion")
+    ]
+    values["register"] |= {"gates": gates}
+    params = parse_params(values, "params.yaml")
+
+    def measured(score: float, seed: int) -> None:
+        results = finish(seed=seed, suite=params)
+        rows = [row("franca", "knn", "val", score), row("random_init", "knn", "val", 20.0)]
+        write_json(Path("results/datasets/birds/results.json"), results | {"rows": rows, "data_digest": "b" * 64})
+
+    finish(suite=params)
+    with pytest.raises(FrancaError, match="run `dvc repro evaluate_dataset@birds` first"):
+        register.run(params)
+    measured(50.0, 0)
+    register.run(params)
+    receipt = read_json(RECEIPT)
+    assert receipt["aliases"] == ["champion"]
+    client = connect()
+    run = client.get_run(receipt["run_id"])
+    assert run.data.metrics["birds/knn/val/top1"] == 50.0
+    assert run.data.metrics["baseline/random_init/birds/knn/val/top1"] == 20.0
+    scores = {metric.key: metric for metric in client.get_logged_model(receipt["model_id"]).metrics or []}
+    found = scores["birds/knn/val/top1"]
+    assert (found.value, found.dataset_name, found.dataset_digest) == (50.0, "birds-val", "b" * 36)
+
+    measured(45.0, 1)
+    register.run(params)
+    assert "birds/knn/val/top1 failed" in read_json(RECEIPT)["decision"][0]
+    measured(60.0, 2)
+    register.run(params)
+    assert aliases()["champion"] == "3"
