@@ -41,7 +41,7 @@ class Params(Section):
     @model_validator(mode="after")
     def _suite_has_gates(self) -> Self:
         for gate in self.register_.gates:
-            if not BY_NAME[gate.metric.partition("/")[0]].belongs_to(self.evaluate.suite):
+            if not BY_NAME[gate.key[0]].belongs_to(self.evaluate.suite):
                 raise ValueError(
                     f"register.gates: metric '{gate.metric}' is not measured; set evaluate.suite to full or remove it"
                 )

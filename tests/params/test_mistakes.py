@@ -42,7 +42,8 @@ MISTAKES: list[tuple[str, Any, str]] = [
     (
         "register.gates",
         [{"metric": "loss/val/r2", "against": "random", "min_improvement": 0, "floor": None}],
-        f"register.gates.0.metric: string should match pattern '^({DATASET}/)?({GATED})/(val|test)/\\w+$', not \"loss/val/r2\"",
+        f"register.gates.0.metric: string should match pattern '^({DATASET}/)?({GATED})/(val|test)/\\w+$'"
+        ', not "loss/val/r2"',
     ),
     (
         "register.gates",
