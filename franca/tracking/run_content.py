@@ -68,7 +68,7 @@ class RunContent:
     def dataset_of(self, key: str) -> DatasetSplit:
         """Return the split that a score was measured on, from the score's MLflow name."""
         parts = key.split("/")
-        split = next((split for split in SPLITS if split in parts), "val")
+        split: SplitName = next((split for split in SPLITS if split in parts), "val")
         if parts[0] in self.on_datasets and len(parts) == 4:
             digest = self.on_datasets[parts[0]]["data_digest"][:DIGEST_CHARACTERS]
             return DatasetSplit(f"{parts[0]}-{split}", digest, split, f"datasets/{parts[0]}", {})
