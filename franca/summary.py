@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from franca.errors import FrancaError
-from franca.evaluation import report
+from franca.evaluation import report, verdicts
+from franca.evaluation.comparison import Evidence
+from franca.evaluation.outcomes import FILE, read_outcomes
 from franca.files import read_json
 from franca.params import Params
 from franca.paths import MODEL, PREPARED, RESULTS, runs_root
@@ -49,6 +51,8 @@ def lines(params: Params) -> list[str]:
         "",
         *_differences(results),
         *report.skipped(results),
+        "",
+        *verdicts.text(Evidence(results, read_outcomes(RESULTS / "evaluate" / FILE, results["model_digest"]))),
         "",
         f"Registered as {receipt_text(receipt)}",
         "",

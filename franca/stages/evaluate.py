@@ -4,7 +4,7 @@ from pathlib import Path
 
 from franca.benchmarks import OURS
 from franca.data.store.prepared import Store
-from franca.evaluation import report
+from franca.evaluation import report, verdicts
 from franca.evaluation.extractors import baseline_extractors, model_extractor
 from franca.evaluation.outcomes import FILE, write_outcomes
 from franca.evaluation.suite import draw_pictures, measure, summarize
@@ -59,4 +59,4 @@ def evaluate(params: Params, model: FrancaModel, dataset: str | None, output: Pa
     write_outcomes(output / FILE, evidence.outcomes, digest)
     write_json(output / "metrics.json", report.metrics(evidence.results))
     draw_pictures(output / "plots", measured, evidence.results, params)
-    print(report.text(evidence.results))
+    print("\n".join([report.text(evidence.results), "", *verdicts.text(evidence)]))
