@@ -1,12 +1,16 @@
 """The evaluate stage: measure a model, comparators and baselines on one data set; write results and pictures."""
 
+from importlib.metadata import version
 from pathlib import Path
 
+from franca import __version__
 from franca.benchmarks import OURS
-from franca.data.store.prepared import Store
+from franca.data.store.prepared import SPLITS, Store
 from franca.evaluation import report, verdicts
 from franca.evaluation.extractors import baseline_extractors, model_extractor
 from franca.evaluation.outcomes import FILE, write_outcomes
+from franca.evaluation.report_page.examples import find_examples
+from franca.evaluation.report_page.page import write_report
 from franca.evaluation.suite import draw_pictures, measure, summarize
 from franca.files import write_json
 from franca.models import FrancaModel, load_model, weights_digest
@@ -30,7 +34,7 @@ def run(params: Params, dataset: str | None = None) -> None:
 
 
 def evaluate(params: Params, model: FrancaModel, dataset: str | None, output: Path) -> None:
-    """Write `results.json`, `outcomes.npz`, `metrics.json` and `plots` to `output`, and print tables.
+    """Write `results.json`, `outcomes.npz`, `metrics.json`, `plots` and `report.html`; print tables.
 
     Args:
         params: All parameters.
@@ -59,4 +63,20 @@ def evaluate(params: Params, model: FrancaModel, dataset: str | None, output: Pa
     write_outcomes(output / FILE, evidence.outcomes, digest)
     write_json(output / "metrics.json", report.metrics(evidence.results))
     draw_pictures(output / "plots", measured, evidence.results, params)
+    data = params.prepare.source if dataset is None else dataset
+    examples = find_examples(measured.features[OURS], store, params)
+    write_report(output, evidence, examples, data, _facts(model, digest, store))
     print("\n".join([report.text(evidence.results), "", *verdicts.text(evidence)]))
+
+
+def _facts(model: FrancaModel, digest: str, store: Store) -> dict[str, str]:
+    """Return what the report says about where its numbers come from."""
+    counts = {split: len(store.images(split)) for split in SPLITS}
+    return {
+        "model": f"{digest} (SHA-256 of the weights)",
+        "input": f"{model.image_size} pixels, patches of {model.patch_size}",
+        "data": f"{store.digest} (SHA-256 of the manifest)",
+        "images": ", ".join(f"{count:,} {split}" for split, count in counts.items()),
+        "software": ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "pillow")),
+        "Franca": __version__,
+    }

@@ -78,6 +78,7 @@ def test_the_whole_stage_twice(
         "results.json",
         "outcomes.npz",
         "metrics.json",
+        "report.html",
         "knn_by_level.csv",
         "knn_by_level.png",
         "confusion.csv",
@@ -123,6 +124,9 @@ def test_the_whole_stage_twice(
         assert metrics[probe]["val"]["top1"] == metrics[f"{probe}_levels"]["val"]["top1_32"]
 
     assert "same ViT, random weights" in printed and "On test, 95 % intervals" in printed
+    assert "Verdict: " in printed
+    report = Path("results/evaluate/report.html").read_text()
+    assert report.count('<div class="picture">') == 2 and "Most confident errors" in report
     lines = (PLOTS / "confusion.csv").read_text().splitlines()
     assert lines[0] == "actual,predicted" and len(lines) == 10
     header, first_line, *_ = (PLOTS / "knn_by_level.csv").read_text().splitlines()
