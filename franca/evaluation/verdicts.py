@@ -87,7 +87,7 @@ class Standing:
 
 def headline(results: Mapping[str, Any]) -> str:
     """Return the verdict in one or two sentences: what the model is worth using for."""
-    found = [standing for names in _tasks().values() for standing in _standings(results, names, BASELINES)]
+    found = [standing for names in tasks().values() for standing in _standings(results, names, BASELINES)]
     if not found:
         return "There is nothing to judge this model by: no benchmark measured it next to a baseline."
     wins = [standing.benchmark.title for standing in found if standing.wins]
@@ -104,7 +104,7 @@ def headline(results: Mapping[str, Any]) -> str:
 
 def learned(results: Mapping[str, Any]) -> bool:
     """Return whether our model is better than its random twin at any task."""
-    standings = (standing for names in _tasks().values() for standing in _standings(results, names, BASELINES))
+    standings = (standing for names in tasks().values() for standing in _standings(results, names, BASELINES))
     return any(RANDOM_INIT in standing.better for standing in standings)
 
 
@@ -114,7 +114,7 @@ def verdicts(evidence: Evidence) -> list[Verdict]:
     Without outcomes, the intervals behind the sentences about levels are wider.
     """
     found = []
-    for subject, names in _tasks().items():
+    for subject, names in tasks().items():
         standings = _standings(evidence.results, names, BASELINES)
         if not standings:
             continue
@@ -158,7 +158,12 @@ def by_width(results: Mapping[str, Any], model: str, benchmark: str, split: str)
     return {int(row["metric"].rpartition("_")[2]): row for row in rows if row["metric"].rpartition("_")[2].isdigit()}
 
 
-def _tasks() -> dict[str, list[str]]:
+def is_task(benchmark: str) -> bool:
+    """Return whether one direction of a benchmark's scores is better: RankMe has none."""
+    return benchmark == "position" or any(benchmark in names for names in tasks().values())
+
+
+def tasks() -> dict[str, list[str]]:
     """Return the benchmarks with a main metric by what they judge. RankMe is no task, so it decides nothing."""
     tasks: dict[str, list[str]] = {"global features": [], "dense features": [], "views without labels": ["views"]}
     for name, *_ in COLUMNS:
@@ -235,7 +240,9 @@ def _level_verdicts(evidence: Evidence) -> Iterator[Verdict]:
             better, _, total = counts["components"]
             outcome = "good" if better == total else "mixed" if better else "bad"
             if not better:
-                sentences.append("So nesting has gained nothing here: cut principal components instead.")
+                sentences.append(
+                    "Nesting is not shown to gain anything here; principal components can be cut instead."
+                )
         yield Verdict(f"nested widths ({title})", outcome, tuple(sentences))
 
 
@@ -289,7 +296,7 @@ def _position_verdict(evidence: Evidence) -> Iterator[Verdict]:
 
 def _comparator_verdicts(results: Mapping[str, Any]) -> Iterator[Verdict]:
     """Yield where our model is better and worse than each comparator."""
-    names = [name for task in _tasks().values() for name in task]
+    names = [name for task in tasks().values() for name in task]
     for model in dict.fromkeys(row["model"] for row in results["rows"] if row["model"] not in TITLES):
         standings = _standings(results, names, {model: model})
         better, worse, unknown = (

@@ -126,7 +126,7 @@ def test_the_whole_stage_twice(
     assert "same ViT, random weights" in printed and "On test, 95 % intervals" in printed
     assert "Verdict: " in printed
     report = Path("results/evaluate/report.html").read_text()
-    assert report.count('<div class="picture">') == 2 and "Most confident errors" in report
+    assert report.count('<div class="picture">') == 2 and "Nearest neighbors" in report
     lines = (PLOTS / "confusion.csv").read_text().splitlines()
     assert lines[0] == "actual,predicted" and len(lines) == 10
     header, first_line, *_ = (PLOTS / "knn_by_level.csv").read_text().splitlines()

@@ -153,7 +153,7 @@ def test_nested_widths_that_gain_nothing() -> None:
     assert outcome(evidence, "nested widths (k-NN)") == "bad"
     assert sentences(evidence, "nested widths (k-NN)")[1:] == (
         "Of 1 widths, the first D are worse at 1 compared with D principal components.",
-        "So nesting has gained nothing here: cut principal components instead.",
+        "Nesting is not shown to gain anything here; principal components can be cut instead.",
     )
 
 

@@ -146,11 +146,13 @@ def _step(span: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= target * (1 - 1e-9))
 
 
-Judged = Literal["better", "worse", "open"]
+Judged = Literal["better", "worse", "higher", "lower", "open"]
 
 
-def judged(row: Mapping[str, Any], higher_is_better: bool) -> Judged:
-    """Return what the interval of a difference shows."""
+def judged(row: Mapping[str, Any], higher_is_better: bool, is_task: bool = True) -> Judged:
+    """Return what the interval of a difference shows; `is_task` says whether one direction is better."""
     if row["low"] <= 0 <= row["high"]:
         return "open"
+    if not is_task:
+        return "higher" if row["value"] > 0 else "lower"
     return "better" if (row["value"] > 0) == higher_is_better else "worse"

@@ -164,7 +164,7 @@ def score_tables(results: Mapping[str, Any]) -> list[ScoreTable]:
                     bar(rows[model], *axis),
                     difference,
                     bar(difference, *middle) if difference else None,
-                    judged(difference, about.higher_is_better) if difference else None,
+                    judged(difference, about.higher_is_better, verdicts.is_task(benchmark)) if difference else None,
                 )
             )
         tables.append(ScoreTable(title, about.unit, split, rows[OURS]["n"], about.higher_is_better, tuple(found)))
