@@ -93,8 +93,8 @@ def headline(results: Mapping[str, Any]) -> str:
     wins = [standing.benchmark.title for standing in found if standing.wins]
     rest = [standing.benchmark.title for standing in found if not standing.wins]
     if not learned(results):
-        tasks = _listed([*wins, *rest], "or")
-        return f"Not shown to have learned anything: not better than {BASELINES[RANDOM_INIT]} at {tasks}."
+        everything = _listed([*wins, *rest], "or")
+        return f"Not shown to have learned anything: not better than {BASELINES[RANDOM_INIT]} at {everything}."
     if not rest:
         return f"Better than every baseline at everything that was measured: {_listed(wins)}."
     if not wins:
