@@ -72,8 +72,11 @@ def run(
 
 
 def _flow_run() -> dict[str, str]:
-    """Return the variable by which a command knows its flow run; the registry's history notes it."""
-    return {"FRANCA_FLOW_RUN": f"{flow_run.name} ({flow_run.id})"} if flow_run.id else {}
+    """Return the variables by which a command knows its flow run, which MLflow's runs and the history name."""
+    if not flow_run.id:
+        return {}
+    page = {"FRANCA_FLOW_RUN_URL": flow_run.ui_url} if flow_run.ui_url else {}
+    return {"FRANCA_FLOW_RUN": f"{flow_run.name} ({flow_run.id})", **page}
 
 
 def dvc(arguments: Sequence[str], folder: Path, log: Log, extra_env: Mapping[str, str] | None = None) -> list[str]:

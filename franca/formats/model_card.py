@@ -1,4 +1,7 @@
-"""Model cards: a README.md with Hugging Face front matter that says what a folder holds and how to load it."""
+"""Model cards: what a model is and how to load it.
+
+An exported folder has one as README.md with Hugging Face front matter, a registered version as its description.
+"""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +30,21 @@ class ExportInfo(NamedTuple):
     check: str = ""
 
 
+ABOUT = """\
+A vision transformer that turns images into features: one vector per image (`pooled`) and one per patch (`patches`)."""
+
+
+def facts_table(model: FrancaModel, check: str = "") -> str:
+    """Return a Markdown table of what a program has to know to use the model.
+
+    Args:
+        model: The model.
+        check: How files in another format were compared with it; empty if they were not.
+    """
+    rows = [f"| {key} | {value} |" for key, value in _facts(model, check).items()]
+    return "\n".join(["| | |", "| --- | --- |", *rows])
+
+
 def write_card(model: FrancaModel, info: ExportInfo, folder: Path, name: str) -> None:
     """Write `folder/README.md` for a folder that will be renamed to `name`."""
     data = ModelCardData(
@@ -35,7 +53,6 @@ def write_card(model: FrancaModel, info: ExportInfo, folder: Path, name: str) ->
         pipeline_tag="image-feature-extraction",
         tags=["franca", "vision", "self-supervised-learning", "matryoshka"],
     )
-    rows = "\n".join(f"| {key} | {value} |" for key, value in _facts(model, info).items())
     missing = "\n".join(f"- {line}" for line in info.missing) or "Nothing of the model is missing."
     text = f"""---
 {data.to_yaml()}
@@ -43,13 +60,11 @@ def write_card(model: FrancaModel, info: ExportInfo, folder: Path, name: str) ->
 
 # {name}
 
-A vision transformer that turns images into features: one vector per image (`pooled`) and one per patch (`patches`).
+{ABOUT}
 Written by `franca export`. The license depends on the weights and on the training images: fill it in above before you
 publish.
 
-| | |
-| --- | --- |
-{rows}
+{facts_table(model, info.check)}
 
 ## Load
 
@@ -66,7 +81,7 @@ From the folder that holds `{name}`:
     write_bytes(folder / "README.md", text.encode())
 
 
-def _facts(model: FrancaModel, info: ExportInfo) -> dict[str, str]:
+def _facts(model: FrancaModel, check: str) -> dict[str, str]:
     facts = {"Architecture": _architecture(model.architecture)}
     facts["Image size, native"] = f"{model.image_size} px, short side resized bicubically, center cropped"
     facts["Patch size"] = f"{model.patch_size} px"
@@ -78,9 +93,9 @@ def _facts(model: FrancaModel, info: ExportInfo) -> dict[str, str]:
     facts["Mean, of RGB in 0..1"] = ", ".join(f"{value:g}" for value in model.mean)
     facts["Standard deviation"] = ", ".join(f"{value:g}" for value in model.std)
     if model.digest:
-        facts["SHA-256 of the exported weights"] = f"`{model.digest}`"
-    if info.check:
-        facts["Checked"] = info.check
+        facts["SHA-256 of the weights"] = f"`{model.digest}`"
+    if check:
+        facts["Checked"] = check
     return facts
 
 

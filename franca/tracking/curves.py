@@ -56,6 +56,11 @@ class CurveUploader:
         """ID of the MLflow run."""
         return self._state.run_id
 
+    @property
+    def step(self) -> int:
+        """Step of the last line that the server has; -1 if there is none."""
+        return self._state.step
+
     def send(self) -> None:
         """Send every complete line that the server does not have; an incomplete last line waits for the next call."""
         path = self._folder / METRICS

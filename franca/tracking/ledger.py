@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from franca.errors import FrancaError
 from franca.tracking import history
+from franca.tracking.decision_text import DECISION, WRITTEN, description_digest, is_ours, with_decision
 from franca.tracking.history import Action, Entry
 from franca.tracking.judge import REJECTED, Decision
 from franca.tracking.model_lock import lock_model
@@ -15,15 +16,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-DECISION = "franca.decision"
-"""Tag of a version: the last decision about it. The history has all."""
 WORSE_THAN = "franca.worse_than"
 """Tag of a version that is not better than its baselines; its value names them."""
 WAITING = "franca.waiting"
 """Tag of a version that waits for approval: number of the champion that it was compared with, or `none`."""
 NONE = "none"
-MAX_DESCRIPTION = 5000
-"""Longest description that MLflow's database stores, in characters."""
 
 
 class Ledger:
@@ -111,11 +108,13 @@ class Ledger:
 
     def describe(self, number: str, sentences: list[str]) -> None:
         """Write the last decision to description and tag of a version; keep a description that a person wrote."""
-        text = "\n".join(sentences)
         current = self.version(number)
-        if (current.description or "") in ("", current.tags.get(DECISION, "")[:MAX_DESCRIPTION]):
-            self._client.update_model_version(self._name, number, text[:MAX_DESCRIPTION])
-        self.set_tag(number, DECISION, text)
+        shown = current.description or ""
+        if is_ours(shown, current.tags):
+            text = with_decision(shown, sentences)
+            self._client.update_model_version(self._name, number, text)
+            self.set_tag(number, WRITTEN, description_digest(text))
+        self.set_tag(number, DECISION, "\n".join(sentences))
 
     def _crown(self, number: str, back: bool) -> None:
         """Make a version the champion, and the one before it `previous`; `back` goes to an earlier one."""

@@ -38,10 +38,21 @@ def tags(facts: dict[str, Any]) -> dict[str, str]:
     found["franca.lock"] = sha256_file(REQUIREMENTS)[:16] if REQUIREMENTS.is_file() else None
     for name in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
         found[name] = os.environ.get(name)
+    found["franca.flow_run"] = os.environ.get("FRANCA_FLOW_RUN")
+    found["franca.flow_run.url"] = os.environ.get("FRANCA_FLOW_RUN_URL")
     for name, value in facts.items():
         if not isinstance(value, dict | list) and name != "fingerprint":
             found[f"franca.run.{name}"] = value
     return {name: str(value) for name, value in found.items() if value is not None}
+
+
+def recorded_commit(path: Path, text: str) -> str | None:
+    """Return the first commit in which the file `path` has `text`, if the present commit has it as well.
+
+    None without git, or if no commit has it.
+    """
+    commits = (_git("log", "--format=%H", "-S", text, "--", str(path)) or "").split()
+    return commits[-1] if commits and text in (_git("show", f"HEAD:./{path}") or "") else None
 
 
 def dirty_paths() -> list[str]:

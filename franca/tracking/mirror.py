@@ -22,6 +22,7 @@ from franca.process import StopRequest, listen_for_stop, terminate_with_parent
 from franca.tracking.client import connect, server_errors
 from franca.tracking.curves import CurveUploader, open_uploader
 from franca.tracking.log_run import log_start
+from franca.tracking.runs import STATE
 
 FINISHED = "finished"
 POLL_SECONDS = 2.0
@@ -65,11 +66,14 @@ def follow(folder: Path, experiment: str, stop: StopRequest, parent: int) -> Non
                     client = connect()
                     uploader = open_uploader(client, folder, experiment)
                     client.update_run(uploader.run_id, status="RUNNING")
+                    client.set_tag(uploader.run_id, STATE, "training")
                 if not explained:
                     log_start(client, uploader.run_id, folder, load_params(folder / PARAMS.name))
                     explained = True
                 uploader.send()
                 if finished or orphaned:
+                    state = "trained" if finished else f"stopped at step {max(uploader.step, 0)}"
+                    client.set_tag(uploader.run_id, STATE, state)
                     client.set_terminated(uploader.run_id, "FINISHED" if finished else "KILLED")
                     return
             wait = POLL_SECONDS

@@ -44,8 +44,10 @@ class RunContent:
         results: `results.json` of the evaluate stage.
         on_datasets: The same of each further data set, by name.
         params: Parameters by dotted path.
-        metrics: Metrics of the stages and of the baselines by MLflow name.
+        metrics: Metrics of the stages by MLflow name.
         scores: Metrics of the model by MLflow name.
+        series: Metrics of the model whose names end in a number, such as `top1_12` for 12 dimensions: MLflow name
+            without the number -> number -> value. They are one chart each instead of a chart a number.
         manifest: `manifest.json` of the prepared store.
     """
 
@@ -58,12 +60,18 @@ class RunContent:
     params_file: str
     metrics: dict[str, float]
     scores: dict[str, float]
+    series: dict[str, dict[int, float]]
     manifest: dict[str, Any]
 
     @property
     def run_folder(self) -> Path:
         """Folder of the pretraining's checkpoints and logs, which may be on another machine."""
         return runs_root() / f"pretrain-{self.fingerprint}"
+
+    @property
+    def all_results(self) -> dict[str, dict[str, Any]]:
+        """Results by data set; the name of the training source is empty."""
+        return {"": self.results, **self.on_datasets}
 
     def dataset_of(self, key: str) -> DatasetSplit:
         """Return the split that a score was measured on, from the score's MLflow name."""
@@ -122,16 +130,9 @@ def read_run_content(params: Params) -> RunContent:
     if on_datasets:
         content["on_datasets"] = on_datasets
     metrics = {f"seconds/{name}": value for name, value in stage_seconds(runs_root() / "stages.jsonl").items()}
-    for stage in ("prepare", "pretrain", "disentangle"):
+    for stage in ("pretrain", "disentangle"):
         metrics |= {f"{stage}/{name}": value for name, value in numbers(stages[stage]).items()}
-    scores = numbers(stages["evaluate"])
-    for dataset, found in {"": results, **{f"{name}/": found for name, found in on_datasets.items()}}.items():
-        for row in found["rows"]:
-            key = f"{dataset}{row['benchmark']}/{row['split']}/{row['metric']}"
-            if row["model"] == OURS:
-                scores[key] = row["value"]
-            else:
-                metrics[f"baseline/{row['model']}/{key}"] = row["value"]
+    scores, series = _split_scores({"": results, **on_datasets})
     return RunContent(
         fingerprint=fingerprint,
         pipeline=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16],
@@ -142,8 +143,28 @@ def read_run_content(params: Params) -> RunContent:
         params_file=to_yaml(params, "The parameters of this run, as validated."),
         metrics=metrics,
         scores=scores,
+        series=series,
         manifest=read_json(manifest) if manifest.is_file() else {},
     )
+
+
+def _split_scores(
+    all_results: dict[str, dict[str, Any]],
+) -> tuple[dict[str, float], dict[str, dict[int, float]]]:
+    """Return the scores of the model, and apart from them those whose names end in a number, as series."""
+    scores: dict[str, float] = {}
+    series: dict[str, dict[int, float]] = {}
+    for dataset, results in all_results.items():
+        for row in results["rows"]:
+            if row["model"] != OURS:
+                continue
+            name, _, number = row["metric"].rpartition("_")
+            key = f"{dataset}/{row['benchmark']}/{row['split']}".removeprefix("/")
+            if name and number.isdecimal():
+                series.setdefault(f"{key}/{name}", {})[int(number)] = row["value"]
+            else:
+                scores[f"{key}/{row['metric']}"] = row["value"]
+    return scores, series
 
 
 def flatten(tree: dict[str, Any], separator: str) -> dict[str, Any]:

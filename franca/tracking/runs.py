@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 FINGERPRINT = "franca.fingerprint"
 PIPELINE = "franca.pipeline"
+STATE = "franca.state"
+"""Tag of a run: training, trained, stopped at a step, or registered."""
 
 
 def find_runs(client: "MlflowClient", experiment: str, fingerprint: str) -> "list[Run]":
@@ -24,7 +26,12 @@ def find_runs(client: "MlflowClient", experiment: str, fingerprint: str) -> "lis
 
 def create_run(client: "MlflowClient", experiment: str, fingerprint: str) -> "Run":
     """Create a run with the fingerprint as tag."""
-    return client.create_run(experiment, tags={FINGERPRINT: fingerprint}, run_name=f"franca-{fingerprint[:8]}")
+    return client.create_run(experiment, tags={FINGERPRINT: fingerprint}, run_name=short_name(fingerprint))
+
+
+def short_name(fingerprint: str) -> str:
+    """Return the name of a run whose parameters are not known yet."""
+    return f"franca-{fingerprint[:8]}"
 
 
 def pipeline_run(client: "MlflowClient", experiment: str, fingerprint: str, pipeline: str) -> "Run":

@@ -119,7 +119,7 @@ def test_the_card(make_model: MakeModel, tmp_path: Path) -> None:
         "| Matryoshka levels | 2, 4, 8 |",
         "| Position in patches | removed by RASA, 2 planes |",
         "| Mean, of RGB in 0..1 | 0.5, 0.4, 0.3 |",
-        f"| SHA-256 of the exported weights | `{model.digest}` |",
+        f"| SHA-256 of the weights | `{model.digest}` |",
         'timm.create_model("local-dir:fine-model", pretrained=True)',
         "- the mask token\n",
     ):
