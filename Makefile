@@ -55,6 +55,13 @@ mlflow-ui: $(RUNTIME) ## Start MLflow's UI: runs, curves and the model registry.
 	@echo "MLflow: http://127.0.0.1:$(MLFLOW_PORT)/?workflowType=machine_learning (Ctrl-C to stop)"
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --port $(MLFLOW_PORT) --backend-store-uri sqlite:///mlflow.db
 
+# Columns that `dvc exp show` leaves out: scores by number of dimensions, counts of images, hashes, hardware.
+DROP := .*top1_|.*miou_|.*fingerprint|images\.|dense\.|data$$|franca/|models/|prepared$$|results/|runtime\.
+
+.PHONY: experiments
+experiments: $(RUNTIME) ## Show experiments side by side: main scores, and the parameters that differ.
+	@dvc exp show --no-pager --only-changed --drop '$(DROP)'
+
 .PHONY: prefect-ui
 prefect-ui: export PREFECT_SERVER_UI_API_URL := http://127.0.0.1:$(PREFECT_PORT)/api
 prefect-ui: $(RUNTIME) ## Start Prefect and its UI: flow runs, schedules and forms.

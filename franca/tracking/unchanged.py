@@ -1,8 +1,8 @@
 """Whether `register` has nothing to do, by the standard library alone: importing MLflow takes seconds.
 
 The receipt of the last run has a digest of everything that `register` reads from files. If that is the same and the
-server still has run, model and version as the receipt says, nothing has to be done. In every doubt the answer is no, and
-the stage does its usual work.
+server still has run, model and version as the receipt says, nothing has to be done. In every doubt the answer is no,
+and the stage does its usual work.
 """
 
 import base64
@@ -101,10 +101,12 @@ def _read_server(receipt: dict[str, Any]) -> dict[str, Any]:
     version = _get("model-versions/get", name=receipt["model"], version=receipt["version"])["model_version"]
     model = _get("registered-models/get", name=receipt["model"])["registered_model"]
     files = _get(f"logged-models/{receipt['model_id']}/artifacts/directories").get("files", [])
-    tags = [{tag["key"]: tag["value"] for tag in item.get("tags", [])} for item in (run["data"], version)]
+    run_tags, version_tags = (
+        {tag["key"]: tag["value"] for tag in item.get("tags", [])} for item in (run["data"], version)
+    )
     aliases = {entry["alias"]: str(entry["version"]) for entry in model.get("aliases", [])}
     has_files = any(file["path"].endswith("MLmodel") for file in files)
-    return _state(run["info"]["status"], run["info"]["lifecycle_stage"], *tags, aliases, has_files)
+    return _state(run["info"]["status"], run["info"]["lifecycle_stage"], run_tags, version_tags, aliases, has_files)
 
 
 def _state(
