@@ -80,6 +80,9 @@ def test_a_killed_run_says_what_it_was(folder: Path, root: Path) -> None:
     client = connect()
     (run,) = client.search_runs([experiment_id(client, "franca")])
     tags, params = run.data.tags, run.data.params
+    assert tags["franca.state"] == "stopped at step 2"
+    assert run.info.run_name.startswith("eurosat, ViT ") and run.info.run_name.endswith(" epochs (abc)")
+    assert "Not registered" in tags["mlflow.note.content"]
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, check=True, capture_output=True, text=True)
     assert tags["mlflow.source.git.commit"] == tags["franca.train.commit"] == head.stdout.strip()
     assert (tags["franca.git.pushed"], tags["franca.data.remote"], tags["franca.run.host"]) == (
