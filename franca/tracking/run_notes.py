@@ -8,7 +8,7 @@ from franca.params import Params
 from franca.tracking.links import MODE
 from franca.tracking.run_content import RunContent
 from franca.tracking.run_names import data_name
-from franca.tracking.score_tables import score_markdown
+from franca.tracking.score_tables import headline, score_markdown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -56,6 +56,9 @@ def final_note(params: Params, content: RunContent, tags: dict[str, str], versio
     skipped = report.skipped(content.results)
     return "\n".join(
         [
+            # MLflow shows only the first lines until "Show more" is clicked.
+            f"**{headline(content.results)}**" if headline(content.results) else "",
+            "",
             f"{_what(params)}. Registered as [{name} version {version}](#/models/{name}/versions/{version}?{MODE}).",
             "",
             score_markdown(content.all_results),

@@ -4,7 +4,7 @@ import csv
 import io
 from typing import Any
 
-from franca.benchmarks import BY_NAME, COLUMNS
+from franca.benchmarks import BY_NAME, COLUMNS, OURS
 from franca.evaluation.report import cell, titles
 
 MAIN = {(benchmark, metric): position for position, (benchmark, metric, _) in enumerate(COLUMNS)}
@@ -47,6 +47,18 @@ def score_markdown(all_results: dict[str, dict[str, Any]], splits: tuple[str, ..
                 lines.append(f"| {title} | {' | '.join(_GAP + cell(rows.get(model)) for model in names)} |")
         tables.append("\n".join(lines))
     return "\n\n".join(tables)
+
+
+def headline(results: dict[str, Any], split: str = "test", scores: int = 2) -> str:
+    """Return the first main scores with those of the baselines in one line; empty if none was measured on `split`."""
+    names = titles(results)
+    parts = []
+    for (benchmark, part, metric), rows in _by_metric(results):
+        if (benchmark, metric) in MAIN and part == split and OURS in rows:
+            others = [f"{names[model]} {row['value']:.1f}" for model, row in rows.items() if model != OURS]
+            beside = f" ({', '.join(others)})" if others else ""
+            parts.append(f"{BY_NAME[benchmark].title} {cell(rows[OURS])}{beside}")
+    return f"On {split}: {'; '.join(parts[:scores])}." if parts else ""
 
 
 def _by_metric(results: dict[str, Any]) -> list[tuple[Key, dict[str, dict[str, Any]]]]:

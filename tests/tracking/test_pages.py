@@ -29,6 +29,7 @@ def test_run_and_version_explain_themselves_and_link_to_each_other(finish: Finis
     assert f"runs/{receipt['run_id']}?" in card and f"franca reproduce {receipt['run_id']}" in card
     row = "| k-NN, val | &ensp;70.0 [69.0, 71.0] | &ensp;40.0 [39.0, 41.0] | &ensp;44.0 [43.0, 45.0] |"
     assert row in note and row in card
+    assert note.startswith("**On test: k-NN 69.0 [68.0, 70.0].**")
     assert 'franca.load("models:/franca/1")' in card
     for heading in ("## Load", "## Scores", "## Limits", "## Data and lineage", HEADING):
         assert heading in card
