@@ -69,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     _add_registry(commands)
     _add_reproduce(commands.add_parser("reproduce", help="repeat a run from its commit and compare the results"))
     commands.add_parser("summary", help="what was trained, how good it is, where it is registered")
+    _add_compare(commands.add_parser("compare", help="show evaluations of several models next to each other"))
     _add_import(commands.add_parser("import-weights", help="make a model folder of released weights"))
     _add_export(commands.add_parser("export", help="write a model in a standard format"))
     _add_embed(commands.add_parser("embed", help="embed all images of a folder into a Parquet file"))
@@ -102,6 +103,15 @@ def _add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", metavar="SOURCE", help=f"another model, outside the pipeline: {SOURCES}")
     command.add_argument(
         "-o", "--output", type=_path, metavar="FOLDER", help="where the results of --model go; not in results/"
+    )
+
+
+def _add_compare(command: argparse.ArgumentParser) -> None:
+    sources = "folder with results.json, models:/NAME@ALIAS, models:/NAME/VERSION, or runs:/ID"
+    command.add_argument("sources", nargs="+", metavar="EVALUATION", help=f"{sources}; differences are to the first")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.add_argument(
+        "-o", "--output", type=_path, metavar="FOLDER", help="write the comparison as JSON, CSV and HTML, too"
     )
 
 
@@ -271,6 +281,10 @@ def run(arguments: argparse.Namespace) -> None:
         return maps.run(
             arguments.images, arguments.output, arguments.model, block=arguments.block, size=arguments.size
         )
+    if arguments.command == "compare":
+        from franca import compare
+
+        return compare.run(arguments.sources, as_json=arguments.json, output=arguments.output)
     if arguments.command == "reproduce":
         from franca.reproduction import reproduce
 

@@ -159,6 +159,10 @@ DEMO = [
         has("champion/results.json", "champion/plots/confusion.png"),
         "franca evaluate --model models:/franca/1 -o champion",
     ),
+    Step(
+        "franca compare results/evaluate champion -o comparison",
+        has("comparison/comparison.json", "comparison/comparison.csv", "comparison/comparison.html"),
+    ),
     Step("franca prepare", has("prepared/manifest.json")),
     Step("dvc metrics diff"),
     Step("dvc params diff"),

@@ -1,5 +1,6 @@
 """Models from the tracking server, and one-line errors for what is missing."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import mlflow
 import pytest
 
 import franca
+from franca.cli import main
 from franca.errors import FrancaError
 from franca.files import read_json
 from franca.params import Params, parse_params
@@ -124,3 +126,29 @@ def test_unreachable_server_is_a_one_line_error(root: Path, monkeypatch: pytest.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(FrancaError, match=r"^tracking server http://127.0.0.1:9: connection refused; start it or"):
         franca.load("models:/franca@champion")
+
+
+def test_results_of_versions_are_compared(
+    finish: Finish, params: Params, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish(seed=0, knn=70.0)
+    register.run(params)
+    run_id = read_json(RECEIPT)["run_id"]
+    finish(seed=1, knn=75.0)
+    register.run(params)
+    capsys.readouterr()
+    for other in ("models:/franca/1", f"runs:/{run_id}"):
+        assert main(["compare", other, "results/evaluate", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)["differences"]
+        knn = next(gap for gap in found if (gap["benchmark"], gap["split"]) == ("knn", "val"))
+        assert (knn["value"], knn["paired"], knn["against"]) == (5.0, True, other)
+    assert main(["compare", "models:/franca/1", "models:/franca@champion"]) == 0
+    assert "+5.0 [" in capsys.readouterr().out
+    for address, reason in (
+        ("models:/franca/7", "not found (tracking server "),
+        ("models:/franca@nobody", "alias nobody not found"),
+        ("models:/franca", "not a version; use "),
+    ):
+        assert main(["compare", address, "results/evaluate"]) == 2
+        told = capsys.readouterr().err
+        assert told.startswith(f"franca: {address}: ") and reason in told and told.count("\n") == 1
