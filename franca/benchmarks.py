@@ -210,6 +210,43 @@ BENCHMARKS = (
         needs=frozenset({"masks"}),
         suite="full",
     ),
+    Benchmark(
+        "token_cut",
+        "TokenCut CorLoc",
+        unit="%",
+        gate_metrics="corloc",
+        metric="corloc",
+        needs=frozenset({"masks", "network"}),
+        suite="full",
+    ),
+    Benchmark(
+        "token_cut_whole_image",
+        "box of the image",
+        unit="%",
+        gate_metrics="",
+        needs=frozenset({"masks", "network"}),
+        suite="full",
+        measured_by="token_cut",
+    ),
+    Benchmark(
+        "novelty",
+        "novelty AUROC",
+        unit="%",
+        gate_metrics=r"(auroc|aupr)_(knn|mahalanobis|energy)",
+        metric="auroc_knn",
+        needs=frozenset({"labels"}),
+        suite="full",
+    ),
+    Benchmark(
+        "novelty_misses",
+        "novel images missed",
+        unit="%",
+        gate_metrics=r"fpr95_(knn|mahalanobis|energy)",
+        needs=frozenset({"labels"}),
+        higher_is_better=False,
+        suite="full",
+        measured_by="novelty",
+    ),
 )
 """In the order in which they run and in which tables have their columns."""
 BY_NAME = {benchmark.name: benchmark for benchmark in BENCHMARKS}

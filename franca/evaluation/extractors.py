@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from franca.benchmarks import COLOR_HISTOGRAM, RANDOM_INIT, RAW_PIXELS
 from franca.evaluation.features import FeatureExtractor
@@ -23,7 +24,32 @@ def model_extractor(name: str, model: FrancaModel, device: torch.device) -> Feat
         model.patch_size,
         levels=model.levels,
         learned=True,
+        keys=lambda images: last_keys(model, images.to(device)),
     )
+
+
+def last_keys(model: FrancaModel, images: Tensor) -> Tensor:
+    """Return the keys of the last block's attention for each patch, all heads side by side: (B, h, w, D) float32.
+
+    Args:
+        model: The model.
+        images: (B, 3, H, W) uint8, on the model's device.
+    """
+    attention = model.backbone.blocks[-1].attn
+    inputs: list[Tensor] = []
+    hook = attention.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    try:
+        model.forward_features(images)
+    finally:
+        hook.remove()
+    tokens = inputs[0][:, model.backbone.num_prefix_tokens :]
+    if attention.qkv is None:
+        keys = attention.k_proj(tokens)
+    else:
+        # Queries, keys and values are rows of one weight. Some timm models have no bias of keys.
+        bias = attention.qkv.bias
+        keys = linear(tokens, attention.qkv.weight.chunk(3)[1], None if bias is None else bias.chunk(3)[1])
+    return keys.float().unflatten(1, [side // model.patch_size for side in images.shape[-2:]])
 
 
 def baseline_extractors(

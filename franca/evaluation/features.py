@@ -38,6 +38,7 @@ class FeatureExtractor:
         native: Maps images (B, 3, H, W) uint8 of any size to pooled features (B, D), in place of those of `embed`;
             None if images have to be resized.
         learned: Whether a network computes the features.
+        keys: Maps images like `embed` to the keys of the last block (B, h, w, D); None if there are none.
     """
 
     name: str
@@ -47,6 +48,7 @@ class FeatureExtractor:
     levels: tuple[int, ...] = ()
     native: Callable[[Tensor], Tensor] | None = None
     learned: bool = False
+    keys: Callable[[Tensor], Tensor] | None = None
 
 
 class SplitFeatures(NamedTuple):
