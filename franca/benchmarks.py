@@ -247,6 +247,24 @@ BENCHMARKS = (
         suite="full",
         measured_by="novelty",
     ),
+    Benchmark(
+        "corruptions",
+        "k-NN, corrupted",
+        unit="%",
+        gate_metrics=r"top1|top1_[a-z_]+",
+        metric="top1",
+        needs=frozenset({"labels"}),
+        suite="full",
+    ),
+    Benchmark(
+        "lidar",
+        "LiDAR",
+        unit="dimensions",
+        gate_metrics="lidar",
+        metric="lidar",
+        needs=frozenset({"network"}),
+        suite="full",
+    ),
 )
 """In the order in which they run and in which tables have their columns."""
 BY_NAME = {benchmark.name: benchmark for benchmark in BENCHMARKS}

@@ -82,6 +82,7 @@ class FeatureSet:
         splits: Features by split.
         digest: Digest of the store.
         dense: Images with masks by split; empty if the store has no dense set.
+        image_sets: The images by split, for benchmarks that embed changed images.
         control_widths: Numbers of dimensions at which k-NN is measured on other dimensions than the first (see
             `franca.evaluation.benchmarks.knn`).
     """
@@ -90,6 +91,7 @@ class FeatureSet:
     splits: Mapping[SplitName, SplitFeatures]
     digest: str = ""
     dense: Mapping[SplitName, DenseSet] = field(default_factory=dict)
+    image_sets: Mapping[SplitName, ImageSet] = field(default_factory=dict)
     control_widths: tuple[int, ...] = ()
 
     def scored_splits(self) -> list[SplitName]:
@@ -155,8 +157,11 @@ def extract_all(extractors: list[FeatureExtractor], store: Store) -> dict[str, F
             by_name[name][split] = features
     classes = store.images("train").classes
     dense = {split: images for split in SPLITS if (images := store.dense(split)) is not None}
+    image_sets = {split: store.images(split) for split in SPLITS}
     widths = extractors[0].levels
-    return {name: FeatureSet(classes, splits, store.digest, dense, widths) for name, splits in by_name.items()}
+    return {
+        name: FeatureSet(classes, splits, store.digest, dense, image_sets, widths) for name, splits in by_name.items()
+    }
 
 
 @torch.inference_mode()

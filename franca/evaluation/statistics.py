@@ -24,11 +24,11 @@ def mean_iou(sums: Floats) -> Floats:
     return share
 
 
-def pixel_accuracy(sums: Floats) -> Floats:
-    """Return the percentage of correct pixels.
+def accuracy(sums: Floats) -> Floats:
+    """Return the percentage of correct pixels or trials.
 
     Args:
-        sums: (..., 2), numbers of correct and of all pixels.
+        sums: (..., 2), numbers of correct ones and of all.
     """
     share: Floats = 100 * sums[..., 0] / sums[..., 1]
     return share
@@ -46,7 +46,8 @@ def mean_iou_of_seeds(sums: Floats) -> Floats:
 
 STATISTICS: dict[str, Statistic] = {
     "miou": mean_iou,
-    "pixel_accuracy": pixel_accuracy,
+    "pixel_accuracy": accuracy,
+    "top1": accuracy,
     "r2": position_r2,
     "hungarian_miou": mean_iou_of_seeds,
     "greedy_miou": mean_iou_of_seeds,

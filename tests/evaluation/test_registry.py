@@ -40,7 +40,7 @@ def test_a_gate_compares_with_the_champion_and_the_baselines_of_the_table() -> N
 def test_gates_know_direction_and_labels() -> None:
     assert LOWER_IS_BETTER == ("position", "novelty_misses")
     assert {"knn", "knn_levels", "linear"} <= set(LABELED)
-    assert LABEL_FREE == ("position", "views", "rank")
+    assert LABEL_FREE == ("position", "views", "rank", "lidar")
 
 
 @pytest.mark.parametrize("benchmark", [benchmark for benchmark in BENCHMARKS if benchmark.metric])
