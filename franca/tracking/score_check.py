@@ -6,7 +6,7 @@ from typing import Any
 from franca.benchmarks import BY_NAME
 from franca.errors import FrancaError
 from franca.evaluation.comparison import Evidence
-from franca.evaluation.statistics import STATISTICS
+from franca.evaluation.statistics import statistic_of
 
 TOLERANCE = 1e-3
 """Largest difference between a score and that of its images; scores are stored with four decimals."""
@@ -44,5 +44,5 @@ def _fault(row: dict[str, Any], evidence: Evidence) -> str | None:
     if outcome.kind == "hits":
         counted = 100 * float(outcome.values.mean())
     else:
-        counted = float(STATISTICS[row["metric"]](outcome.values.sum(axis=0)))
+        counted = float(statistic_of(row["metric"])(outcome.values.sum(axis=0)))
     return None if abs(counted - value) <= TOLERANCE else f"is {value:g}, but its images add up to {counted:.4f}"

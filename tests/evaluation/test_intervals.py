@@ -14,7 +14,7 @@ from franca.evaluation.intervals import (
     paired_difference,
 )
 from franca.evaluation.outcomes import Outcome
-from franca.evaluation.statistics import mean_iou, pixel_accuracy
+from franca.evaluation.statistics import accuracy, mean_iou
 from franca.probes.r2 import position_r2
 
 MANY = Resampling(0, 20000, 0.95)
@@ -156,7 +156,7 @@ def test_independent_interval_takes_the_sides_that_face_each_other() -> None:
 def test_scores_of_a_confusion_by_hand() -> None:
     confusion = torch.tensor([[[6.0, 2, 0], [1, 3, 0], [0, 0, 0]]])
     assert mean_iou(overlaps(confusion).numpy()).item() == pytest.approx(100 * (6 / 9 + 3 / 6) / 2)
-    assert pixel_accuracy(correct_pixels(confusion).numpy()).item() == pytest.approx(75.0)
+    assert accuracy(correct_pixels(confusion).numpy()).item() == pytest.approx(75.0)
 
 
 def test_r2_by_hand() -> None:
