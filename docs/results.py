@@ -20,7 +20,8 @@ RUNS = {
 def table() -> str:
     """Return test scores with intervals: two rows per run, a row per baseline, a column per benchmark with labels."""
     runs = {name: read_json(path) for name, path in RUNS.items()}
-    shown = [column for column in COLUMNS if BY_NAME[column[0]].needs & {"labels", "masks"}]
+    measured = {row["benchmark"] for results in runs.values() for row in results["rows"]}
+    shown = [column for column in COLUMNS if column[0] in measured and BY_NAME[column[0]].needs & {"labels", "masks"}]
     lines = [
         "| | " + " | ".join(title for *_, title in shown) + " |",
         "| --- |" + " ---: |" * len(shown),
