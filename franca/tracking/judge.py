@@ -1,5 +1,6 @@
 """The outcome of the gates for a model version. Nothing on the server is changed here."""
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -132,12 +133,12 @@ def evaluate_gates(
         rival = None
     needed = {gate.metric for gate in gates if gate.against == "champion"} & set(known_metrics(evidence))
     theirs = None
-    if current == number:
+    gone = bool(
+        rival and needed and rival.version is None and not _is_comparable(_stored(client, rival), evidence, needed)
+    )
+    if current == number or gone:
         gates = [gate for gate in gates if gate.against != "champion"]
     elif rival is not None and needed:
-        if rival.version is None and not _is_comparable(_stored(client, rival), evidence, needed):
-            reason = f"stays challenger: {rival.title} was deleted and cannot be measured on the same data"
-            return replace(decision, reason=f"{reason}; {_by_a_person(number)}")
         evidence, theirs = _on_common_ground(client, params, version, evidence, rival, needed)
     decision = replace(
         decision,
@@ -150,6 +151,9 @@ def evaluate_gates(
         return replace(decision, outcome="champion", reason="it is the champion already")
     if bar := _bar(version, entries):
         return replace(decision, outcome="barred", reason=f"{bar}; {_by_a_person(number)}")
+    if gone and rival and not decision.worse_than:
+        reason = f"stays challenger: {rival.title} was deleted and cannot be measured on the same data"
+        return replace(decision, reason=f"{reason}; {_by_a_person(number)}")
     return _outcome(decision, f"against {rival.title}" if rival else "with no champion yet", params, advice)
 
 
@@ -218,7 +222,7 @@ def _stored(client: "MlflowClient", rival: Rival) -> Evidence | None:
         if evidence is not None:
             check_scores(evidence, f"results of {rival.title} on the tracking server")
     except FrancaError as error:
-        print(f"not used: {error}")
+        print(f"not used: {error}", file=sys.stderr)
         return None
     return evidence
 
@@ -277,7 +281,8 @@ def _measure(
     """Measure a version on the store of the training source (key None) and on those of further data sets."""
     from franca.evaluation.suite import evaluate_model
 
-    print(f"measuring version {version.version} on the current data and suite")
+    # Not to stdout, which is for the decision, as JSON for scripts.
+    print(f"measuring version {version.version} on the current data and suite", file=sys.stderr)
     with model_folder(client, f"models:/{version.name}/{version.version}") as folder:
         found = {name: evaluate_model(folder, store, params, baselines=baselines) for name, store in stores.items()}
     datasets = {name: evidence for name, evidence in found.items() if name is not None}

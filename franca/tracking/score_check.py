@@ -26,6 +26,8 @@ def check_scores(evidence: Evidence, origin: str) -> None:
         if fault := _fault(row, evidence):
             name = f"{row['benchmark']}/{row['split']}/{row['metric']} of {row['model']}"
             raise FrancaError(f"{origin}: {name} {fault}; run `dvc repro --force evaluate` to measure again")
+    for dataset, part in evidence.datasets.items():
+        check_scores(part, f"{origin}, data set {dataset}")
     for dataset, found in evidence.datasets.items():
         check_scores(found, f"{origin} on {dataset}")
 

@@ -42,11 +42,11 @@ def test_the_challenger_of_another_suite_is_measured_with_the_present_one(
     run_stages(ours, seed=1)
     run_stages(parse_params(theirs, "params.yaml"), seed=2)
     assert aliases() == {"champion": "1", "challenger": "2"}
-    assert "measuring version 1 on the current data and suite" in capsys.readouterr().out
+    assert "measuring version 1 on the current data and suite" in capsys.readouterr().err
 
     (root / "params.yaml").write_text(json.dumps(ours.model_dump(mode="json", by_alias=True)))
     assert main(["promote", "--apply"]) == 0
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert "measuring version 2 on the current data and suite" in printed and "measuring version 1" not in printed
     assert aliases() == {"champion": "2", "previous": "1"}
     first, other, last = history.read(connect(), "franca")
