@@ -1,7 +1,8 @@
 """Deploy the flows of prefect.yaml to the server at PREFECT_API_URL: `python flows/deploy.py`.
 
 `prefect deploy` alone starts what was paused: it sets every deployment and schedule to active. This script deploys a
-copy of prefect.yaml in which those that are paused on the server are paused, too.
+copy of prefect.yaml in which those that are paused on the server are paused, too. It also makes the server refuse
+parameters that a flow does not have; Prefect accepts them, and the run crashes.
 """
 
 import json
@@ -12,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 from ruamel.yaml import YAML
@@ -35,22 +36,39 @@ def keep_paused(deployment: dict[str, Any], existing: DeploymentResponse) -> Non
             schedule["active"] = False
 
 
+def full_name(deployment: dict[str, Any]) -> str:
+    """Return the name of an entry of prefect.yaml on the server: FLOW/DEPLOYMENT."""
+    return f"{deployment['entrypoint'].rpartition(':')[2].replace('_', '-')}/{deployment['name']}"
+
+
+def refuse_unknown(client: SyncPrefectClient, name: str) -> None:
+    """Make the server refuse parameters that are not in the deployment's schema."""
+    found = client.read_deployment_by_name(name)
+    schema = {**(found.parameter_openapi_schema or {}), "additionalProperties": False}
+    changed = {"parameter_openapi_schema": schema}
+    client.request("PATCH", "/deployments/{id}", path_params={"id": found.id}, json=changed)
+
+
 def main() -> int:
     """Deploy and return the exit code of `prefect deploy`."""
     # Without anchors and merges, which this script could not change in one place only.
     content = json.loads(json.dumps(YAML(typ="safe").load(SOURCE)))
     with get_client(sync_client=True) as client:
         for deployment in content["deployments"]:
-            flow = deployment["entrypoint"].rpartition(":")[2].replace("_", "-")
             try:
-                keep_paused(deployment, client.read_deployment_by_name(f"{flow}/{deployment['name']}"))
+                keep_paused(deployment, client.read_deployment_by_name(full_name(deployment)))
             except ObjectNotFound:
                 continue
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, SOURCE.name)
         copy.write_text(json.dumps(content), encoding="utf-8")
         command = ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", os.fspath(copy)]
-        return subprocess.run(command, check=False).returncode
+        code = subprocess.run(command, check=False).returncode
+    if code == 0:
+        with get_client(sync_client=True) as client:
+            for deployment in content["deployments"]:
+                refuse_unknown(client, full_name(deployment))
+    return code
 
 
 if __name__ == "__main__":

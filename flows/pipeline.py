@@ -111,6 +111,11 @@ def stage_names(folder: Path) -> list[str]:
 @flow
 def pipeline(params: Params = file_params()) -> None:  # noqa: B008
     """Run each stage of dvc.yaml that is not up to date, from the data to a registered model."""
+    run_pipeline(params)
+
+
+def run_pipeline(params: Params) -> None:
+    """Run the stages as part of a flow run, in the project or, with other values than the file's, in a worktree."""
     with workspace(params, flow_run.name, get_run_logger().info) as place:
         pull(place)
         for stage in stage_names(place.folder):

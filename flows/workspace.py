@@ -74,9 +74,11 @@ def _write_params(path: Path, params: Params) -> None:
     path.write_text(dump(tree), encoding="utf-8")
 
 
-def _merge(tree: Any, values: dict[str, Any]) -> None:
+def _merge(tree: dict[str, Any], values: dict[str, Any]) -> None:
+    for key in [key for key in tree if key not in values]:
+        del tree[key]
     for key, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and isinstance(tree.get(key), dict):
             _merge(tree[key], value)
-        elif tree[key] != value:
+        elif key not in tree or tree[key] != value:
             tree[key] = value

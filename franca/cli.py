@@ -68,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     _add_evaluate(stages["evaluate"])
     _add_registry(commands)
     _add_reproduce(commands.add_parser("reproduce", help="repeat a run from its commit and compare the results"))
+    _add_submit(commands.add_parser("submit", help="start the pipeline on the Prefect server with changed values"))
     commands.add_parser("summary", help="what was trained, how good it is, where it is registered")
     _add_compare(commands.add_parser("compare", help="show evaluations of several models next to each other"))
     _add_import(commands.add_parser("import-weights", help="make a model folder of released weights"))
@@ -138,6 +139,23 @@ def _add_reproduce(command: argparse.ArgumentParser) -> None:
     command.add_argument("run_id", metavar="RUN_ID", help="ID of a registered run in MLflow")
     command.add_argument("-o", "--output", type=_path, metavar="FILE", help="write the verdict as JSON, too")
     command.epilog = "Exit codes: 0 same bytes, 3 other results, 2 not possible."
+
+
+def _add_submit(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "-S",
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a value, for example pretrain.epochs=0.2; may be repeated",
+    )
+    command.add_argument(
+        "--preset",
+        choices=presets.names(),
+        metavar="NAME",
+        help="what the values are changed in (default: params.yaml of the worker)",
+    )
 
 
 def _add_import(command: argparse.ArgumentParser) -> None:
@@ -289,6 +307,10 @@ def run(arguments: argparse.Namespace) -> None:
         from franca.reproduction import reproduce
 
         return reproduce.run(arguments.run_id, arguments.output)
+    if arguments.command == "submit":
+        from franca import submit
+
+        return submit.run(arguments.preset, arguments.set)
     if arguments.command == "init":
         from franca.plan import starting_params
 

@@ -137,8 +137,10 @@ def test_flows_use_no_stage_directly() -> None:
                 "files",
                 "git",
                 "params/__init__",
+                "params/overrides",
                 "params/render",
                 "paths",
+                "presets/__init__",
                 "tracking/receipt",
                 "worktree",
             )

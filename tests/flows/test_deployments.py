@@ -27,6 +27,9 @@ class Site(httpx.Client):
     """The API of a server, and a function that starts programs with its URL."""
 
     start_program: Callable[..., Program]
+    start_server: Callable[[], Program]
+    output_of: Callable[..., str]
+    server: Program
     worker: Program
 
 
@@ -59,8 +62,14 @@ def api(project: Path, tmp_path: Path) -> Iterator[Site]:
         return program
 
     try:
-        start("prefect", "server", "start", "--host", "127.0.0.1", "--port", port)
         with Site(base_url=environment["PREFECT_API_URL"]) as site:
+            site.start_server = lambda: start("prefect", "server", "start", "--host", "127.0.0.1", "--port", port)
+            site.server = site.start_server()
+            site.output_of = lambda *command: (
+                subprocess.run(
+                    command, cwd=project, env=environment, capture_output=True, text=True, check=True
+                ).stdout
+            )
             wait(lambda: answers(site, "/health"))
             site.start_program, site.worker = start, start("flows/worker.sh")
             wait(lambda: answers(site, "/deployments/name/promote/champion"))
@@ -78,7 +87,7 @@ def answers(client: httpx.Client, path: str) -> bool:
         return False
 
 
-def wait(value: Any, seconds: float = 120) -> Any:
+def wait(value: Any, seconds: float = 240) -> Any:
     """Wait for a true result of `value` and return it."""
     deadline = time.monotonic() + seconds
     while not (found := value()):
@@ -143,19 +152,36 @@ def logs(api: httpx.Client, run: str) -> list[str]:
     return [line["message"] for line in found]
 
 
+def stage_processes(api: httpx.Client, run: str) -> list[psutil.Process]:
+    """Return the processes that the endless stage names in its output."""
+    lines = [line.split() for line in logs(api, run)]
+    return [psutil.Process(int(pid)) for line in lines if line[0] == "pids" for pid in line[1:]]
+
+
 def test_a_cancelled_run_leaves_no_process(api: httpx.Client) -> None:
     run = start(api, "pipeline/manual", with_source(api, "endless")).json()["id"]
-
-    def pids() -> list[int]:
-        lines = [line.split() for line in logs(api, run)]
-        return [int(pid) for line in lines if line[0] == "pids" for pid in line[1:]]
-
-    processes = [psutil.Process(pid) for pid in wait(pids)]
+    processes = wait(lambda: stage_processes(api, run))
     api.post(f"/flow_runs/{run}/set_state", json={"state": {"type": "CANCELLING"}})
     assert end_of(api, run)["type"] == "CANCELLED"
     assert not psutil.wait_procs(processes, timeout=20)[1]
     time.sleep(5)  # in which nothing may schedule it again
     assert end_of(api, run)["type"] == "CANCELLED"
+
+
+def test_a_run_survives_an_outage_of_the_server_and_can_be_cancelled_after_it(api: Site) -> None:
+    run = start(api, "pipeline/manual", with_source(api, "endless")).json()["id"]
+    processes = wait(lambda: stage_processes(api, run))
+    api.server.terminate()
+    api.server.wait(60)
+    time.sleep(50)
+    assert not psutil.wait_procs(processes, timeout=0)[0]
+
+    api.start_server()
+    wait(lambda: answers(api, "/health"))
+    assert api.get(f"/flow_runs/{run}").json()["state"]["type"] == "RUNNING"
+    api.post(f"/flow_runs/{run}/set_state", json={"state": {"type": "CANCELLING"}})
+    assert end_of(api, run)["type"] == "CANCELLED"
+    assert not psutil.wait_procs(processes, timeout=20)[1]
 
 
 def test_a_run_of_a_stopped_worker_continues_on_the_next(api: Site) -> None:
@@ -188,3 +214,34 @@ def test_what_is_paused_stays_paused_when_a_worker_starts(api: Site) -> None:
     nightly, manual = deployment(api, "pipeline/nightly"), deployment(api, "pipeline/manual")
     assert [entry["active"] for entry in nightly["schedules"]] == [False]
     assert manual["paused"] and not nightly["paused"]
+
+
+def test_the_server_refuses_unknown_parameters_and_takes_a_few_changed_values(api: Site) -> None:
+    for name, parameters in (
+        ("pipeline/manual", {"parms": form(api)}),
+        ("quick/quick", {"valeus": ["evaluate.knn_k=5"]}),
+        ("quick/quick", {"preset": "photo-cpu"}),
+        ("quick/quick", {"values": ["evaluate.knn_k"]}),
+        ("promote/champion", {"aply": True}),
+    ):
+        refused = start(api, name, parameters)
+        assert refused.status_code == 409, (name, parameters)
+        assert "Validation failed" in refused.json()["detail"]
+
+    submitted = api.output_of(
+        sys.executable, "-m", "franca", "submit", "-S", "evaluate.knn_k=5", "-S", "evaluate.linear_c=[1e-5]"
+    )
+    assert re.fullmatch(rf"[\w-]+: {api.base_url.scheme}://\S+/runs/flow-run/[\w-]{{36}}\n", submitted)
+    run = submitted.strip().rpartition("/")[2]
+    assert end_of(api, run)["type"] == "COMPLETED"
+    assert "90.0" not in str(api.post("/artifacts/filter", json=of_run(run)).json())
+    assert "75.0 [60.0, 99.0]" in str(api.post("/artifacts/filter", json=of_run(run)).json())
+
+    wrong = start(api, "quick/quick", {"values": ["evaluate.knn_q=5"]}).json()["id"]
+    state = end_of(api, wrong)
+    assert state["type"] == "FAILED"
+    assert state["message"].endswith("changed values: evaluate.knn_q: unknown key (value 5); did you mean knn_k?")
+
+
+def of_run(run: str) -> dict[str, Any]:
+    return {"artifacts": {"flow_run_id": {"any_": [run]}}}
