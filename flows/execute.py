@@ -15,5 +15,5 @@ FAILURES = 100_000
 
 if __name__ == "__main__":
     patient = functools.partial(critical_service_loop, consecutive=FAILURES)
-    _observation_delivery.critical_service_loop = patient  # type: ignore[assignment]
+    _observation_delivery.critical_service_loop = patient
     app()

@@ -39,6 +39,7 @@ NOT_TYPED = {
     'curl -H "Content-Type: application/json" -d @body.json http://127.0.0.1:5001/invocations': "needs that server",
     "prefect deployment run pipeline/manual --watch": "needs Prefect's server",
     "franca submit -S pretrain.epochs=0.2 -S evaluate.knn_k=10": "needs Prefect's server; tests/flows submits a run",
+    "franca submit -S pretrain.epochs=0.2": "needs Prefect's server",
     "franca submit --preset photos-cpu -S prepare.source=/data/photos": "needs Prefect's server",
     "python -m flows.pipeline": "starts Prefect's server for a minute; tests/flows runs the flow",
     "python -m flows.study studies/heads.yaml --set photos=PATH": "hours; tests/flows runs a small study",
