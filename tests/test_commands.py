@@ -84,6 +84,8 @@ NOT_TYPED = {
 """Commands that the test below does not type, and why. Their subcommands and options are checked all the same."""
 
 MENTIONED = {
+    "franca submit",
+    "prefect deploy",
     "dvc add",
     "dvc exp apply",
     "dvc exp push",
