@@ -1,4 +1,4 @@
-"""A short training is registered, then reproduced from its run ID in a worktree: the same bytes, or what differs."""
+"""A short training is registered, then reproduced from its run ID in a worktree: the same bytes."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from franca.files import read_json, write_json
+from franca.files import read_json
 from franca.params.render import dump
 from franca.yaml_file import read_yaml
 from tests.conftest import MakeValues
@@ -73,12 +73,6 @@ def test_a_registered_run_is_reproduced_from_its_id(project: Path) -> None:
     (project / "verdict.json").unlink()
     assert run(project, "git", "status", "--porcelain") == before
     assert run(project, "git", "worktree", "list").count("\n") == 1
-
-    # A run that was recorded with other weights: exit code 3, and the verdict says where it differs.
-    recorded = project / "mlartifacts/1" / receipt["run_id"] / "artifacts/results/evaluate/results.json"
-    if recorded.exists():
-        write_json(recorded, read_json(recorded) | {"model_digest": "0" * 64})
-        run(project, sys.executable, "-m", "franca", "reproduce", receipt["run_id"], code=3)
 
     # The results in another clone: nothing runs but register, and dvc.lock stays as it is.
     run(project, "git", "add", "--all")
