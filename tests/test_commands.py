@@ -84,6 +84,7 @@ NOT_TYPED = {
 """Commands that the test below does not type, and why. Their subcommands and options are checked all the same."""
 
 MENTIONED = {
+    "dvc exp show",
     "franca submit",
     "prefect deploy",
     "dvc add",
