@@ -1,14 +1,13 @@
 """The pipeline with a few values changed, for forms, scripts and `franca submit`: nobody has to give all of them."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from prefect import flow
 from pydantic import Field
 
 from flows.pipeline import run_pipeline
 from franca import presets
-from franca.params import Params, load_params, read_yaml
-from franca.params.overrides import override
+from franca.params import Params
 from franca.paths import PARAMS
 
 FILE = str(PARAMS)
@@ -19,10 +18,7 @@ Change = Annotated[str, Field(pattern=r"^\s*[\w.-]+\s*=")]
 
 def params_of(preset: str, values: list[str]) -> Params:
     """Return the parameters that the flow runs with; raises FrancaError."""
-    if preset == FILE:
-        load_params(PARAMS)  # reports a fault of the file as one of the file
-    tree: dict[str, Any] = read_yaml(PARAMS) if preset == FILE else presets.values(preset)
-    return override(tree, values)
+    return presets.changed(None if preset == FILE else preset, values)
 
 
 @flow

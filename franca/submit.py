@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 from franca import presets
 from franca.errors import FrancaError
-from franca.params import load_params, read_yaml
-from franca.params.overrides import override
 from franca.paths import PARAMS
 
 DEPLOYMENT = "quick/quick"
@@ -26,9 +24,7 @@ def run(preset: str | None, changes: Sequence[str]) -> None:
     Raises:
         FrancaError: A name is unknown, a value is invalid, or the server cannot be reached. Nothing was submitted.
     """
-    if preset is None:
-        load_params(PARAMS)
-    override(presets.values(preset) if preset else read_yaml(PARAMS), changes)
+    presets.changed(preset, changes)
     parameters = {"preset": preset or str(PARAMS), "values": list(changes)}
     command = [sys.executable, "-m", "flows.submit", DEPLOYMENT, json.dumps(parameters)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

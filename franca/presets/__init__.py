@@ -1,11 +1,14 @@
 """Presets: parameter files that `franca params use` writes out as `params.yaml`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from franca.files import write_bytes
-from franca.params import Params, parse_params, read_yaml
+from franca.params import Params, load_params, parse_params, read_yaml
+from franca.params.overrides import override
 from franca.params.render import to_yaml
+from franca.paths import PARAMS
 
 FOLDER = Path(__file__).parent
 KINDS = {
@@ -44,6 +47,17 @@ def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def load(name: str) -> Params:
     """Return the parameters of a preset."""
     return parse_params(values(name), f"preset {name}")
+
+
+def changed(name: str | None, changes: Sequence[str]) -> Params:
+    """Return the parameters of a preset, or of params.yaml if `name` is None, with changes NAME=VALUE.
+
+    Raises:
+        FrancaError: params.yaml is invalid, a name is unknown, or a value is invalid.
+    """
+    if name is None:
+        load_params(PARAMS)  # reports a fault of the file as one of the file
+    return override(read_yaml(PARAMS) if name is None else values(name), changes)
 
 
 def use(name: str, path: Path) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -46,14 +46,7 @@ def find_version(client: "MlflowClient", name: str, digest: str) -> "ModelVersio
 
 def version_with_alias(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
     """Return the version with this alias, or None."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
+    return _or_none(client.get_model_version_by_alias, name, alias)
 
 
 def version_number(version: "ModelVersion | None") -> str | None:
@@ -63,10 +56,15 @@ def version_number(version: "ModelVersion | None") -> str | None:
 
 def find_number(client: "MlflowClient", name: str, number: str) -> "ModelVersion | None":
     """Return the version with this number, or None."""
+    return _or_none(client.get_model_version, name, number)
+
+
+def _or_none(get: "Callable[[str, str], ModelVersion]", name: str, which: str) -> "ModelVersion | None":
+    """Return the version that `get` finds; None if the server has no such version."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.get_model_version(name, number)
+        return get(name, which)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
