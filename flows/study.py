@@ -15,7 +15,9 @@ from flows.pipeline import pull, reproduce
 from flows.workspace import experiment
 from franca.errors import FrancaError
 from franca.params import Params
+from franca.paths import runs_root
 from franca.study import records
+from franca.study.arguments import add_arguments, variables_of
 from franca.study.grid import expand, read_study
 from franca.study.page import write_page
 
@@ -28,7 +30,7 @@ def run_cell(name: str, params: Params) -> dict[str, Any]:
         pull(place)
         for stage in stages:
             reproduce(stage, place)
-        return records.measure(place.folder)
+        return records.measure(place.folder, runs_root())
 
 
 @flow(name="study", flow_run_name="{path.stem}")
@@ -75,29 +77,17 @@ def run_study(path: Path, variables: dict[str, str], only: dict[str, str]) -> No
         raise FrancaError("\n".join([f"{len(failed)} of {len(cells)} cells failed; run again to try them", *lines]))
 
 
-def _pairs(given: Sequence[str], flag: str) -> dict[str, str]:
-    pairs = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not (name and equals and value):
-            raise FrancaError(f"{flag} {text}: not of the form NAME=VALUE")
-        pairs[name] = value
-    return pairs
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a study, or rebuild its page."""
     parser = argparse.ArgumentParser(prog="python -m flows.study", description="Run the cells of a study.")
-    parser.add_argument("study", type=Path, help="study file, for example studies/heads.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=PATH", help="what ${NAME} stands for")
-    parser.add_argument("--only", action="append", default=[], metavar="AXIS=OPTION", help="leave other cells out")
+    add_arguments(parser)
     parser.add_argument("--report-only", action="store_true", help="write the page from the stored results")
     given = parser.parse_args(arguments)
     study = read_study(given.study)
     if given.report_only:
         write_page(study, Path.cwd())
         return
-    variables, only = _pairs(given.set, "--set"), _pairs(given.only, "--only")
+    variables, only = variables_of(given)
     expand(study, Path.cwd(), variables, only)
     run_study(given.study, variables, only)
 

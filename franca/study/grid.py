@@ -150,14 +150,14 @@ def expand(
             what = ", ".join(options.values())
             raise FrancaError(f"{origin}: {what}: ${{{missing[0]}}} is not given; use --set {missing[0]}=PATH")
         for seed in study.seeds:
-            digest = _digest([start_digest, {key: value for key, value in values.items() if _counts(key)}, seed])
+            own = digest([start_digest, {key: value for key, value in values.items() if _counts(key)}, seed])
             if variables is None:
-                cells.append(Cell(options, seed, digest, "", None))
+                cells.append(Cell(options, seed, own, "", None))
                 continue
             paths = {name: places[name] for name in names}
             whole = _filled(values, paths) | {_SEED: seed, _EXPERIMENT: f"study-{study.name}"}
             params = parse_params(_with_values(start, whole, origin), origin)
-            cells.append(Cell(options, seed, digest, _data_digest(params, paths, listings, root), params))
+            cells.append(Cell(options, seed, own, _data_digest(params, paths, listings, root), params))
     if unused := set(places) - used:
         raise FrancaError(f"{origin}: --set {min(unused)}: no such variable; known here: {', '.join(sorted(used))}")
     return cells
@@ -230,7 +230,7 @@ def _data_digest(params: Params, paths: Mapping[str, str], listings: Mapping[str
     tracked = root / "data.dvc"
     sources = [source for source in (params.prepare.source, params.prepare.dense_source) if source]
     inside = any(not source.startswith(tuple(paths.values()) or "\0") for source in sources)
-    return _digest(
+    return digest(
         [
             tracked.read_text(encoding="utf-8") if inside and tracked.exists() else None,
             {name: listings[name] for name in paths},
@@ -245,5 +245,6 @@ def _listing(path: str) -> Any:
     return sorted([file.relative_to(path).as_posix(), file.stat().st_size] for file in files)
 
 
-def _digest(content: Any) -> str:
+def digest(content: Any) -> str:
+    """Return a short digest of JSON content."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -14,7 +14,7 @@ from typing import Any
 from franca.errors import FrancaError
 from franca.files import read_json, sha256_tree, write_json
 from franca.params import read_yaml
-from franca.paths import RESULTS, runs_root
+from franca.paths import RESULTS
 from franca.study.grid import Cell, Study
 
 LAST_STAGE = "evaluate"
@@ -59,8 +59,13 @@ def identity(study: Study, cell: Cell) -> Record:
     }
 
 
-def measure(folder: Path) -> Record:
-    """Return what the stages of a cell have found in `folder`; nothing in it names a path or a machine."""
+def measure(folder: Path, runs: Path) -> Record:
+    """Return what the stages of a cell have found; nothing in it names a path or a machine.
+
+    Args:
+        folder: The project's folder.
+        runs: The folder of its training runs.
+    """
     results = read_json(folder / RESULTS / "evaluate/results.json")
     pretrain = read_json(folder / RESULTS / "pretrain/metrics.json")
     scores: dict[str, dict[str, dict[str, float]]] = {}
@@ -70,7 +75,7 @@ def measure(folder: Path) -> Record:
     return {
         "steps": pretrain["steps"],
         "loss": pretrain.get("loss"),
-        "run": _run_facts(runs_root() / f"pretrain-{pretrain['fingerprint']}"),
+        "run": _run_facts(runs / f"pretrain-{pretrain['fingerprint']}"),
         "model_digest": results["model_digest"],
         "scores": scores,
     }

@@ -1,5 +1,6 @@
 """The command `python -m benchmarks.gpu_check`, and its quick groups on a CPU; .ci/run runs the others."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,6 +29,18 @@ def test_one_failed_check_fails_the_whole(
     found["syncs"] = [at_most("far", float("nan"), 1e-4)]
     assert run_main(monkeypatch, tmp_path, found) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "| syncs | far | nan | <= 0.0001 | FAIL |"
+
+
+def test_all_groups_import_without_what_a_gpu_machine_lacks() -> None:
+    lacking = ("dvc", "mlflow", "prefect", "imagecodecs", "pillow_heif", "faiss", "onnx")
+    code = f"""
+import importlib, sys
+sys.modules.update(dict.fromkeys({lacking}))
+for group in {gpu_check.GROUPS}:
+    importlib.import_module(f"benchmarks.gpu_check.{{group}}")
+import franca.stages.pretrain
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_quick_groups_run_on_a_cpu() -> None:

@@ -149,8 +149,8 @@ def test_costs_are_read_from_the_runs_folder(tmp_path: Path, monkeypatch: pytest
         path = tmp_path / "results" / stage
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(content))
-    run = records.measure(tmp_path)["run"]
+    run = records.measure(tmp_path, tmp_path / "runs")["run"]
     assert (run["head_parameters"], run["step_ms"], run["memory_gib"]) == (7, 100.0, 1.0)
     assert "host" not in run
     (folder / "run.json").unlink()
-    assert records.measure(tmp_path)["run"] == {}
+    assert records.measure(tmp_path, tmp_path / "runs")["run"] == {}

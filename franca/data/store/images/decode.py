@@ -14,7 +14,6 @@ from franca.data.store.images.file_types import SUFFIXES as SUFFIXES
 from franca.data.store.images.file_types import looks_like_image as looks_like_image
 from franca.data.store.images.jpeg2000 import decode_deep, is_plain
 from franca.data.store.images.rgb import on_white, to_bytes, to_rgb, turn_upright
-from franca.data.store.images.tiff import decode_tiff
 
 MAX_BYTES = 1 << 30
 """Longest file that counts as an image, in bytes."""
@@ -44,6 +43,9 @@ def decode(content: bytes, shrink: int = 1) -> Image.Image:
         raise ValueError("empty file")
     format = format_of(content)
     if format == "TIFF":
+        # Imported where it is needed: a GPU machine without network can do without imagecodecs, which has 20 MB.
+        from franca.data.store.images.tiff import decode_tiff
+
         return decode_tiff(content)
     if format == "PPM" and content[1:2] in b"Ff":
         raise ValueError("floating-point samples, whose range is unknown; convert them to unsigned 8 or 16 bits")

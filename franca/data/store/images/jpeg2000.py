@@ -1,6 +1,5 @@
 """Decode JPEG 2000 of other depths than 8 bits. Pillow decodes them wrong: its rounding wraps white to black."""
 
-import imagecodecs
 from PIL import Image
 
 from franca.data.store.images.rgb import to_bytes, to_rgb
@@ -40,6 +39,8 @@ def decode_deep(content: bytes, mode: str) -> Image.Image:
         raise ValueError(f"{depth} bits a sample; convert the image to 8 or 16 bits")
     if mode not in ("I;16", "L", "LA", "RGB", "RGBA") or not _is_gray_or_rgb(content):
         raise ValueError(f"{depth} bits a sample in a color space that is neither gray nor RGB; convert it to RGB")
+    import imagecodecs
+
     try:
         samples = imagecodecs.jpeg2k_decode(content, planar=False, numthreads=1)
     except (RuntimeError, NotImplementedError) as error:
