@@ -1,6 +1,6 @@
 """Nested heads: one set of prototypes for each Matryoshka level of the embedding (Franca, arXiv 2507.14137)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -48,12 +48,30 @@ def _mlp(width: int, hidden: int, bottleneck: int) -> nn.Sequential:
 
 
 class ContrastiveHead(nn.Sequential):
-    """An MLP that maps class tokens (N, D) to embeddings (N, bottleneck) for the contrastive loss, as in SimCLR."""
+    """Maps class tokens (N, D) to embeddings (L, N, bottleneck) for the contrastive loss by an MLP, as in SimCLR.
+
+    With `nesting` "slice", level l is x[:, :d_l], and all levels share the MLP, with the first d_l columns of its
+    first layer. Otherwise there is one level, all of x.
+    """
 
     def __init__(self, embed_dim: int, params: Heads) -> None:
         super().__init__(
             nn.Linear(embed_dim, params.hidden_dim), nn.GELU(), nn.Linear(params.hidden_dim, params.bottleneck_dim)
         )
+        self.levels = nesting_levels(embed_dim) if params.nesting == "slice" else (embed_dim,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the embeddings of each level, narrowest first."""
+        return torch.stack([_of_slice(self, x[..., :width]) for width in self.levels])
+
+
+def _of_slice(mlp: nn.Sequential, x: Tensor) -> Tensor:
+    """Return an MLP's output for the first d dimensions (N, d) of its input, with the others left out."""
+    first: Any = mlp[0]
+    x = F.linear(x, first.weight[:, : x.shape[-1]], first.bias)
+    for layer in list(mlp)[1:]:
+        x = layer(x)
+    return x
 
 
 class NestedHead(nn.Module):
@@ -92,6 +110,5 @@ class NestedHead(nn.Module):
         nested = self.projections[level](x) if len(self.projections) else x[..., : self.levels[level]]
         if len(self.mlps) == len(self.levels):
             return Level(self.mlps[level](nested), self.last_layers[level]())
-        mlp = self.mlps[0]
-        first = F.linear(nested, mlp[0].weight[:, : self.levels[level]], mlp[0].bias)  # type: ignore[index]
-        return Level(mlp[1:](first), self.last_layers[0](self.counts[level]))  # type: ignore[index]
+        mlp: Any = self.mlps[0]
+        return Level(_of_slice(mlp, nested), self.last_layers[0](self.counts[level]))

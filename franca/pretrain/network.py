@@ -22,7 +22,7 @@ class Outputs(NamedTuple):
     ibot: list[Level]
     """levels of the masked patches, narrowest first, M rows each"""
     contrastive: Tensor | None = None
-    """(2 B, b): embeddings of the global crops for the contrastive loss; None without that loss"""
+    """(L, 2 B, b): each level's embeddings of the global crops for the contrastive loss; None without that loss"""
 
 
 def share_prototypes(outputs: Iterable[Outputs]) -> list[Outputs]:

@@ -173,7 +173,9 @@ def student_loss(
     total = losses.dino_weight * dino.value + losses.ibot_weight * ibot.value + losses.koleo_weight * koleo.value
     optional: list[tuple[float, Term]] = []
     if targets.keys is not None and student_outputs.contrastive is not None:
-        term = contrastive_term(student_outputs.contrastive, targets.keys, losses.contrastive_temperature)
+        # The contrastive head has as many levels as the others, or only the widest.
+        widths = levels[-len(student_outputs.contrastive) :]
+        term = contrastive_term(student_outputs.contrastive, targets.keys, losses.contrastive_temperature, widths)
         optional.append((losses.contrastive_weight, term))
     for weight, term in optional:
         total = total + weight * term.value

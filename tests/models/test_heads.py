@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from franca.models.heads import NestedHead, Prototypes
+from franca.models.heads import ContrastiveHead, NestedHead, Prototypes
 from tests.conftest import MakeParams
 
 DIM = 64
@@ -84,3 +84,18 @@ def test_spread_of_initial_weights(tiny_params: MakeParams, init: str, std: floa
     # Cut at two standard deviations, a normal distribution has 0.88 of its spread.
     assert float(weight.detach().std()) == pytest.approx(0.88 * std, rel=0.05)
     assert float(weight.detach().abs().max()) <= 2 * std
+
+
+@pytest.mark.parametrize(("nesting", "widths"), [("slice", (4, 8, 16, 32, 64)), ("project", (64,)), ("none", (64,))])
+def test_contrastive_embeddings_see_the_slices_of_their_levels(
+    tiny_params: MakeParams, nesting: str, widths: tuple[int, ...]
+) -> None:
+    head = ContrastiveHead(DIM, tiny_params({"pretrain.heads.nesting": nesting}).pretrain.heads)
+    x = torch.randn(5, DIM, requires_grad=True)
+    embeddings = head(x)
+    assert len(embeddings) == len(widths)
+    torch.testing.assert_close(embeddings[-1], torch.nn.Sequential(*head)(x))
+    for width, level in zip(widths, embeddings, strict=True):
+        (gradient,) = torch.autograd.grad(level.square().sum(), x, retain_graph=True)
+        assert (gradient[:, :width] != 0).all()
+        assert (gradient[:, width:] == 0).all()

@@ -121,7 +121,7 @@ def test_the_order_of_names_in_a_checkpoint_does_not_change(tiny_params: MakePar
         {"pretrain.losses.contrastive_weight": 1.0, "pretrain.losses.koleo_images": 2}
     ).pretrain.losses
     levels = [Level(torch.randn(4, 3), torch.randn(count, 3)) for count in (4, 8)]
-    outputs = Outputs(torch.randn(4, 6), levels, levels, torch.randn(4, 5))
+    outputs = Outputs(torch.randn(4, 6), levels, levels, torch.randn(1, 4, 5))
     (targets,) = Assigner(losses, (4, 8))([outputs], 0.1)
     meter = make_meter()
     meter.update(student_loss(outputs, targets, torch.ones(4), losses, LEVELS))
@@ -130,7 +130,15 @@ def test_the_order_of_names_in_a_checkpoint_does_not_change(tiny_params: MakePar
         [head, *(f"{kind}{head}/level{level}" for level in LEVELS for kind in ("", "teacher_entropy/", "divergence/"))]
         for head in ("dino", "ibot")
     ]
-    assert list(names) == ["loss", "koleo", "patches", "contrastive", *heads[0], *heads[1]]
+    assert list(names) == [
+        "loss",
+        "koleo",
+        "patches",
+        "contrastive",
+        f"contrastive/level{LEVELS[-1]}",
+        *heads[0],
+        *heads[1],
+    ]
 
 
 def test_a_meter_continues_from_the_state_of_another() -> None:
