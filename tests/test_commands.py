@@ -43,6 +43,9 @@ NOT_TYPED = {
     "franca submit --preset photos-cpu -S prepare.source=/data/photos": "needs Prefect's server",
     "python -m flows.pipeline": "starts Prefect's server for a minute; tests/flows runs the flow",
     "python -m flows.study studies/heads.yaml --set photos=PATH": "hours; tests/flows runs a small study",
+    "python -m franca.study.processes studies/heads-long.yaml --set photos=PATH --parallel 12 --folder FOLDER": (
+        "needs a GPU; tests/study runs a small study"
+    ),
     # Docker, clusters and GPUs.
     "docker compose -f docker/compose.yaml up": "needs Docker; `make lint` validates the file",
     "docker compose -f docker/compose.yaml up --build --detach": "needs Docker",

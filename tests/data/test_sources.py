@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -361,3 +362,11 @@ def test_a_sample_is_spread_over_all_folders(tmp_path: Path, make_tree: Build) -
 def test_a_sample_is_spread_over_all_tars(tmp_path: Path) -> None:
     found = open_source(make_class_tars(tmp_path, 19), "").subset(100)
     assert max(sample.shard for sample in found) == 17
+
+
+def test_a_sample_has_the_shares_of_the_splits(tmp_path: Path) -> None:
+    for split, count in (("train", 90), ("test", 30)):
+        for name in "ab":
+            write_tar(tmp_path / split / f"{name}.tar", {f"{i}.png": b"x" * 600 for i in range(count)})
+    found = Counter(sample.split for sample in open_source(tmp_path, "").subset(80))
+    assert found["train"] == pytest.approx(60, abs=4) and found["test"] == pytest.approx(20, abs=4)

@@ -70,6 +70,17 @@ def write_study(folder: Path, **changes: Any) -> Path:
     return path
 
 
+def make_images(folder: Path) -> None:
+    """Write 20 images of noise for each of three classes, which are reddish, greenish and bluish."""
+    rng = np.random.default_rng(0)
+    for label, kind in enumerate(("red", "green", "blue")):
+        (folder / kind).mkdir(parents=True)
+        for number in range(20):
+            pixels = rng.integers(0, 128, (16, 16, 3))
+            pixels[..., label] += 100
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{kind}/{number}.png")
+
+
 Runs = Callable[..., list[int]]
 
 
@@ -165,13 +176,7 @@ def whole_project(tmp_path: Path) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", "params.yaml", "pyproject.toml", ".gitignore"):
         shutil.copy(ROOT / name, folder / name)
-    rng = np.random.default_rng(0)
-    for label, kind in enumerate(("red", "green", "blue")):
-        (folder / "data/images" / kind).mkdir(parents=True)
-        for number in range(20):
-            pixels = rng.integers(0, 128, (16, 16, 3))
-            pixels[..., label] += 100
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"data/images/{kind}/{number}.png")
+    make_images(folder / "data/images")
     dvc = f"{sys.executable} -m dvc"
     commit = "git -c user.name=tests -c user.email=tests@localhost commit -qm start"
     setup = f"git init -q && {dvc} init -q && {dvc} add -q data && git add -A && {commit}"

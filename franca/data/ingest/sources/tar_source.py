@@ -49,10 +49,15 @@ class TarSource(Source):
         return self._read(range(len(self.shards)))
 
     def subset(self, count: int) -> Iterator[Sample]:
-        """Yield the first images of some tars, evenly spaced: about `count` images, without reading the other tars."""
+        """Yield the first images of some tars, evenly spaced: about `count` images, without reading the other tars.
+
+        Larger tars give more of them, so that the shares of splits and classes are about those of the whole source.
+        """
         chosen = spaced(len(self.shards), _TARS_OF_SUBSET)
+        size = max(sum(self.shards[shard].size for shard in chosen), 1)
         for shard in chosen:
-            yield from islice(self._read([shard]), max(count // len(chosen), 1))
+            share = self.shards[shard].size / size
+            yield from islice(self._read([shard]), max(round(count * share), 1))
 
     @abstractmethod
     def _find_images(self, tar: Tar, where: str) -> dict[int, Entry]:
