@@ -68,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     _add_evaluate(stages["evaluate"])
     _add_registry(commands)
     _add_reproduce(commands.add_parser("reproduce", help="repeat a run from its commit and compare the results"))
+    _add_gc(commands.add_parser("gc", help="delete what earlier runs have left and nothing needs any more"))
     _add_submit(commands.add_parser("submit", help="start the pipeline on the Prefect server with changed values"))
     commands.add_parser("summary", help="what was trained, how good it is, where it is registered")
     _add_compare(commands.add_parser("compare", help="show evaluations of several models next to each other"))
@@ -139,6 +140,18 @@ def _add_reproduce(command: argparse.ArgumentParser) -> None:
     command.add_argument("run_id", metavar="RUN_ID", help="ID of a registered run in MLflow")
     command.add_argument("-o", "--output", type=_path, metavar="FILE", help="write the verdict as JSON, too")
     command.epilog = "Exit codes: 0 same bytes, 3 other results, 2 not possible."
+
+
+def _add_gc(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--keep",
+        type=int,
+        default=5,
+        metavar="N",
+        help="newest pretraining runs, experiments and MLflow runs that stay complete (default: 5)",
+    )
+    command.add_argument("--apply", action="store_true", help="do it; without this, only list it")
+    command.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_submit(command: argparse.ArgumentParser) -> None:
@@ -341,6 +354,10 @@ def run(arguments: argparse.Namespace) -> None:
         from franca.plan import report
 
         report.run(params, gpus=arguments.gpus, memory=arguments.gpu_memory, tflops=arguments.tflops)
+    elif arguments.command == "gc":
+        from franca.retention import gc
+
+        gc.run(params, arguments.keep, apply=arguments.apply, as_json=arguments.json)
     elif arguments.command in ("promote", "approve", "reject", "rollback", "history"):
         _registry(arguments, params)
     else:

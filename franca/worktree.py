@@ -51,18 +51,39 @@ def apply_patch(folder: Path, patch: bytes) -> None:
 
 def remove_dead(root: Path) -> list[Path]:
     """Delete the worktrees of processes that have ended, and return their folders; those in use stay."""
-    removed = []
+    return [folder for folder in find_dead(root) if remove_worktree(root, folder)]
+
+
+def find_dead(root: Path) -> list[Path]:
+    """Return the worktrees of processes that have ended."""
     home = root / HOME
     names = {path.stem if path.suffix == ".lock" else path.name for path in home.iterdir()} if home.is_dir() else set()
+    dead = []
     for name in sorted(names):
-        with (home / f"{name}.lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            _remove(root, home / name)
-            removed.append(home / name)
-    return removed
+        with _try_lock(home / name) as free:
+            if free:
+                dead.append(home / name)
+    return dead
+
+
+def remove_worktree(root: Path, folder: Path) -> bool:
+    """Delete a worktree and return True, or return False if a process uses it."""
+    with _try_lock(folder) as free:
+        if free:
+            _remove(root, folder)
+        return free
+
+
+@contextmanager
+def _try_lock(folder: Path) -> Iterator[bool]:
+    """Yield whether no other process uses a worktree, which none can begin to do meanwhile."""
+    with folder.with_suffix(".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def _remove(root: Path, folder: Path) -> None:

@@ -64,6 +64,7 @@ NOT_TYPED = {
     "pip install -e '.[s3]'": "downloads",
     "make demo PYTHON=python3.12": "needs another Python",
     "make lock": "downloads",
+    "dvc gc --workspace --all-commits": "deletes the cache of the demo that later commands need",
     "dvc push": "needs the bucket of the lines before",
     "dvc pull": "needs that bucket",
     "franca import-weights --timm vit_base_patch16_siglip_224.webli -o models/siglip": "downloads 370 MB",
@@ -111,6 +112,7 @@ MENTIONED = {
     "franca register",
     "franca summary",
     "franca import-weights --timm",
+    "mlflow gc",
     "mlflow models serve",
     "prefect flow-run execute",
 }
@@ -184,6 +186,8 @@ DEMO = [
     Step("franca history", says(" promoted by ")),
     Step("torchrun --nproc-per-node 1 -m franca pretrain", has("models/pretrained/model.safetensors")),
     Step("dvc commit pretrain"),
+    Step("franca gc", says("would be deleted")),
+    Step("franca gc --apply", has("models/franca/model.safetensors", "prepared/manifest.json", "mlflow.db")),
 ]
 MODELS = [
     Step(
