@@ -15,7 +15,7 @@ from franca.errors import FrancaError, NotReproduced
 
 @flow
 def reproduce(run_id: str) -> State[None]:
-    """Run a registered run again, from its commit and its data, and compare weights, scores and pictures.
+    """Run a registered run again, from its commit and its data, and compare weights, scores, report and pictures.
 
     Args:
         run_id: ID of the run in MLflow.
@@ -29,7 +29,7 @@ def reproduce(run_id: str) -> State[None]:
         create_markdown_artifact(key="reproduction", markdown=page(json.loads(verdict.read_text(encoding="utf-8"))))
     if code:
         return Failed(name="Different", message=lines[-1])
-    return Completed(message="weights, scores and pictures are the same bytes")
+    return Completed(message="weights, scores, report and pictures are the same bytes")
 
 
 def page(verdict: dict[str, object]) -> str:

@@ -9,12 +9,11 @@ from pathlib import Path
 from franca.errors import FrancaError, NotReproduced
 from franca.files import write_json
 from franca.git import run_git
-from franca.reproduction.verdict import Verdict, compare, verdict_text
+from franca.params import read_yaml
+from franca.reproduction.verdict import LAST_STAGE, Verdict, compare, verdict_text
 from franca.tracking.client import connect, server_errors
 from franca.tracking.recorded_run import RecordedRun, download_run
 from franca.worktree import apply_patch, worktree
-
-LAST_STAGE = "evaluate"
 
 
 def run(run_id: str, output: Path | None) -> None:
@@ -50,7 +49,7 @@ def reproduce(recorded: RecordedRun, root: Path) -> Verdict:
         root: The project, a clone of the repository that has the run's commit.
 
     Raises:
-        FrancaError: The commit or the data are missing, or a stage failed.
+        FrancaError: The commit, the data or a model folder are missing, or a stage failed.
     """
     _fetch_commit(recorded, root)
     with worktree(root, recorded.commit) as folder:
@@ -58,6 +57,7 @@ def reproduce(recorded: RecordedRun, root: Path) -> Verdict:
             apply_patch(folder, patch)
         (folder / "params.yaml").write_bytes((recorded.folder / "params.yaml").read_bytes())
         _get_data(folder)
+        _check_paths(recorded, folder)
         print(f"running the stages up to {LAST_STAGE} at commit {recorded.commit[:10]} in {folder}", flush=True)
         # Nothing may come from a cache: neither stages that ran before nor checkpoints, which DVC_ROOT would find.
         _dvc(["repro", "--force", "--no-run-cache", "--no-commit", LAST_STAGE], folder)
@@ -89,6 +89,23 @@ def _get_data(folder: Path) -> None:
             f"the data of this commit are neither in DVC's cache nor in its remote ({error}); `dvc push` them where"
             " they are"
         ) from None
+
+
+def _check_paths(recorded: RecordedRun, folder: Path) -> None:
+    """Raise FrancaError if the parameters name a model folder that the worktree does not have.
+
+    A relative folder is a part of the project, and the worktree has only those parts that git or `data.dvc` track.
+    """
+    values = read_yaml(folder / "params.yaml")
+    init, comparators = values.get("pretrain", {}).get("init"), values.get("evaluate", {}).get("comparators") or []
+    named = [("pretrain.init", init)] if init else []
+    for key, name in [*named, *(("evaluate.comparators", name) for name in comparators)]:
+        if not (folder / name).is_dir():
+            missing = "this machine does" if Path(name).is_absolute() else "git does not track it, so the commit does"
+            raise FrancaError(
+                f"{recorded.run_id}: {key}: {name}: {missing} not have this model folder; runs that name it by an"
+                " absolute path can be reproduced where that exists"
+            )
 
 
 def _dvc(arguments: list[str], folder: Path) -> None:

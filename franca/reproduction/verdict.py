@@ -11,6 +11,8 @@ from franca.paths import MODEL, RESULTS
 from franca.tracking.recorded_run import RecordedRun
 from franca.tracking.run_content import numbers
 
+MODEL_STAGE, LAST_STAGE = "disentangle", "evaluate"
+"""The stages that write the compared weights, and the compared scores, report and pictures."""
 COMPARED_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scipy", "scikit-learn", "matplotlib")
 """Packages whose version can change a result."""
 FACTS = {
@@ -29,11 +31,12 @@ class Verdict(NamedTuple):
     Attributes:
         run_id: The run.
         commit: Its commit.
-        equal: Whether weights, scores and pictures are byte for byte the same.
+        equal: Whether weights, scores, report and pictures are byte for byte the same.
         weights: Whether the weights are.
         scores: Whether `results.json` is.
+        report: Whether `report.html` is.
         pictures: Whether each picture is, by name.
-        first_difference: The first stage whose outputs differ; None if all are the same or it is not known.
+        first_difference: The first stage whose outputs differ; None if all are the same.
         metrics: Scores before and after, by name, where they differ.
         reasons: What was different about machine and packages.
     """
@@ -43,6 +46,7 @@ class Verdict(NamedTuple):
     equal: bool
     weights: bool
     scores: bool
+    report: bool
     pictures: dict[str, bool]
     first_difference: str | None
     metrics: dict[str, tuple[float | None, float | None]]
@@ -58,7 +62,7 @@ def compare(recorded: RecordedRun, folder: Path) -> Verdict:
     """
     before, after = recorded.folder / "results/evaluate", folder / RESULTS / "evaluate"
     weights = sha256_file(folder / MODEL / "model.safetensors") == recorded.digest
-    scores = _digest(before / "results.json") == _digest(after / "results.json")
+    scores, report = (_digest(before / name) == _digest(after / name) for name in ("results.json", "report.html"))
     plots = sorted({path.relative_to(root).as_posix() for root in (before, after) for path in root.glob("plots/*")})
     pictures = {name: _digest(before / name) == _digest(after / name) for name in plots}
     old, new = (numbers(read_json(root / "metrics.json")) for root in (before, after))
@@ -67,15 +71,16 @@ def compare(recorded: RecordedRun, folder: Path) -> Verdict:
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     }
-    equal = weights and scores and all(pictures.values())
+    equal = weights and scores and report and all(pictures.values())
     return Verdict(
         recorded.run_id,
         recorded.commit,
         equal,
         weights,
         scores,
+        report,
         pictures,
-        None if equal else _first_difference(recorded.stages, folder),
+        None if equal else _first_difference(recorded.stages, folder) or (LAST_STAGE if weights else MODEL_STAGE),
         metrics,
         _reasons(recorded, folder),
     )
@@ -85,7 +90,8 @@ def verdict_text(verdict: Verdict) -> str:
     """Return the verdict as lines for the terminal."""
     lines = [f"run {verdict.run_id}, commit {verdict.commit[:10]}: {'reproduced' if verdict.equal else 'DIFFERENT'}"]
     different = [name for name, same in verdict.pictures.items() if not same]
-    for name, same in (("weights", verdict.weights), ("scores", verdict.scores), ("pictures", not different)):
+    parts = {"weights": verdict.weights, "scores": verdict.scores, "report": verdict.report}
+    for name, same in (parts | {"pictures": not different}).items():
         lines.append(f"  {name:10}{'same bytes' if same else 'different'}")
     if different:
         lines.append(f"  different: {', '.join(different)}")
@@ -107,7 +113,10 @@ def _digest(path: Path) -> str | None:
 
 
 def _first_difference(stages: dict[str, Any], folder: Path) -> str | None:
-    """Return the first stage, in the order of dvc.yaml, whose outputs have other hashes in the two dvc.lock files."""
+    """Return the first stage, in the order of dvc.yaml, whose outputs have other hashes in the two dvc.lock files.
+
+    None if there is none, as for a run whose dvc.lock was not recorded.
+    """
     now = read_yaml(folder / "dvc.lock")["stages"]
     for stage in read_yaml(folder / "dvc.yaml")["stages"]:
         if stage in stages and stage in now:

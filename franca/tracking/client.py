@@ -159,10 +159,15 @@ def _reason(error: Exception) -> str:
     return text if len(text) <= 300 else text[:297] + "..."
 
 
-def experiment_id(client: "MlflowClient", name: str) -> str:
+def experiment_id(client: "MlflowClient", name: str, key: str | None = None) -> str:
     """Return the ID of the experiment `name`, which is created if it is missing.
 
     With a SQLite file, artifacts of a new experiment go to the folder `mlartifacts` next to it.
+
+    Args:
+        client: The tracking server.
+        name: Name of the experiment.
+        key: The parameter that names it; None if the name is fixed.
 
     Raises:
         FrancaError: The experiment was deleted.
@@ -183,6 +188,6 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
     if found.lifecycle_stage != "active":
         raise FrancaError(
             f"experiment '{name}' was deleted on the tracking server; restore it by "
-            f"`mlflow experiments restore --experiment-id {found.experiment_id}` or set register.experiment"
+            f"`mlflow experiments restore --experiment-id {found.experiment_id}`{f' or change {key}' if key else ''}"
         )
     return str(found.experiment_id)

@@ -100,7 +100,7 @@ def open_uploader(client: "MlflowClient", folder: Path, experiment: str) -> Curv
     stored = _read_state(folder)
     if stored and stored.tracking_uri == redacted(tracking_uri()) and run_exists(client, stored.run_id, fingerprint):
         return CurveUploader(client, folder, stored.run_id)
-    experiment = experiment_id(client, experiment)
+    experiment = experiment_id(client, experiment, "register.experiment")
     with lock_run_creation(fingerprint):
         runs = find_runs(client, experiment, fingerprint)
         run = runs[0] if runs else create_run(client, experiment, fingerprint)

@@ -45,7 +45,7 @@ def register(params: Params) -> dict[str, Any]:
     name = params.register_.model_name
     client = connect()
     with server_errors():
-        experiment = experiment_id(client, params.register_.experiment)
+        experiment = experiment_id(client, params.register_.experiment, "register.experiment")
         run = pipeline_run(client, experiment, content.fingerprint, content.pipeline)
         complete = run.info.status == "FINISHED" and run.data.tags.get(FILLED) == content.pipeline
         if not complete:

@@ -21,6 +21,7 @@ def write_results(folder: Path, score: float = 70.0, picture: bytes = b"png") ->
         folder / "results/evaluate/metrics.json", {"knn": {"val": {"top1": score}}, "rank": {"val": {"rankme": 3}}}
     )
     write_bytes(folder / "results/evaluate/plots/masks.png", picture)
+    write_bytes(folder / "results/evaluate/report.html", b"report")
 
 
 def lock(**outs: str) -> dict[str, Any]:
@@ -61,6 +62,7 @@ def test_the_same_bytes(recorded: RecordedRun, repeated: Path) -> None:
         "run abc, commit ffffffffff: reproduced",
         "  weights   same bytes",
         "  scores    same bytes",
+        "  report    same bytes",
         "  pictures  same bytes",
     ]
 
@@ -91,3 +93,17 @@ def test_a_picture_that_is_missing_is_a_difference(recorded: RecordedRun, repeat
     verdict = compare(recorded, repeated)
     assert not verdict.equal and verdict.weights and verdict.scores
     assert "machine and packages are the same" in verdict_text(verdict)
+
+
+def test_another_report_alone_is_a_difference_of_evaluate(recorded: RecordedRun, repeated: Path) -> None:
+    write_bytes(repeated / "results/evaluate/report.html", b"other")
+    verdict = compare(recorded, repeated)
+    assert not verdict.equal and verdict.weights and verdict.scores and not verdict.report
+    assert verdict.first_difference == "evaluate" and "  report    different" in verdict_text(verdict)
+
+
+def test_other_weights_without_other_hashes_are_a_difference_of_disentangle(
+    recorded: RecordedRun, repeated: Path
+) -> None:
+    write_bytes(repeated / "models/franca/model.safetensors", b"other")
+    assert compare(recorded, repeated).first_difference == "disentangle"

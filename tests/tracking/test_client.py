@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from franca.errors import FrancaError
-from franca.tracking.client import connect, experiment_id, redacted, server_errors, tracking_uri
+from franca.tracking.client import connect, experiment_id, redacted, tracking_uri
+from franca.tracking.history import EXPERIMENT
 
 
 def test_default_database_is_relative_to_dvc_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -124,8 +125,11 @@ def test_artifacts_are_next_to_the_database(root: Path) -> None:
     assert experiment_id(client, "one") == found.experiment_id
 
 
-def test_deleted_experiment_says_how_to_restore_it(root: Path) -> None:
+def test_a_deleted_experiment_is_an_error_that_names_the_parameter_if_there_is_one(root: Path) -> None:
     client = connect()
-    client.delete_experiment(experiment_id(client, "gone"))
-    with pytest.raises(FrancaError, match="mlflow experiments restore --experiment-id"), server_errors():
-        experiment_id(client, "gone")
+    for name, key, end in (("runs", "register.experiment", " or change register.experiment"), (EXPERIMENT, None, "")):
+        number = experiment_id(client, name, key)
+        client.delete_experiment(number)
+        with pytest.raises(FrancaError, match="was deleted on the tracking server; restore it by") as caught:
+            experiment_id(client, name, key)
+        assert str(caught.value).endswith(f"`mlflow experiments restore --experiment-id {number}`{end}")
