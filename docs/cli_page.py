@@ -4,7 +4,7 @@ import argparse
 import textwrap
 from collections.abc import Iterator
 
-from franca.cli import parser
+from franca.arguments import parser
 
 WIDTH = 90
 HIDDEN = (argparse._HelpAction, argparse._SubParsersAction)

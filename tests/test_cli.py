@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from franca import __version__
-from franca.cli import STAGES, main
+from franca.arguments import STAGES
+from franca.cli import main
 from franca.errors import FrancaError, Stopped
 from tests.conftest import MakeValues
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from franca import cli
+from franca.arguments import parser
 from tests.conftest import MakeValues, write_tar
 from tests.documented import ROOT, all_commands
 
@@ -302,11 +302,11 @@ def test_franca_takes_every_command_of_the_pages(capsys: pytest.CaptureFixture[s
     for arguments in franca_arguments():
         if arguments in mentioned:
             with pytest.raises(SystemExit):
-                cli.parser().parse_args([arguments[0], "--help"])
+                parser().parse_args([arguments[0], "--help"])
             shown = capsys.readouterr().out
             assert all(option in shown for option in arguments[1:]), arguments
         else:
-            cli.parser().parse_args(arguments)
+            parser().parse_args(arguments)
 
 
 def test_targets_of_make_exist() -> None:

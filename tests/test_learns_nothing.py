@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from franca.cli import STAGES
+from franca.arguments import STAGES
 from franca.files import read_json, write_json
 from tests.conftest import MakeValues
 
