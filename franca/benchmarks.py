@@ -18,6 +18,8 @@ Suite = Literal["fast", "full"]
 Need = Literal["labels", "masks", "network", "levels"]
 """Labels of images, a dense set with masks, features of a neural network, or Matryoshka levels of these features."""
 
+_LEVELS: frozenset[Need] = frozenset({"network", "levels"})
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -61,6 +63,36 @@ class Benchmark:
         return bool(self.gate_metrics and re.fullmatch(self.gate_metrics, metric))
 
 
+def _widths(
+    module: str, need: Need, suite: Suite = "fast", gate_metrics: str = "", controls_need: frozenset[Need] = _LEVELS
+) -> tuple[Benchmark, ...]:
+    """Return the benchmarks that repeat one on D of the dimensions: the first ones, random ones, and components.
+
+    Args:
+        module: Name of the repeated benchmark.
+        need: What it needs.
+        suite: As in `Benchmark`.
+        gate_metrics: As in `Benchmark`, for the first D dimensions.
+        controls_need: What the two controls need in addition.
+    """
+    return tuple(
+        Benchmark(
+            f"{module}_{name}",
+            title,
+            unit="%",
+            gate_metrics=gates,
+            needs=needs | {need},
+            suite=suite,
+            measured_by=module,
+        )
+        for name, title, gates, needs in (
+            ("levels", "first D", gate_metrics, _LEVELS),
+            ("random_dims", "D at random", "", controls_need),
+            ("components", "D principal components", "", controls_need),
+        )
+    )
+
+
 BENCHMARKS = (
     Benchmark(
         "knn",
@@ -71,30 +103,8 @@ BENCHMARKS = (
         needs=frozenset({"labels"}),
         pictures=("knn_by_level.csv", "knn_by_level.png", "confusion.csv", "confusion.png"),
     ),
-    Benchmark(
-        "knn_levels",
-        "first D",
-        unit="%",
-        gate_metrics=r"top1_\d+",
-        needs=frozenset({"labels", "network", "levels"}),
-        measured_by="knn",
-    ),
-    Benchmark(
-        "knn_random_dims",
-        "D at random",
-        unit="%",
-        gate_metrics="",
-        needs=frozenset({"labels"}),
-        measured_by="knn",
-    ),
-    Benchmark(
-        "knn_components",
-        "D principal components",
-        unit="%",
-        gate_metrics="",
-        needs=frozenset({"labels"}),
-        measured_by="knn",
-    ),
+    # The baselines have no levels, but the same controls.
+    *_widths("knn", "labels", gate_metrics=r"top1_\d+", controls_need=frozenset()),
     Benchmark(
         "linear",
         "linear probe",
@@ -103,30 +113,7 @@ BENCHMARKS = (
         metric="top1",
         needs=frozenset({"labels"}),
     ),
-    Benchmark(
-        "linear_levels",
-        "first D",
-        unit="%",
-        gate_metrics="",
-        needs=frozenset({"labels", "network", "levels"}),
-        measured_by="linear",
-    ),
-    Benchmark(
-        "linear_random_dims",
-        "D at random",
-        unit="%",
-        gate_metrics="",
-        needs=frozenset({"labels", "network", "levels"}),
-        measured_by="linear",
-    ),
-    Benchmark(
-        "linear_components",
-        "D principal components",
-        unit="%",
-        gate_metrics="",
-        needs=frozenset({"labels", "network", "levels"}),
-        measured_by="linear",
-    ),
+    *_widths("linear", "labels"),
     Benchmark(
         "segmentation",
         "segmentation mIoU",
@@ -185,22 +172,7 @@ BENCHMARKS = (
         needs=frozenset({"masks"}),
         suite="full",
     ),
-    *(
-        Benchmark(
-            f"in_context_{name}",
-            title,
-            unit="%",
-            gate_metrics="",
-            needs=frozenset({"masks", "network", "levels"}),
-            suite="full",
-            measured_by="in_context",
-        )
-        for name, title in (
-            ("levels", "first D"),
-            ("random_dims", "D at random"),
-            ("components", "D principal components"),
-        )
-    ),
+    *_widths("in_context", "masks", suite="full"),
     Benchmark(
         "overclustering",
         "clusters mIoU",

@@ -1,6 +1,6 @@
 """The report of an evaluation as one HTML file without scripts, which needs no network. Imports no torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,9 @@ from franca.data.store.files.names import printable
 from franca.evaluation import report, verdicts
 from franca.evaluation.comparison import Evidence
 from franca.evaluation.pictures.style import style
-from franca.evaluation.report_page.charts import (
-    Bar,
-    Curve,
-    Judged,
-    Series,
-    bar,
-    curve,
-    difference_axis,
-    judged,
-    score_axis,
-)
+from franca.evaluation.report_page.charts import Curve, Series, curve
 from franca.evaluation.report_page.examples import Examples, jpeg_uri
+from franca.evaluation.report_page.score_table import ScoreTable, TableModel, all_rows, by_model, score_table
 from franca.files import write_bytes
 
 FILE = "report.html"
@@ -40,43 +31,6 @@ MAX_CLASSES = 40
 MAX_CONFUSIONS = 8
 MAX_WIDTH = 1400
 """Width of an embedded picture in pixels, at most."""
-
-
-@dataclass(frozen=True)
-class ScoreRow:
-    """A model's row in the table of one benchmark.
-
-    Attributes:
-        name: Title of the model.
-        color: Its color.
-        ours: Whether it is the evaluated model.
-        score: Value, low and high.
-        bar: Positions of the score.
-        difference: Value, low, high and paired of our model minus this one; None for our own.
-        difference_bar: Positions of the difference.
-        judged: What the difference shows.
-    """
-
-    name: str
-    color: str
-    ours: bool
-    score: Mapping[str, Any]
-    bar: Bar
-    difference: Mapping[str, Any] | None = None
-    difference_bar: Bar | None = None
-    judged: Judged | None = None
-
-
-@dataclass(frozen=True)
-class ScoreTable:
-    """All models on one benchmark."""
-
-    title: str
-    unit: str
-    split: str
-    n: int
-    higher_is_better: bool
-    rows: tuple[ScoreRow, ...]
 
 
 @dataclass(frozen=True)
@@ -119,7 +73,7 @@ def write_report(
         confusion=_confusion(examples) if examples else None,
         pictures=_pictures(folder / "plots"),
         skipped=results.get("skipped", {}),
-        rows=_all_rows(results),
+        rows=all_rows(results["rows"], report.titles(dict(results))),
         facts=facts,
         suite=results["suite"],
     )
@@ -140,42 +94,21 @@ def render(name: str, **values: Any) -> bytes:
 
 def score_tables(results: Mapping[str, Any]) -> list[ScoreTable]:
     """Return a table for each benchmark with a main metric that was measured, with all models."""
-    models = report.titles(dict(results))
+    models = [
+        TableModel(model, title, style(model)[1], model == OURS)
+        for model, title in report.titles(dict(results)).items()
+    ]
     tables = []
-    for benchmark, metric, title in COLUMNS:
+    for benchmark, metric, _ in COLUMNS:
         split = verdicts.deciding_split(results, benchmark)
-        rows = _by_model(results["rows"], "model", benchmark, split, metric)
-        if split is None or OURS not in rows:
+        if split is None:
             continue
-        about = BY_NAME[benchmark]
-        differences = _by_model(results.get("differences", []), "against", benchmark, split, metric)
-        axis, middle = score_axis(list(rows.values()), about.unit), difference_axis(list(differences.values()))
-        found = []
-        for model, name in models.items():
-            if model not in rows:
-                continue
-            difference = differences.get(model)
-            found.append(
-                ScoreRow(
-                    printable(name),
-                    style(model)[1],
-                    model == OURS,
-                    rows[model],
-                    bar(rows[model], *axis),
-                    difference,
-                    bar(difference, *middle) if difference else None,
-                    judged(difference, about.higher_is_better, verdicts.is_task(benchmark)) if difference else None,
-                )
-            )
-        tables.append(ScoreTable(title, about.unit, split, rows[OURS]["n"], about.higher_is_better, tuple(found)))
+        scores = by_model(results["rows"], "model", benchmark, split, metric)
+        if OURS not in scores:
+            continue
+        differences = by_model(results.get("differences", []), "against", benchmark, split, metric)
+        tables.append(score_table(benchmark, split, models, scores, differences))
     return tables
-
-
-def _by_model(
-    rows: Sequence[Mapping[str, Any]], key: str, benchmark: str, split: str | None, metric: str
-) -> dict[str, Mapping[str, Any]]:
-    wanted = (benchmark, split, metric)
-    return {row[key]: row for row in rows if (row["benchmark"], row["split"], row["metric"]) == wanted}
 
 
 def curves(results: Mapping[str, Any]) -> list[Curve]:
@@ -240,16 +173,3 @@ def _pictures(folder: Path) -> list[tuple[str, str]]:
             image.thumbnail((MAX_WIDTH, 10 * MAX_WIDTH))
             found.append((jpeg_uri(image, 88), CAPTIONS.get(name, path.stem.replace("_", " "))))
     return found
-
-
-def _all_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return all rows with the names of their models and benchmarks for readers."""
-    models = report.titles(dict(results))
-    return [
-        dict(row) | {"name": printable(models[row["model"]]), "unit": _unit(row["benchmark"])}
-        for row in results["rows"]
-    ]
-
-
-def _unit(benchmark: str) -> str:
-    return BY_NAME[benchmark].unit if benchmark in BY_NAME else ""
