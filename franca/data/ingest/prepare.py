@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from franca.data.ingest.duplicates import group_duplicates, join
 from franca.data.ingest.manifest import describe, describe_duplicates, describe_exposure
 from franca.data.ingest.scan import ImageTable, RefusedImage, scan
-from franca.data.ingest.sources.dense import DenseSource
+from franca.data.ingest.sources.masks import MaskSource
 from franca.data.ingest.sources.open_source import open_dense_source, open_source
 from franca.data.ingest.sources.source import Sample, Source
 from franca.data.ingest.splits import NONE, TRAIN, assign_splits
@@ -121,7 +121,7 @@ def _prepare_packed(
 
 
 def _prepare_dense(
-    source: DenseSource, folder: Path, params: Prepare, threads: int, stop: Callable[[], bool]
+    source: MaskSource, folder: Path, params: Prepare, threads: int, stop: Callable[[], bool]
 ) -> dict[str, Any]:
     """Write the images and masks of a dense set into packs."""
     with PackWriter(folder / "dense/images") as images, PackWriter(folder / "dense/masks") as masks:

@@ -1,48 +1,28 @@
 """A dense set: images and segmentation masks of the same names, in `images/` and `masks/`, and `classes.json`."""
 
-import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, Self
 
-import numpy as np
-from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from franca.data.ingest.path_labels import split_of
-from franca.data.ingest.sources.source import Sample, Source
+from franca.data.ingest.sources.masks import DenseClasses, MaskSource, Readers, read_pair
+from franca.data.ingest.sources.source import Sample
 from franca.data.ingest.tars import member_name, member_problem, open_tar, replaced
 from franca.data.store.files.folders import Unreadable, file_size, list_files, read_file, require_file
 from franca.data.store.files.names import as_text, kind, printable, suffix
-from franca.data.store.images.file_types import PNG_DEPTH, SUFFIXES
+from franca.data.store.images.file_types import SUFFIXES
 from franca.data.store.index import SPLITS, SplitName
 from franca.errors import FrancaError
 from franca.params import fault_lines
 
 _CLASSES = "classes.json"
-_Readers = dict[str, Callable[[], bytes]]
-"""For each file of a part, by its relative name, a function that returns its bytes."""
 
 
-class DenseClasses(BaseModel):
-    """The content of `classes.json`: class names in the order of their indices, and the index of unlabelled pixels."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    classes: list[str] = Field(min_length=2, max_length=255)
-    ignore: int = Field(ge=0, le=255)
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        if self.ignore < len(self.classes):
-            raise ValueError(f"ignore {self.ignore} is the index of class {self.classes[self.ignore]}")
-        return self
-
-
-class DenseSource(Source):
+class DenseSource(MaskSource):
     """Images with segmentation masks in a local folder.
 
     The set consists of parts, which are folders or tars named after splits such as `train`, `val` and `test`; without
@@ -51,7 +31,6 @@ class DenseSource(Source):
     """
 
     layout = "images and masks"
-    has_classes = False
     split_unit = "scenes (names up to the last underscore)"
 
     def __init__(self, folder: Path, key: str) -> None:
@@ -99,7 +78,7 @@ class DenseSource(Source):
                 for stem in sorted(images.keys() | masks.keys()):
                     file = images.get(stem) or masks[stem]
                     name = as_text(file if path == self._folder else f"{path.name}/{file}")
-                    image, mask, problem = _read_pair(readers, images.get(stem), masks.get(stem))
+                    image, mask, problem = read_pair(readers, images.get(stem), masks.get(stem))
                     if problem:
                         yield Sample(name, b"", split=split, problem=problem)
                         continue
@@ -111,31 +90,6 @@ class DenseSource(Source):
                     f"{printable(path)}: no image under images/; a dense set has images/ and masks/, in train, val "
                     "and test folders or tars if it is split"
                 )
-
-    def check(self, sample: Sample, height: int, width: int) -> str | None:
-        """Return what is wrong with the mask of a sample, or None."""
-        content = sample.mask or b""
-        try:
-            image = Image.open(io.BytesIO(content), formats=("PNG",))
-            mask = np.asarray(image)
-        except Exception as error:  # Pillow raises many types of exceptions on bad bytes
-            return f"its mask is not a readable PNG ({error})"
-        if image.mode not in ("L", "P"):
-            return f"its mask has mode {image.mode}; it must be an 8-bit index PNG"
-        # Pillow scales gray of 2 and 4 bits to 0..255, so the indices would be lost.
-        if image.mode == "L" and content[PNG_DEPTH] != 8:
-            return f"its mask is a gray PNG of {content[PNG_DEPTH]} bits; it must be an 8-bit index PNG"
-        if mask.shape != (height, width):
-            return f"its mask is {mask.shape[1]}x{mask.shape[0]}, the image {width}x{height}"
-        values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
-        wrong = values[(values >= len(self.classes.classes)) & (values != self.classes.ignore)]
-        if len(wrong):
-            return f"its mask holds the value {wrong[0]}, which is no class and not ignore ({self.classes.ignore})"
-        return None
-
-    def about(self) -> dict[str, Any]:
-        """Return class names and the ignored index, for the manifest."""
-        return self.classes.model_dump()
 
     def _find_parts(self, files: list[str]) -> dict[SplitName, str]:
         """Return the folders and tars named after splits."""
@@ -163,7 +117,7 @@ def _read_classes(path: Path) -> DenseClasses:
 
 
 @contextmanager
-def _open_part(path: Path) -> Iterator[_Readers]:
+def _open_part(path: Path) -> Iterator[Readers]:
     """Open a folder or a tar; yields a reader for each file in it."""
     if path.is_dir():
         names = list_files(path, "prepare.dense_source")
@@ -181,21 +135,7 @@ def _open_part(path: Path) -> Iterator[_Readers]:
         }
 
 
-def _read_pair(readers: _Readers, image: str | None, mask: str | None) -> tuple[bytes, bytes, str | None]:
-    """Return the bytes of an image and of its mask, or the reason why one of them is missing."""
-    if image is None or mask is None:
-        return b"", b"", f"it has no {'image' if image is None else 'mask'}"
-    try:
-        image_bytes = readers[image]()
-    except Unreadable as error:
-        return b"", b"", str(error)
-    try:
-        return image_bytes, readers[mask](), None
-    except Unreadable as error:
-        return b"", b"", f"its mask cannot be read: {error}"
-
-
-def _by_stem(readers: _Readers, folder: str, suffixes: frozenset[str]) -> dict[str, str]:
+def _by_stem(readers: Readers, folder: str, suffixes: frozenset[str]) -> dict[str, str]:
     """Return the names of the files under `folder` by their path below it without suffix.
 
     Raises:

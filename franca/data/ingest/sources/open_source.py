@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from franca.data.ingest.sources.ade20k import open_ade20k
 from franca.data.ingest.sources.class_tars import open_class_tars
 from franca.data.ingest.sources.dense import DenseSource
 from franca.data.ingest.sources.image_folder import open_image_folder
 from franca.data.ingest.sources.location import Location
+from franca.data.ingest.sources.masks import MaskSource
+from franca.data.ingest.sources.pascal_voc import open_pascal_voc
 from franca.data.ingest.sources.source import Source
 from franca.data.ingest.sources.webdataset import open_webdataset
 from franca.data.store.files.folders import is_url
@@ -18,6 +21,9 @@ SOURCES: tuple[Callable[[Location], Source | None], ...] = (open_image_folder, o
 
 A new kind of source is one more file with such a function, and one more entry here.
 """
+
+MASK_SOURCES: tuple[Callable[[Path, str], MaskSource | None], ...] = (open_pascal_voc, open_ade20k)
+"""The same for sets with masks; a folder that is none of them is a `DenseSource`."""
 
 
 def open_source(place: str | Path, key: str) -> Source:
@@ -41,7 +47,7 @@ def open_source(place: str | Path, key: str) -> Source:
     raise FrancaError(f"{location.folder}: no image and no tar of images ({found}); put them there or change {key}")
 
 
-def open_dense_source(place: str | Path, key: str) -> DenseSource:
+def open_dense_source(place: str | Path, key: str) -> MaskSource:
     """Open a set of images with segmentation masks.
 
     Args:
@@ -53,4 +59,7 @@ def open_dense_source(place: str | Path, key: str) -> DenseSource:
     """
     if is_url(str(place)):
         raise FrancaError(f"{key}: {printable(place)} is a URL; copy it into a local folder")
+    for open_as in MASK_SOURCES:
+        if (source := open_as(Path(place), key)) is not None:
+            return source
     return DenseSource(Path(place), key)
