@@ -2,13 +2,12 @@
 
 import fcntl
 import shutil
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from franca.dvc import run_dvc
 from franca.errors import FrancaError
 from franca.git import run_git
 
@@ -87,9 +86,11 @@ def _try_lock(folder: Path) -> Iterator[bool]:
 
 
 def _remove(root: Path, folder: Path) -> None:
-    subprocess.run(["git", "worktree", "remove", "--force", str(folder)], cwd=root, capture_output=True, check=False)
+    with suppress(FrancaError):
+        run_git("worktree", "remove", "--force", str(folder), folder=root)
     shutil.rmtree(folder, ignore_errors=True)
-    subprocess.run(["git", "worktree", "prune"], cwd=root, capture_output=True, check=False)
+    with suppress(FrancaError):
+        run_git("worktree", "prune", folder=root)
     folder.with_suffix(".lock").unlink(missing_ok=True)
 
 
@@ -97,14 +98,4 @@ def _share_cache(root: Path, folder: Path) -> None:
     """Have DVC in the worktree use the cache and the local settings of the project."""
     if (root / ".dvc/config.local").exists():
         shutil.copy(root / ".dvc/config.local", folder / ".dvc")
-    _dvc(["cache", "dir", "--local", _dvc(["cache", "dir"], root).strip()], folder)
-
-
-def _dvc(arguments: list[str], folder: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no output"])[0].removeprefix("ERROR: ")
-        raise FrancaError(f"dvc {' '.join(arguments)}: {reason}")
-    return done.stdout
+    run_dvc("cache", "dir", "--local", run_dvc("cache", "dir", folder=root).strip(), folder=folder)

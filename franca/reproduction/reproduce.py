@@ -1,11 +1,12 @@
 """The `franca reproduce` command: run a recorded run again from its commit, and compare what comes out."""
 
 import os
-import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
+from franca.dvc import run_dvc
 from franca.errors import FrancaError, NotReproduced
 from franca.files import write_json
 from franca.git import run_git
@@ -60,7 +61,7 @@ def reproduce(recorded: RecordedRun, root: Path) -> Verdict:
         _check_paths(recorded, folder)
         print(f"running the stages up to {LAST_STAGE} at commit {recorded.commit[:10]} in {folder}", flush=True)
         # Nothing may come from a cache: neither stages that ran before nor checkpoints, which DVC_ROOT would find.
-        _dvc(["repro", "--force", "--no-run-cache", "--no-commit", LAST_STAGE], folder)
+        _run_dvc(folder, "repro", "--force", "--no-run-cache", "--no-commit", LAST_STAGE)
         return compare(recorded, folder)
 
 
@@ -73,7 +74,8 @@ def _fetch_commit(recorded: RecordedRun, root: Path) -> None:
             return
         except FrancaError:
             if attempt == "local":
-                subprocess.run(["git", "fetch", "--quiet", "--all"], cwd=root, capture_output=True, check=False)
+                with suppress(FrancaError):
+                    run_git("fetch", "--quiet", "--all", folder=root)
     where = f"; it is from {recorded.repository}" if recorded.repository else ""
     raise FrancaError(
         f"{recorded.run_id}: commit {recorded.commit[:10]} is not in this repository, and could not be fetched{where}"
@@ -83,7 +85,7 @@ def _fetch_commit(recorded: RecordedRun, root: Path) -> None:
 def _get_data(folder: Path) -> None:
     """Bring the data of the commit into the worktree, from DVC's cache or its remote; raises FrancaError."""
     try:
-        _dvc(["pull", "--quiet", "data.dvc"], folder)
+        _run_dvc(folder, "pull", "--quiet", "data.dvc")
     except FrancaError as error:
         raise FrancaError(
             f"the data of this commit are neither in DVC's cache nor in its remote ({error}); `dvc push` them where"
@@ -108,8 +110,8 @@ def _check_paths(recorded: RecordedRun, folder: Path) -> None:
             )
 
 
-def _dvc(arguments: list[str], folder: Path) -> None:
-    """Run DVC in the worktree; raises FrancaError with its exit code if it fails."""
+def _run_dvc(folder: Path, *arguments: str) -> None:
+    """Run DVC in the worktree without the project's variables; raises FrancaError with its exit code if it fails."""
     environment = {name: value for name, value in os.environ.items() if name not in ("DVC_ROOT", "DVC_EXP_NAME")}
     environment |= {
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
@@ -117,6 +119,4 @@ def _dvc(arguments: list[str], folder: Path) -> None:
         # The training's mirror would write its curves into the run that is being checked.
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
     }
-    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment, check=False)
-    if done.returncode:
-        raise FrancaError(f"`dvc {' '.join(arguments)}` ended with exit code {done.returncode}; its output says why")
+    run_dvc(*arguments, folder=folder, env=environment, shown=True)

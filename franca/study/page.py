@@ -7,18 +7,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from franca.benchmarks import MODELS, OURS
 from franca.errors import FrancaError
 from franca.files import write_bytes
 from franca.study import records
 from franca.study.figure import draw
 from franca.study.grid import Study, expand
-from franca.study.records import OURS, Record
+from franca.study.records import Record
 from franca.study.statistics import CONFIDENCE, Mean, mean, paired
 
 PAGES = Path("docs/studies")
 PROBES = {"knn": "k-NN", "linear": "linear"}
 PARTS = {"levels": "first D", "random_dims": "D at random", "components": "D components"}
-BASELINES = {"random_init": "random weights", "raw_pixels": "raw pixels", "color_histogram": "color histogram"}
+BASELINES = {model.name: model.label for model in MODELS if model.name != OURS}
 Scores = dict[int, float]
 """By seed."""
 

@@ -1,18 +1,16 @@
 """What finished cells found, in one JSON file a study, from which its page can be made without the runs."""
 
-import fcntl
 import itertools
 import json
-import os
 import statistics
-import subprocess
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from franca.errors import FrancaError
+from franca.file_lock import lock_file
 from franca.files import read_json, sha256_tree, write_json
+from franca.git import run_git
 from franca.params import read_yaml
 from franca.paths import RESULTS
 from franca.study.grid import Cell, Study
@@ -20,7 +18,6 @@ from franca.study.grid import Cell, Study
 LAST_STAGE = "evaluate"
 """Cells do not register their models."""
 FOLDER = Path("studies/results")
-OURS = "franca"
 
 Record = dict[str, Any]
 
@@ -37,15 +34,10 @@ def code_version(project: Path) -> dict[str, str]:
     files = sorted(
         {dep for stage in stages(project) for dep in pipeline[stage].get("deps", []) if dep.startswith("franca/")}
     )
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude", "*"],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    # Outside a git repository, as in a copy on another machine, the commit is "".
+    commit = run_git("describe", "--always", "--dirty", "--exclude", "*", folder=project, success_codes=(0, 128))
     digest = sha256_tree(*(project / file for file in files))[:16]
-    return {"code": digest, "commit": described.stdout.strip()}
+    return {"code": digest, "commit": commit.decode().strip()}
 
 
 def identity(study: Study, cell: Cell) -> Record:
@@ -162,18 +154,7 @@ def _same_place(one: Record, other: Record) -> bool:
 
 
 def _update(study: Study, root: Path, change: Callable[[list[Record]], list[Record]]) -> None:
-    with _locked(root / FOLDER):
+    (root / FOLDER).mkdir(parents=True, exist_ok=True)
+    with lock_file(root / FOLDER / ".lock"):  # two processes may run different cells of one study
         records = sorted(change(load(study, root)), key=lambda record: (*record["options"].values(), record["seed"]))
         write_json(path_of(study, root), {"cells": records})
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock: two processes may run different cells of one study."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

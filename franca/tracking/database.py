@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from franca.errors import FrancaError
-from franca.tracking.file_lock import lock_file
+from franca.file_lock import lock_file
 
 QUIET_SECONDS = 5.0
 """An incomplete file that was not written to for this long is no longer being created."""

@@ -3,8 +3,8 @@
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
+from franca.file_lock import lock_file
 from franca.paths import runs_root
-from franca.tracking.file_lock import lock_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
