@@ -65,40 +65,41 @@ def test_reads_come_in_the_order_asked_for(source: str, make_store: Callable[...
     assert images.read([]) == []
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut", "other", "longer"])
 def test_what_is_lost_is_told_and_nothing_else_is(
-    source: str, make_store: Callable[..., Store], tmp_path: Path, make_shards: Build, damage: str
+    source: str, make_store: Callable[..., Store], tmp_path: Path, make_shards: Build
 ) -> None:
-    """A shard is cut in the middle of an image, replaced by one of the same length, or appended to."""
+    """A shard is gone, cut in the middle of an image, replaced by one of the same length, or appended to."""
     images = make_store(source).images("train")
     before = read_all(images)
     whole = Path(make_shards(tmp_path / "again"), SHARD).read_bytes()
     firsts = images.firsts.tolist()
     within = range(firsts[1], firsts[2])
     offsets = images._pack.index.get("offset", [images.rows[i] for i in within])
-    middle = offsets[len(within) // 2]
+    half = len(within) // 2
+    middle = offsets[half]
     swapped = whole[:middle] + bytes(byte ^ 255 for byte in whole[middle:])
-    damaged = {"gone": None, "cut": whole[: middle + 10], "other": swapped, "longer": whole + bytes(512)}[damage]
-    put(f"{source}/{SHARD}", damaged)
-
-    after = read_all(images)
-    lost = {i for i, content in enumerate(after) if isinstance(content, LostRecord)}
-    kept = {"gone": 0, "cut": len(within) // 2, "other": len(within) // 2, "longer": len(within)}[damage]
-    assert lost == set(within[kept:])
-    assert [content for i, content in enumerate(after) if i not in lost] == [
-        content for i, content in enumerate(before) if i not in lost
-    ]
-    said = {
-        "gone": "it is gone",
-        "cut": f"it has {middle + 10} bytes where the index has {len(whole)}",
-        "other": "its bytes are not those that were prepared",
+    cut = f"it has {middle + 10} bytes where the index has {len(whole)}"
+    # By damage: what becomes of the shard, how many of its images can still be read, and what is said of the others.
+    damages: dict[str, tuple[bytes | None, int, str | None]] = {
+        "gone": (None, 0, "it is gone"),
+        "cut": (whole[: middle + 10], half, cut),
+        "other": (swapped, half, "its bytes are not those that were prepared"),
+        "longer": (whole + bytes(512), len(within), None),
     }
-    assert {after[i] for i in lost} == ({LostRecord(f"{source}/{SHARD}", said[damage])} if damage in said else set())
-    if lost:
-        with pytest.raises(FrancaError, match=rf"^{source}/{SHARD}: {said[damage]}; restore it, or run `dvc repro"):
-            list(images)
-    put(f"{source}/{SHARD}", whole)
-    assert read_all(images) == before
+    for damage, (damaged, kept, said) in damages.items():
+        put(f"{source}/{SHARD}", damaged)
+        after = read_all(images)
+        lost = {i for i, content in enumerate(after) if isinstance(content, LostRecord)}
+        assert lost == set(within[kept:]), damage
+        assert [content for i, content in enumerate(after) if i not in lost] == [
+            content for i, content in enumerate(before) if i not in lost
+        ], damage
+        assert {after[i] for i in lost} == ({LostRecord(f"{source}/{SHARD}", said)} if said else set()), damage
+        if lost:
+            with pytest.raises(FrancaError, match=rf"^{source}/{SHARD}: {said}; restore it, or run `dvc repro"):
+                list(images)
+        put(f"{source}/{SHARD}", whole)
+        assert read_all(images) == before, damage
 
 
 def test_a_record_that_was_never_where_the_shard_now_ends(source: str, make_store: Callable[..., Store]) -> None:

@@ -78,6 +78,14 @@ else:
 """
 
 
+# One process for three commands: each start of DVC takes more than a second.
+SET_UP = """
+from dvc.cli import main
+for command in ("init -q", "config cache.type copy", "add -q data"):
+    assert main(command.split()) == 0, command
+"""
+
+
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("template") / "project"
@@ -88,12 +96,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / ".gitignore").write_text("/data\n/prepared\n/results/register/\n")
     params = (ROOT / "params.yaml").read_text()
     (folder / "params.yaml").write_text(f"# What the tests run with.\n{params}")
-    shell = (
-        "git init -q && {dvc} init -q && {dvc} config cache.type copy && {dvc} add -q data && git add -A && {commit}"
-    )
     commit = "git -c user.name=tests -c user.email=tests@localhost commit -qm start"
-    dvc = f"{sys.executable} -m dvc"
-    subprocess.run(shell.format(dvc=dvc, commit=commit), shell=True, cwd=folder, check=True)
+    shell = f"git init -q && {sys.executable} -c '{SET_UP}' && git add -A && {commit}"
+    subprocess.run(shell, shell=True, cwd=folder, check=True)
     return folder
 
 
