@@ -4,7 +4,6 @@ python -m flows.study studies/heads.yaml --set photos=PATH
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from franca.errors import FrancaError
 from franca.params import Params
 from franca.paths import runs_root
 from franca.study import records
-from franca.study.arguments import add_arguments, variables_of
+from franca.study.arguments import add_arguments, run_command, variables_of
 from franca.study.grid import expand, read_study
 from franca.study.page import write_page
 
@@ -93,8 +92,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except FrancaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_command(main)

@@ -50,6 +50,18 @@ def terminate_with_parent() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+def is_locked(folder: Path) -> bool:
+    """Return whether a process has locked `folder` by `lock_folder`."""
+    if not (folder / "lock").exists():
+        return False
+    with (folder / "lock").open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 @contextmanager
 def lock_folder(folder: Path, wanted: bool = True) -> Iterator[None]:
     """Hold a lock on `folder`, which is created if it is missing; the kernel releases it when the process ends.

@@ -1,12 +1,10 @@
 """DVC experiments: commits under refs/exps, which keep their files in DVC's cache alive."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from franca.errors import FrancaError
+from franca.dvc import run_dvc
 from franca.git import run_git
 from franca.retention.item import Item
 
@@ -22,15 +20,8 @@ def old_experiments(root: Path, keep: int) -> Iterator[Item]:
     # refs/exps/ab/cdef.../NAME; others, such as refs/exps/exec/..., are DVC's own.
     names = [parts[4] for parts in (line.split("/") for line in listed.splitlines()) if _is_experiment(parts)]
     for name in dict.fromkeys(names[keep:]):
-        yield Item("DVC experiment", name, "older", 0, partial(_remove, root, name))
+        yield Item("DVC experiment", name, "older", 0, partial(run_dvc, "exp", "remove", "--quiet", name, folder=root))
 
 
 def _is_experiment(parts: list[str]) -> bool:
     return len(parts) == 5 and len(parts[2]) == 2 and len(parts[3]) == 38
-
-
-def _remove(root: Path, name: str) -> None:
-    command = [sys.executable, "-m", "dvc", "exp", "remove", "--quiet", name]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise FrancaError(f"dvc exp remove {name}: {' '.join(done.stderr.split()) or 'failed'}")

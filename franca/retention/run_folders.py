@@ -1,14 +1,11 @@
 """Checkpoints in `runs/` that no run will resume from."""
 
-import fcntl
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from franca.errors import FrancaError
-from franca.process import lock_folder
+from franca.process import is_locked, lock_folder
 from franca.retention.item import Item, size_of
 
 _PARTS = ("checkpoints", "nonfinite")
@@ -26,7 +23,7 @@ def old_checkpoints(runs: Path, keep: int) -> Iterator[Item]:
     folders = sorted(runs.glob("pretrain-*"), key=_last_use, reverse=True)
     for folder in folders[keep:]:
         parts = [folder / part for part in _PARTS if (folder / part).is_dir() and any((folder / part).iterdir())]
-        if not parts or _in_use(folder):
+        if not parts or is_locked(folder):
             continue
         finished = (folder / "finished").exists()
         reason = "finished" if finished else "not finished, and newer runs have replaced it"
@@ -39,28 +36,8 @@ def _last_use(folder: Path) -> float:
     return max((mark.stat().st_mtime for mark in marks if mark.exists()), default=0.0)
 
 
-def _in_use(folder: Path) -> bool:
-    if not (folder / "lock").exists():
-        return False
-    with (folder / "lock").open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
 def _remove(folder: Path) -> None:
-    with _unless_in_use(folder):
+    # Raises FrancaError if a run has started since it was listed.
+    with lock_folder(folder):
         for part in _PARTS:
             shutil.rmtree(folder / part, ignore_errors=True)
-
-
-@contextmanager
-def _unless_in_use(folder: Path) -> Iterator[None]:
-    """Hold the run's lock, or raise FrancaError if a run has started in the meantime."""
-    try:
-        with lock_folder(folder):
-            yield
-    except FrancaError as error:
-        raise FrancaError(f"{error}; its checkpoints stay") from None

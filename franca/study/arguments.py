@@ -1,7 +1,8 @@
 """Command-line arguments that the commands for studies share."""
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from franca.errors import FrancaError
@@ -21,6 +22,15 @@ def variables_of(given: argparse.Namespace) -> tuple[dict[str, str], dict[str, s
         FrancaError: One is not of the form NAME=VALUE.
     """
     return _pairs(given.set, "--set"), _pairs(given.only, "--only")
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Call a command's function; a FrancaError becomes a line on stderr and exit code 2."""
+    try:
+        main()
+    except FrancaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _pairs(given: Sequence[str], flag: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from franca.files import write_json
 from franca.params import Params
 from franca.paths import PARAMS, PREPARED
 from franca.study import records
-from franca.study.arguments import add_arguments, variables_of
+from franca.study.arguments import add_arguments, run_command, variables_of
 from franca.study.grid import Cell, Study, digest, expand, read_study
 from franca.study.page import write_page
 
@@ -127,8 +127,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except FrancaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_command(main)

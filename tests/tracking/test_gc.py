@@ -65,7 +65,7 @@ def test_a_run_that_starts_in_the_meantime_keeps_its_checkpoints(
     root: Path, params: Params, make_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, other = make_run("started", 1), make_run("old", 2)
-    monkeypatch.setattr("franca.retention.run_folders._in_use", lambda folder: False)
+    monkeypatch.setattr("franca.retention.run_folders.is_locked", lambda folder: False)
     with lock_folder(folder), pytest.raises(FrancaError, match=r"pretrain-started: .*in use by process"):
         gc.run(params, keep=0, apply=True, as_json=False)
     assert shards(root) == ["pretrain-started"] and other.exists()
