@@ -77,6 +77,7 @@ def _show(items: list[Item], failed: dict[Item, str], apply: bool) -> None:
         print(f"{size}  {item.kind} {item.name}: {item.reason}{' (NOT DELETED)' if item in failed else ''}")
     total = sum(item.size for item in items if item not in failed)
     verb = "deleted" if apply else "would be deleted; add --apply to do it"
-    print(f"{len(items) - len(failed)} items, {total / 1e9:.2f} GB {verb}")
+    count = len(items) - len(failed)
+    print(f"{count} item{'s' * (count != 1)}, {total / 1e9:.2f} GB {verb}")
     if apply and any(item.kind == "MLflow run" for item in items):
         print("MLflow keeps deleted runs until `mlflow gc`; DVC's cache shrinks by `dvc gc --workspace --all-commits`")
