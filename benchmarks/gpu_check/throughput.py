@@ -20,7 +20,6 @@ from benchmarks.gpu_check.finding import Finding, holds, left_out
 from benchmarks.gpu_check.timing import now
 from benchmarks.step import count_flops
 from benchmarks.step_franca import FrancaStep
-from benchmarks.step_lightly import LightlyStep
 from benchmarks.step_setting import Case, Setting
 from benchmarks.step_textbook import TextbookStep
 from franca.plan.hardware import peak_tflops
@@ -113,11 +112,19 @@ class _TimedStep(FrancaStep):
         return totals
 
 
+def _make_step(form: str, setting: Setting) -> Any:
+    if form == "lightly":
+        # An optional package: the other forms are measured without it.
+        from benchmarks.step_lightly import LightlyStep
+
+        return LightlyStep(setting)
+    return {"franca": _TimedStep, "textbook": TextbookStep}[form](setting)
+
+
 def _measure(case: str, levels: str, form: str, mode: str) -> dict[str, Any]:
     runtime = {"compile": "compiled" in mode, "deterministic": "strict" if "strict" in mode else "off"}
     setting = Setting(CASES[case], levels, runtime=runtime)
-    forms = {"franca": _TimedStep, "textbook": TextbookStep, "lightly": LightlyStep}
-    step: Any = forms[form](setting)
+    step = _make_step(form, setting)
     crops = step.crops()
     inputs = [_other_masks(crops, setting, seed) if isinstance(crops, Microbatch) else crops for seed in range(STEPS)]
     for number in range(WARM_UP):

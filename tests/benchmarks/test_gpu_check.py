@@ -32,7 +32,7 @@ def test_one_failed_check_fails_the_whole(
 
 
 def test_all_groups_import_without_what_a_gpu_machine_lacks() -> None:
-    lacking = ("dvc", "mlflow", "prefect", "imagecodecs", "pillow_heif", "faiss", "onnx")
+    lacking = ("dvc", "mlflow", "prefect", "imagecodecs", "pillow_heif", "faiss", "onnx", "lightly", "cv2")
     code = f"""
 import importlib, sys
 sys.modules.update(dict.fromkeys({lacking}))
