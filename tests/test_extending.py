@@ -127,9 +127,6 @@ def test_examples_work_together(tmp_path: Path) -> None:
             text = path.read_text(encoding="utf-8")
             assert text.count(example.before) == 1, example
             path.write_text(text.replace(example.before, example.after), encoding="utf-8")
-    surface = code / "tests/params/surface.txt"
-    keys = [*surface.read_text().split(), "evaluate.rank_images", "pretrain.losses.variance_weight"]
-    surface.write_text("\n".join(sorted(keys)) + "\n")
 
     def run(*command: str) -> str:
         done = subprocess.run(
@@ -142,7 +139,7 @@ def test_examples_work_together(tmp_path: Path) -> None:
     run(sys.executable, "-m", "ruff", "check", "franca")
     run(sys.executable, "-m", "ruff", "format", "--check", "franca")
     # Without the test of .dvcignore, which needs a DVC repository.
-    chosen = ("-k", "not compiled_python", "tests/test_layout.py", "tests/params/test_surface.py")
+    chosen = ("-k", "not compiled_python", "tests/test_layout.py", "tests/params/test_all_parameters.py")
     run(sys.executable, "-m", "pytest", "-q", *chosen)
     missing = "not in this format: architecture and normalization: weights alone are written"
     assert run(sys.executable, "-c", CHECK) == f"out: written, format npz\n{missing}\nall work\n"

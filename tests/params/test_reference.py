@@ -2,7 +2,7 @@
 
 from franca import presets
 from franca.presets.reference import sections
-from tests.params.test_surface import LEAVES
+from tests.params.test_all_parameters import LEAVES
 
 
 def test_every_field_is_in_its_section() -> None:

@@ -18,7 +18,7 @@ from franca.params.history import ADDED, REPLACED, get
 from franca.params.update import update
 from franca.yaml_file import read_yaml
 from tests.conftest import MakeValues
-from tests.params.test_surface import LEAVES
+from tests.params.test_all_parameters import LEAVES
 
 OLDER = sorted(Path(__file__).with_name("older").glob("*.yaml"))
 FIRST = OLDER[0]
@@ -35,7 +35,7 @@ def leaves(tree: Any, path: str = "") -> dict[str, Any]:
 
 
 def keys(tree: Any) -> set[str]:
-    """Dotted paths as in the surface: `[]` for items of lists."""
+    """Dotted paths as in `LEAVES`: `[]` for items of lists."""
     paths = (".".join("[]" if part.isdigit() else part for part in path.split(".")) for path in leaves(tree))
     return {path.replace(".[]", "[]") for path in paths}
 
