@@ -45,6 +45,9 @@ def parser() -> argparse.ArgumentParser:
     _add_registry(commands)
     _add_reproduce(commands.add_parser("reproduce", help="repeat a run from its commit and compare the results"))
     _add_gc(commands.add_parser("gc", help="delete what earlier runs have left and nothing needs any more"))
+    _add_doctor(
+        commands.add_parser("doctor", help="check servers, disk, data, git and packages, and say how to fix them")
+    )
     _add_submit(commands.add_parser("submit", help="start the pipeline on the Prefect server with changed values"))
     commands.add_parser("summary", help="what was trained, how good it is, where it is registered")
     _add_compare(commands.add_parser("compare", help="show evaluations of several models next to each other"))
@@ -128,6 +131,11 @@ def _add_gc(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--apply", action="store_true", help="do it; without this, only list it")
     command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_doctor(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.epilog = "Exit codes: 0 no problem, 1 a problem."
 
 
 def _add_submit(command: argparse.ArgumentParser) -> None:

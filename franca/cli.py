@@ -93,6 +93,10 @@ def run(arguments: argparse.Namespace) -> None:
         from franca import submit
 
         return submit.run(arguments.preset, arguments.set)
+    if arguments.command == "doctor":
+        from franca.doctor import doctor
+
+        return doctor.run(arguments.params, arguments.json)
     if arguments.command == "init":
         from franca.plan import starting_params
 

@@ -22,6 +22,12 @@ class Outdated(FrancaError):
     exit_code = 1
 
 
+class Unhealthy(FrancaError):
+    """`franca doctor` found a problem."""
+
+    exit_code = 1
+
+
 class GatesFailed(FrancaError):
     """A model version may not become the champion: it failed its gates, was rejected, or was replaced before."""
 

@@ -5,10 +5,8 @@ server still has run, model and version as the receipt says, nothing has to be d
 and the stage does its usual work.
 """
 
-import base64
 import hashlib
 import json
-import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +18,7 @@ from franca.files import read_json, sha256_file
 from franca.params import Params
 from franca.paths import MODEL, PREPARED, RESULTS
 from franca.tracking.client import redacted, tracking_uri
+from franca.tracking.credentials import auth_headers
 
 STAGES = ("prepare", "pretrain", "disentangle", "evaluate", "datasets")
 """Stages whose results `register` uploads."""
@@ -131,13 +130,6 @@ def _get(path: str, **query: str) -> dict[str, Any]:
     parts = urlsplit(uri)
     if parts.scheme not in ("http", "https"):
         raise ValueError(parts.scheme)
-    headers = {}
-    user = unquote(parts.username or "") or os.environ.get("MLFLOW_TRACKING_USERNAME")
-    password = unquote(parts.password or "") or os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
-    if user:
-        headers["Authorization"] = f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
-    elif token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
-        headers["Authorization"] = f"Bearer {token}"
-    request = Request(f"{redacted(uri)}/api/2.0/mlflow/{path}?{urlencode(query)}", headers=headers)
+    request = Request(f"{redacted(uri)}/api/2.0/mlflow/{path}?{urlencode(query)}", headers=auth_headers(uri))
     with urlopen(request, timeout=SECONDS) as answer:
         return dict(json.load(answer))
