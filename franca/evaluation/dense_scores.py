@@ -13,12 +13,15 @@ from franca.evaluation.intervals import Measurement, Resampling, measure
 from franca.evaluation.outcomes import Outcome, images_digest
 from franca.params import Params
 
+TRUE = 1
+"""Row of `pixel_counts` with the pixels that have a class."""
+
 
 def score_masks(
     benchmark: str,
     split: SplitName,
     metrics: Mapping[str, Callable[[Tensor], Tensor]],
-    confusion: Tensor,
+    counts: Tensor,
     features: FeatureSet,
     params: Params,
 ) -> tuple[list[Measurement], str]:
@@ -27,19 +30,19 @@ def score_masks(
     Args:
         benchmark: Name in `results.json`.
         split: Split of the images.
-        metrics: By metric, what maps (n, K, K) to the sums that its statistic takes.
-        confusion: (N, K, K) float64, pixels by true and predicted class for each image of the split.
+        metrics: By metric, what maps counts (n, 3, K) to the sums that its statistic takes.
+        counts: (N, 3, K) float64, `pixel_counts` of each image of the split.
         features: The data.
         params: All parameters.
 
     Returns:
         the measurements, none if no image has a label, and the reason why labeled images cannot be scored.
     """
-    rows = (confusion.sum((1, 2)) > 0).nonzero()[:, 0]
+    rows = (counts[:, TRUE].sum(1) > 0).nonzero()[:, 0]
     if not len(rows):
         return [], ""
-    labeled = confusion[rows]
-    if int((labeled.sum((0, 2)) > 0).sum()) < 2:
+    labeled = counts[rows]
+    if int((labeled[:, TRUE].sum(0) > 0).sum()) < 2:
         return [], _single_class(split)
     images = images_digest(features.digest, split, rows.numpy(), dense=True)
     outcomes = {metric: Outcome("sums", sums(labeled).numpy(), images, len(rows)) for metric, sums in metrics.items()}
@@ -59,26 +62,41 @@ def _single_class(split: SplitName) -> str:
     return f"the masks of the dense set's {split} images have a single class"
 
 
-def overlaps(confusion: Tensor) -> Tensor:
+def pixel_counts(truth: Tensor, predicted: Tensor, classes: int) -> Tensor:
+    """Count pixels by class; the whole confusion matrix of each image would take 360 MB for 2,000 and 150 classes.
+
+    Args:
+        truth: (P,) int64, true classes.
+        predicted: (P,) int64, predicted classes.
+        classes: Number of classes K.
+
+    Returns:
+        (3, K) float64: pixels of each class that are predicted correctly, that have it, and that are predicted as it.
+    """
+    counted = (truth[truth == predicted], truth, predicted)
+    return torch.stack([torch.bincount(values, minlength=classes) for values in counted]).double()
+
+
+def overlaps(counts: Tensor) -> Tensor:
     """Return the pixels in the intersection and in the union of each class.
 
     Args:
-        confusion: (..., K, K) float64, pixels by true and predicted class.
+        counts: (..., 3, K) float64, see `pixel_counts`.
 
     Returns:
         (..., 2, K) float64.
     """
-    hits = confusion.diagonal(dim1=-2, dim2=-1)
-    return torch.stack([hits, confusion.sum(-1) + confusion.sum(-2) - hits], dim=-2)
+    hits, true, predicted = counts.unbind(-2)
+    return torch.stack([hits, true + predicted - hits], dim=-2)
 
 
-def correct_pixels(confusion: Tensor) -> Tensor:
+def correct_pixels(counts: Tensor) -> Tensor:
     """Return the numbers of correct and of all pixels.
 
     Args:
-        confusion: (..., K, K) float64, pixels by true and predicted class.
+        counts: (..., 3, K) float64, see `pixel_counts`.
 
     Returns:
         (..., 2) float64.
     """
-    return torch.stack([confusion.diagonal(dim1=-2, dim2=-1).sum(-1), confusion.sum((-2, -1))], dim=-1)
+    return counts[..., :2, :].sum(-1)

@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+MAX_ROWS = 1 << 16
+"""Rows that principal components are computed from, at most: 768 MiB at 3,072 float32 dimensions."""
 OVERSAMPLING = 16
 """Components computed beyond those used, for the accuracy of the randomized decomposition."""
 
@@ -25,11 +27,16 @@ class Control(NamedTuple):
     take: Callable[[Tensor], Tensor]
 
 
+def sample(train: Tensor) -> Tensor:
+    """Return at most about `MAX_ROWS` evenly spaced rows of features (N, D) float32."""
+    return train[:: max(1, -(-len(train) // MAX_ROWS))]
+
+
 def controls(train: Tensor, widths: tuple[int, ...], seed: int) -> list[Control]:
     """Return random dimensions and the first principal components for each width up to D.
 
     Args:
-        train: (N, D) float32, features that the components are computed from.
+        train: (N, D) float32, features that the components are computed from, on the device that they are used on.
         widths: Numbers of dimensions; those above D are ignored.
         seed: Seed of the random dimensions and of the randomized decomposition.
     """

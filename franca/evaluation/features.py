@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from franca.data.store.prepared import SPLITS, DenseSet, ImageSet, SplitName, St
 from franca.data.store.transform import resize_and_crop
 from franca.evaluation.outcomes import images_digest
 from franca.evaluation.result import Skipped
+from franca.feature_files import mapped_zeros, take_rows
 from franca.models import Features
 from franca.probes.view_agreement import two_views
 
@@ -51,12 +52,13 @@ class FeatureExtractor:
     keys: Callable[[Tensor], Tensor] | None = None
 
 
-class SplitFeatures(NamedTuple):
+@dataclass(frozen=True)
+class SplitFeatures:
     """Features of the N images of a split.
 
     Attributes:
-        pooled: (N, D) float32.
-        labels: (N,) int64, -1 for an image without label.
+        pooled: (N, D) float32 on the CPU, mapped from a file: it may be larger than memory and than that of a GPU.
+        labels: (N,) int64, -1 for an image without label, on the device that benchmarks compute on.
         patches: (P, h, w, D) float32, of P <= N evenly spaced images with at most `MAX_PATCHES` patches in all.
         views: Two (V, D) float32, pooled features of two views of at most `MAX_VIEWED` evenly spaced images; empty for
             train.
@@ -67,10 +69,14 @@ class SplitFeatures(NamedTuple):
     patches: Tensor
     views: tuple[Tensor, Tensor] = (torch.empty(0, 0), torch.empty(0, 0))
 
+    @cached_property
     def labeled(self) -> tuple[Tensor, Tensor]:
-        """Return pooled features (n, D) and labels (n,) of the images that have a label."""
+        """Pooled features (n, D) and labels (n,) of the images that have a label."""
         known = self.labels >= 0
-        return self.pooled[known], self.labels[known]
+        if bool(known.all()):
+            return self.pooled, self.labels
+        rows = known.nonzero()[:, 0].cpu()
+        return take_rows(self.pooled, rows), self.labels[known]
 
 
 @dataclass(frozen=True)
@@ -111,14 +117,14 @@ class FeatureSet:
         return usable, {split: reason for split, reason in reasons.items() if reason}
 
     def labeled(self, split: SplitName) -> tuple[Tensor, Tensor]:
-        """Return pooled features (n, D) and labels (n,) of a split's labeled images.
+        """Return pooled features (n, D), as in `SplitFeatures`, and labels (n,) of a split's labeled images.
 
         Raises:
             Skipped: No image has a label, or all have the same.
         """
         if reason := self._unusable_labels(split):
             raise Skipped(reason)
-        return self.splits[split].labeled()
+        return self.splits[split].labeled
 
     def images(self, split: SplitName, rows: NDArray[np.int64] | None = None) -> str:
         """Return the digest of the list of a split's images `rows`, by default of all labeled ones."""
@@ -168,7 +174,7 @@ def extract_all(extractors: list[FeatureExtractor], store: Store) -> dict[str, F
 def _extract(
     extractors: list[FeatureExtractor], images: ImageSet, title: str, with_views: bool
 ) -> dict[str, SplitFeatures]:
-    pooled: dict[str, list[Tensor]] = {extractor.name: [] for extractor in extractors}
+    pooled: dict[str, Tensor] = {}
     patches: dict[str, list[Tensor]] = {extractor.name: [] for extractor in extractors}
     sides = {extractor.image_size for extractor in extractors}
     kept = {extractor.name: _rows_with_patches(extractor, len(images)) for extractor in extractors}
@@ -178,20 +184,23 @@ def _extract(
         squares = {side: torch.stack([to_tensor(resize_and_crop(image, side)) for image in batch]) for side in sides}
         for extractor in extractors:
             features = extractor.embed(squares[extractor.image_size])
-            # A copy: the class token is a view that would keep the tokens of all patches in memory.
-            whole = _embed_native(extractor.native, batch) if extractor.native else features.pooled.clone()
-            pooled[extractor.name].append(whole)
+            whole = _embed_native(extractor.native, batch) if extractor.native else features.pooled
+            if extractor.name not in pooled:
+                pooled[extractor.name] = mapped_zeros(len(images), whole.shape[1])
+            pooled[extractor.name][rows[0] : rows[-1] + 1] = whole
             patches[extractor.name].append(features.patches[np.isin(rows, kept[extractor.name])])
             if len(chosen := squares[extractor.image_size][np.isin(rows, viewed)]):
+                # A copy: the class token is a view that would keep the tokens of all patches in memory.
                 for part, view in zip(views[extractor.name], two_views(chosen), strict=True):
                     part.append(extractor.native(view) if extractor.native else extractor.embed(view).pooled.clone())
     labels = torch.from_numpy(images.labels.astype(np.int64))
     if not len(images):
-        return {name: SplitFeatures(torch.empty(0, 0), labels, torch.empty(0, 0, 0, 0)) for name in pooled}
+        return {name: SplitFeatures(torch.empty(0, 0), labels, torch.empty(0, 0, 0, 0)) for name in patches}
     found = {}
-    for name, whole in ((name, torch.cat(batches)) for name, batches in pooled.items()):
+    for name, whole in pooled.items():
+        grids = torch.cat(patches[name])
         first, second = (torch.cat(part) if part else whole[:0] for part in views[name])
-        found[name] = SplitFeatures(whole, labels.to(whole.device), torch.cat(patches[name]), (first, second))
+        found[name] = SplitFeatures(whole, labels.to(grids.device), grids, (first, second))
     return found
 
 

@@ -101,7 +101,7 @@ def test_attention_by_hand_and_in_chunks(monkeypatch: pytest.MonkeyPatch) -> Non
     similarities = torch.nn.functional.normalize(queries, dim=1) @ memory.T / 0.02
     similarities[similarities < similarities.sort(dim=1, descending=True)[0][:, 29:30]] = -torch.inf
     torch.testing.assert_close(attend(memory, labels, queries), similarities.softmax(1) @ labels)
-    monkeypatch.setattr("franca.evaluation.methods.in_context.CHUNK", 7 * 90)
+    monkeypatch.setattr("franca.evaluation.methods.in_context.QUERIES", 7)
     torch.testing.assert_close(attend(memory, labels, queries), similarities.softmax(1) @ labels)
 
 

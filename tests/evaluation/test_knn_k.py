@@ -22,16 +22,16 @@ def test_classes_are_those_of_the_probe_and_of_scikit_learn() -> None:
     found = knn_classes(train, labels, queries, 6, KS, 0.07)
     for k in KS:
         same = knn_predict(train, labels, queries, 6, k, 0.07, max_k=max(KS)).argmax(1)
-        assert found[k].tolist() == same.tolist()
+        assert found[k].classes.tolist() == same.tolist()
         other = KNeighborsClassifier(
             k, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1 - distance) / 0.07)
         )
-        assert found[k].tolist() == other.fit(train.numpy(), labels.numpy()).predict(queries.numpy()).tolist()
+        assert found[k].classes.tolist() == other.fit(train.numpy(), labels.numpy()).predict(queries.numpy()).tolist()
 
 
 def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     train, labels, queries = make_data()
     whole = knn_classes(train, labels, queries, 6, KS, 0.07)
-    monkeypatch.setattr("franca.evaluation.methods.knn_votes.CHUNK", 7 * len(train))
+    monkeypatch.setattr("franca.evaluation.methods.knn_votes.QUERIES", 7)
     parts = knn_classes(train, labels, queries, 6, KS, 0.07)
-    assert all(parts[k].tolist() == whole[k].tolist() for k in KS)
+    assert all(parts[k].classes.tolist() == whole[k].classes.tolist() for k in KS)

@@ -50,10 +50,10 @@ def test_separation_by_hand() -> None:
 def test_distances_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     data = make_set(2.0)
     (train, labels), (queries, _) = data.labeled("train"), data.labeled("test")
-    monkeypatch.setattr(methods, "CHUNK", 1000)
+    monkeypatch.setattr(methods, "QUERIES", 100)
     x, y = (normalize(part, dim=1).numpy() for part in (train, queries))
     expected = NearestNeighbors(n_neighbors=50, algorithm="brute").fit(x).kneighbors(y)[0][:, -1]
-    assert methods.neighbor_distance(train, queries).numpy() == pytest.approx(expected, abs=1e-5)
+    assert methods.neighbor_distance(train, queries, train.device).numpy() == pytest.approx(expected, abs=1e-5)
     monkeypatch.setattr(methods, "RIDGE", 0)
     means = torch.stack([train[labels == label].mean(0) for label in range(6)]).double()
     model = EmpiricalCovariance(assume_centered=True).fit((train - means[labels]).numpy())

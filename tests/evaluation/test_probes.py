@@ -6,7 +6,7 @@ from torch.nn.functional import one_hot
 from franca.probes.regression import RIDGE, fit_logistic, fit_ridge
 
 
-def _classes(count: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+def classes(count: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Overlapping clouds on correlated axes of unlike scales, far from the origin."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(count) % 3
@@ -17,7 +17,7 @@ def _classes(count: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("width", [6, 30])
 def test_logistic_regression_is_the_one_of_scikit_learn(width: int) -> None:
-    x, labels = _classes(600, width)
+    x, labels = classes(600, width)
     strengths = [1.0, 0.01]
     maps = fit_logistic(x, one_hot(labels, 3).float(), strengths)
     standard = ((x - x.mean(0)) / x.std(0, unbiased=False)).numpy()
@@ -29,7 +29,7 @@ def test_logistic_regression_is_the_one_of_scikit_learn(width: int) -> None:
 
 def test_soft_targets_weigh_rows() -> None:
     """A row of weight 2 counts as the row twice, a soft row as its parts."""
-    x, labels = _classes(90, 4)
+    x, labels = classes(90, 4)
     hard = one_hot(labels, 3).float()
     soft = hard.clone()
     soft[0] = torch.tensor([0.5, 0.5, 0.0])
@@ -40,7 +40,7 @@ def test_soft_targets_weigh_rows() -> None:
 
 
 def test_constant_features_do_no_harm() -> None:
-    x, labels = _classes(300, 6)
+    x, labels = classes(300, 6)
     padded = torch.cat([x, torch.full((300, 2), 3.0)], dim=1)
     plain, constant = (fit_logistic(part, one_hot(labels, 3).float(), [1.0])[0](part) for part in (x, padded))
     torch.testing.assert_close(plain.softmax(1), constant.softmax(1), atol=5e-3, rtol=0)
@@ -48,7 +48,7 @@ def test_constant_features_do_no_harm() -> None:
 
 
 def test_ridge_is_the_one_of_scikit_learn() -> None:
-    x, _ = _classes(200, 8)
+    x, _ = classes(200, 8)
     targets = x[:, :2] * 3 + torch.randn(200, 2, generator=torch.Generator().manual_seed(1))
     standard = ((x - x.mean(0)) / x.std(0, unbiased=False)).double().numpy()
     expected = Ridge(alpha=RIDGE * 200).fit(standard, targets.double().numpy()).predict(standard)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,7 @@ def test_images_without_labels_have_neighbors_only(
     tmp_path: Path, features: FeatureSet, params: ResolvedParams, make_store: Callable[..., Store]
 ) -> None:
     splits = {
-        name: features.splits[name]._replace(labels=torch.full_like(features.splits[name].labels, -1))
+        name: replace(features.splits[name], labels=torch.full_like(features.splits[name].labels, -1))
         for name in SPLITS
     }
     found = find_examples(FeatureSet([], splits), make_store(tmp_path / "store", labeled=()), params)

@@ -50,13 +50,13 @@ def _hits(
     """Return which images are right, (levels, n) by corruption, and (1, n) for `clean` images."""
     images = load_images(features.image_sets[split], extractor.image_size, rows.tolist())
     train, labels = features.labeled("train")
-    k = min(params.evaluate.knn_k, len(train))
+    k = params.evaluate.knn_k
     expected = torch.from_numpy(truth).to(labels.device)
 
     def classify(part: Tensor) -> NDArray[np.bool_]:
         pooled = torch.cat([embed_pooled(extractor, batch) for batch in part.split(BATCH)])
         temperature = params.evaluate.knn_temperature
-        predicted = knn_classes(train, labels, pooled, len(features.classes), [k], temperature)[k]
+        predicted = knn_classes(train, labels, pooled, len(features.classes), [k], temperature)[k].classes
         return np.asarray((predicted == expected).cpu().numpy())
 
     found = {"clean": classify(images)[None]}

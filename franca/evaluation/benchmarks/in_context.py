@@ -10,11 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from franca.data.store.prepared import SPLITS, DenseSet, SplitName
-from franca.evaluation.dense_scores import correct_pixels, overlaps, score_masks
+from franca.evaluation.dense_scores import correct_pixels, overlaps, pixel_counts, score_masks
 from franca.evaluation.dimensions import controls
 from franca.evaluation.features import FeatureExtractor, FeatureSet
 from franca.evaluation.intervals import Measurement
@@ -34,7 +33,7 @@ class Part(NamedTuple):
         benchmark: Name in `results.json`.
         width: Number of dimensions.
         take: Maps features (N, D) to these dimensions (N, width).
-        memory: (M, width) float32, the memory's features, rows of unit length.
+        memory: (M, width) float32, the memory's features.
     """
 
     benchmark: str
@@ -57,13 +56,13 @@ def run(extractor: FeatureExtractor, features: FeatureSet, params: Params) -> Re
     found: list[Measurement] = []
     skipped: dict[SplitName, str] = {}
     for split in SPLITS[1:]:
-        confusions = _confusions(extractor, features.dense[split], side, parts, labels)
-        for part, confusion in zip(parts, confusions, strict=True):
+        counts = _counts(extractor, features.dense[split], side, parts, labels)
+        for part, of_part in zip(parts, counts, strict=True):
             whole = part.benchmark == "in_context"
             metrics = (
                 {"miou": overlaps, "pixel_accuracy": correct_pixels} if whole else {f"miou_{part.width}": overlaps}
             )
-            scores, reason = score_masks(part.benchmark, split, metrics, confusion, features, params)
+            scores, reason = score_masks(part.benchmark, split, metrics, of_part, features, params)
             found += scores
             skipped |= {split: reason} if reason else {}
     return Result(found, skipped)
@@ -74,7 +73,7 @@ def _parts(memory: Tensor, levels: tuple[int, ...], seed: int) -> list[Part]:
     takes: list[tuple[str, int, Callable[[Tensor], Tensor]]] = [("in_context", memory.shape[1], lambda x: x)]
     takes += [("in_context_levels", width, lambda x, width=width: x[:, :width]) for width in levels]  # type: ignore[misc]
     takes += [(f"in_context_{part.kind}", part.width, part.take) for part in controls(memory, levels, seed)]
-    return [Part(name, width, take, normalize(take(memory), dim=1)) for name, width, take in takes]
+    return [Part(name, width, take, take(memory)) for name, width, take in takes]
 
 
 @torch.inference_mode()
@@ -99,20 +98,17 @@ def _memory(extractor: FeatureExtractor, images: DenseSet, side: int, size: int)
 
 
 @torch.inference_mode()
-def _confusions(
-    extractor: FeatureExtractor, images: DenseSet, side: int, parts: list[Part], labels: Tensor
-) -> list[Tensor]:
-    """Return the pixels by true and predicted class, (images, K, K) float64 for each part."""
+def _counts(extractor: FeatureExtractor, images: DenseSet, side: int, parts: list[Part], labels: Tensor) -> Tensor:
+    """Return `pixel_counts` of each image, (parts, images, 3, K) float64."""
     classes = len(images.classes)
-    found = [torch.zeros(len(images), classes, classes, dtype=torch.float64) for _ in parts]
+    found = torch.zeros(len(parts), len(images), 3, classes, dtype=torch.float64)
     for index in tqdm(range(len(images)), desc=f"masks of {extractor.name}", unit="image", disable=None):
         image = images[index]
         patches = patch_features(extractor, image, side)
         truth = torch.from_numpy(images.mask(index).astype(np.int64)).to(patches.device)
         counted = truth != images.ignore
-        for part, confusion in zip(parts, found, strict=True):
+        for number, part in enumerate(parts):
             shares = attend(part.memory, labels, part.take(patches.flatten(0, 1)).float())
             predicted = upsample(shares.unflatten(0, patches.shape[:2]), image)
-            pairs = truth[counted] * classes + predicted[counted]
-            confusion[index] = torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+            found[number, index] = pixel_counts(truth[counted], predicted[counted], classes)
     return found

@@ -13,15 +13,16 @@ from franca.benchmarks import OURS
 from franca.data.store.prepared import SplitName
 from franca.drawing import save_figure
 from franca.evaluation import report
-from franca.evaluation.dimensions import controls
+from franca.evaluation.dimensions import controls, sample
 from franca.evaluation.features import FeatureExtractor, FeatureSet
 from franca.evaluation.intervals import Measurement, Resampling, measure
+from franca.evaluation.methods.knn_votes import knn_classes
 from franca.evaluation.outcomes import Outcome
 from franca.evaluation.pictures import knn as pictures
 from franca.evaluation.pictures.inputs import PictureInputs
 from franca.evaluation.result import Result
+from franca.feature_files import map_blocks
 from franca.params import Params
-from franca.probes.knn import knn_predict
 
 
 def run(extractor: FeatureExtractor, features: FeatureSet, params: Params) -> Result:
@@ -74,13 +75,15 @@ def _controls(features: FeatureSet, splits: list[SplitName], params: Params) -> 
 
     The widths are the evaluated model's levels for every model, the baselines included.
     """
-    train = features.labeled("train")[0].float()
+    train, train_labels = features.labeled("train")
+    device = train_labels.device
     found = []
-    parts = controls(train, features.control_widths, params.base.seed)
+    parts = controls(sample(train).to(device), features.control_widths, params.base.seed)
     for split in splits:
         queries, labels = features.labeled(split)
         for part in parts:
-            predicted = _classify(part.take(train), part.take(queries), features, params)
+            taken, asked = (map_blocks(part.take, x, device) for x in (train, queries))
+            predicted = _classify(taken, asked, features, params)
             name, metric = f"knn_{part.kind}", f"top1_{part.width}"
             found.append(accuracy(name, split, metric, predicted == labels, features, params))
     return found
@@ -89,4 +92,4 @@ def _controls(features: FeatureSet, splits: list[SplitName], params: Params) -> 
 def _classify(train: Tensor, queries: Tensor, features: FeatureSet, params: Params) -> Tensor:
     labels = features.labeled("train")[1]
     k, temperature = params.evaluate.knn_k, params.evaluate.knn_temperature
-    return knn_predict(train, labels, queries, len(features.classes), k, temperature).argmax(1)
+    return knn_classes(train, labels, queries, len(features.classes), [k], temperature)[k].classes

@@ -20,6 +20,6 @@ def run(extractor: FeatureExtractor, features: FeatureSet, params: Params) -> Re
     for split in splits:
         queries, truth = features.labeled(split)
         temperature = params.evaluate.knn_temperature
-        for k, predicted in knn_classes(train, labels, queries, len(features.classes), ks, temperature).items():
-            found.append(accuracy("knn_k", split, f"top1_{k}", predicted == truth, features, params))
+        for k, votes in knn_classes(train, labels, queries, len(features.classes), ks, temperature).items():
+            found.append(accuracy("knn_k", split, f"top1_{k}", votes.classes == truth, features, params))
     return Result(found, skipped)

@@ -5,28 +5,29 @@ of the same size (`linear_random_dims`, `linear_components`).
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from franca.evaluation.benchmarks.knn import accuracy
-from franca.evaluation.dimensions import controls
+from franca.evaluation.dimensions import controls, sample
 from franca.evaluation.features import FeatureExtractor, FeatureSet
+from franca.evaluation.methods.logistic import fit_logistic, predict_classes
 from franca.evaluation.result import Result
+from franca.feature_files import map_blocks
 from franca.params import Params
-from franca.probes.regression import fit_logistic
 
 Take = Callable[[Tensor], Tensor]
 
 
 def run(extractor: FeatureExtractor, features: FeatureSet, params: Params) -> Result:
     """Measure top1 of `linear`, and top1_D of its controls and of `linear_levels` if the features nest."""
-    train = features.labeled("train")[0]
-    whole = train.shape[1]
+    train, labels = features.labeled("train")
+    whole, device = train.shape[1], labels.device
     splits, skipped = features.labeled_splits()
     found = []
-    for control in controls(train.float(), extractor.levels, params.base.seed):
-        predict = _fit(features, params, control.take)
+    for control in controls(sample(train).to(device), extractor.levels, params.base.seed):
+        predict = _fit(features, params, partial(map_blocks, control.take, device=device))
         for split in splits:
             queries, truth = features.labeled(split)
             name, metric = f"linear_{control.kind}", f"top1_{control.width}"
@@ -47,8 +48,8 @@ def _fit(features: FeatureSet, params: Params, take: Take) -> Take:
     """Fit on a part of the training features; return a map of features (N, D) to classes (N,) int64."""
     train, labels = features.labeled("train")
     queries, truth = features.labeled("val")
-    targets = one_hot(labels, len(features.classes)).to(train.dtype)
-    probes = fit_logistic(take(train), targets, params.evaluate.linear_c)
-    hits = [int((probe(take(queries)).argmax(1) == truth).sum()) for probe in probes]
+    probes = fit_logistic(take(train), labels, len(features.classes), params.evaluate.linear_c)
+    taken = take(queries)
+    hits = [int((predict_classes(probe, taken) == truth).sum()) for probe in probes]
     best = probes[hits.index(max(hits))]
-    return lambda x: best(take(x)).argmax(1)
+    return lambda x: predict_classes(best, take(x))

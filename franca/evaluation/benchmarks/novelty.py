@@ -16,6 +16,7 @@ from franca.evaluation.intervals import Measurement, Resampling, measure
 from franca.evaluation.methods.novelty import Separation, energy, mahalanobis, neighbor_distance, separation
 from franca.evaluation.outcomes import Outcome
 from franca.evaluation.result import Result, Skipped
+from franca.feature_files import take_rows
 from franca.params import Params
 
 MIN_CLASSES = 4
@@ -67,11 +68,11 @@ def _scores(
     """Fit all detectors on the images of known classes; return scores (n,) by split and detector."""
     classes = torch.from_numpy(known).to(labels.device)
     kept = torch.isin(labels, classes)
-    x, y = train[kept].float(), torch.searchsorted(classes, labels[kept])
+    x, y = take_rows(train, kept.nonzero()[:, 0].cpu()), torch.searchsorted(classes, labels[kept])
     bounds = np.cumsum([len(part) for part in queries.values()])[:-1]
-    together = torch.cat(list(queries.values())).float()
+    together = torch.cat(list(queries.values()))
     values = {
-        "knn": neighbor_distance(x, together),
+        "knn": neighbor_distance(x, together, labels.device),
         "mahalanobis": mahalanobis(x, y, together),
         "energy": energy(x, y, together),
     }

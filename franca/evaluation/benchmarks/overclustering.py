@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from franca.data.store.prepared import SPLITS, DenseSet, SplitName
-from franca.evaluation.dense_scores import labeled_images, overlaps
+from franca.evaluation.dense_scores import labeled_images, overlaps, pixel_counts
 from franca.evaluation.features import FeatureExtractor, FeatureSet
 from franca.evaluation.intervals import Measurement, Resampling, measure
 from franca.evaluation.methods.kmeans import assign, kmeans
@@ -87,12 +87,12 @@ def _sums(
         restarts = RESTARTS if clusters == classes else 1
         centers[clusters] = [kmeans(fitted, clusters, (seed, clusters), restarts).centers for seed in range(SEEDS)]
     # Two passes over the images instead of one, since the features of all patches may not fit into memory.
-    maps: dict[int, list[NDArray[np.int64]]] = {clusters: [] for clusters in centers}
+    maps: dict[int, list[NDArray[np.int16]]] = {clusters: [] for clusters in centers}
     for patches in grids():
         reduced = (patches.flatten(0, 1).float() - center) @ axes
         for clusters, of_seeds in centers.items():
             found = torch.stack([assign(reduced, chosen)[0] for chosen in of_seeds])
-            maps[clusters].append(found.unflatten(1, patches.shape[:2]).cpu().numpy())
+            maps[clusters].append(found.unflatten(1, patches.shape[:2]).short().cpu().numpy())
     return {
         "hungarian_miou" if clusters == classes else f"greedy_miou_{clusters}": np.stack(
             [
@@ -130,7 +130,7 @@ def _components(grids: Iterator[Tensor], images: int) -> tuple[Tensor, Tensor, T
 
 
 def _matched(
-    grids: list[NDArray[np.int64]], masks: NDArray[np.uint8], clusters: int, classes: int, ignore: int
+    grids: list[NDArray[np.int16]], masks: NDArray[np.uint8], clusters: int, classes: int, ignore: int
 ) -> NDArray[np.float64]:
     """Return intersection and union of each class, (images, 2, classes), after matching the clusters of all images."""
     pairs = []
@@ -138,13 +138,12 @@ def _matched(
     for grid, mask in zip(grids, masks, strict=True):
         rows, columns = (np.arange(SIDE) * length // SIDE for length in grid.shape)
         known = mask != ignore
-        found, truth = grid[rows[:, None], columns][known], mask[known].astype(np.int64)
+        found, truth = (part[known].astype(np.int64) for part in (grid[rows[:, None], columns], mask))
         counts += np.bincount(found * classes + truth, minlength=clusters * classes).reshape(clusters, classes)
         pairs.append((found, truth))
     names = hungarian(counts) if clusters == classes else greedy(counts)
-    confusions = [
-        np.bincount(truth * classes + names[found], minlength=classes**2).reshape(classes, classes)
-        for found, truth in pairs
+    counted = [
+        pixel_counts(torch.from_numpy(truth), torch.from_numpy(names[found]), classes) for found, truth in pairs
     ]
-    sums: NDArray[np.float64] = overlaps(torch.from_numpy(np.stack(confusions)).double()).numpy()
+    sums: NDArray[np.float64] = overlaps(torch.stack(counted)).numpy()
     return sums

@@ -22,12 +22,12 @@ def run(extractor: FeatureExtractor, features: FeatureSet, params: Params) -> Re
     """
     found, skipped = [], {}
     for split in features.scored_splits():
-        pooled = features.splits[split].pooled
+        pooled, device = features.splits[split].pooled, features.splits[split].labels.device
         rows = evenly_spaced(len(pooled), MAX_IMAGES)
         if len(rows) < MIN_IMAGES:
             skipped[split] = f"fewer than {MIN_IMAGES} {split} images"
             continue
-        x = pooled[torch.from_numpy(rows).to(pooled.device)]
+        x = pooled[torch.from_numpy(rows)].to(device)
         values = np.array([rankme(x[torch.from_numpy(half).to(x.device)]) for half in random_halves(len(x))])
         outcome = Outcome("replicates", values, features.images(split, rows), len(x))
         found.append(measure("rank", split, "rankme", outcome, Resampling.of(params), rankme(x)))

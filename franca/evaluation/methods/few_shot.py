@@ -6,8 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-CHUNK = 1 << 13
-"""Queries that are classified at a time."""
+from franca.feature_files import blocks
 
 
 def draw_shots(labels: NDArray[np.int64], shots: int, draws: int, seed: int) -> NDArray[np.int64]:
@@ -36,19 +35,27 @@ def few_shot_hits(
 
     Args:
         train: (N, D) float.
-        labels: (N,) int64.
+        labels: (N,) int64, on the device that computes.
         queries: (M, D) float.
         truth: (M,) int64.
         drawn: (draws, classes, shots), rows of `train`; the images of a class have the same label.
     """
-    center = train.float().mean(dim=0)
-    train, queries = (normalize(part.float() - center, dim=1) for part in (train, queries))
-    hits = []
-    for rows in torch.from_numpy(drawn).to(train.device):
-        means = train[rows].mean(dim=1)  # (classes, D)
-        names = labels[rows[:, 0]]
-        # The largest q·m - |m|²/2 is the smallest Euclidean distance.
-        half = means.square().sum(dim=1) / 2
-        nearest = torch.cat([(part @ means.T - half).argmax(dim=1) for part in queries.split(CHUNK)])
-        hits.append((names[nearest] == truth).cpu().numpy())
-    return np.stack(hits)
+    device = labels.device
+    total = torch.zeros(train.shape[1], dtype=torch.float64, device=device)
+    for part in blocks(train, device):
+        total += part.sum(dim=0, dtype=torch.float64)
+    center = (total / len(train)).float()
+    means, names = [], []
+    for rows in torch.from_numpy(drawn):
+        shots = normalize(train[rows.flatten()].to(device, torch.float32) - center, dim=1)
+        means.append(shots.unflatten(0, rows.shape).mean(dim=1))  # (classes, D)
+        names.append(labels[rows[:, 0].to(device)])
+    hits, start = np.zeros((len(drawn), len(truth)), dtype=np.bool_), 0
+    for part in blocks(queries, device):
+        x, right = normalize(part - center, dim=1), truth[start : start + len(part)]
+        for draw, (mean, name) in enumerate(zip(means, names, strict=True)):
+            # The largest q·m - |m|²/2 is the smallest Euclidean distance.
+            nearest = (x @ mean.T - mean.square().sum(dim=1) / 2).argmax(dim=1)
+            hits[draw, start : start + len(part)] = (name[nearest] == right).cpu().numpy()
+        start += len(part)
+    return hits

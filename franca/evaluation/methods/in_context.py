@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from franca.probes.knn import nearest_neighbors
+from franca.evaluation.methods.neighbors import QUERIES, nearest
 
 NEIGHBORS = 30
 TEMPERATURE = 0.02
@@ -19,8 +18,6 @@ CROP_AREA = (0.5, 1.0)
 """Share of an image's area that a crop has, at least and at most."""
 CROP_ASPECT = (3 / 4, 4 / 3)
 """Change of the sides' ratio by a crop, at least and at most."""
-CHUNK = 1 << 25
-"""Similarities held at a time, at most: 128 MiB."""
 
 
 def random_crop(image: Image.Image, mask: NDArray[np.uint8], seed: tuple[int, ...]) -> tuple[Image.Image, Tensor]:
@@ -80,7 +77,7 @@ def attend(memory: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
     """Return shares of the classes for each query by attention to its nearest features in the memory.
 
     Args:
-        memory: (N, D) float32, rows of unit length.
+        memory: (N, D) float32, of any length.
         labels: (N, K) float32, shares of the classes.
         queries: (M, D) float32, of any length.
 
@@ -89,8 +86,8 @@ def attend(memory: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
     """
     k = min(NEIGHBORS, len(memory))
     found = []
-    for part in queries.split(max(1, CHUNK // len(memory))):
-        similarities, rows = nearest_neighbors(memory, normalize(part, dim=1), k)
+    for part in queries.split(QUERIES):
+        similarities, rows = nearest(memory, part, k, memory.device)
         weights = (similarities / TEMPERATURE).softmax(dim=1)
         found.append(torch.einsum("mk,mkc->mc", weights, labels[rows]))
     return torch.cat(found)

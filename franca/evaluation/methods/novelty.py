@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor
-from torch.nn.functional import normalize, one_hot
 
-from franca.probes.knn import nearest_neighbors
-from franca.probes.regression import fit_logistic
+from franca.evaluation.methods.logistic import fit_logistic
+from franca.evaluation.methods.neighbors import QUERIES, nearest
+from franca.feature_files import BLOCK, blocks
 
 Floats = NDArray[np.float64]
 NEIGHBOR = 50
@@ -24,18 +24,13 @@ RIDGE = 1e-3
 STRENGTH = 1.0
 """C of the logistic regression whose logits the energy is of."""
 RECALL = 0.95
-CHUNK = 1 << 25
-"""Similarities held at a time, at most: 128 MiB."""
 
 
-def neighbor_distance(train: Tensor, queries: Tensor) -> Tensor:
+def neighbor_distance(train: Tensor, queries: Tensor, device: torch.device) -> Tensor:
     """Return the Euclidean distance of each query (M,) to its neighbor of rank `NEIGHBOR`, at unit length."""
-    train, k = normalize(train.float(), dim=1), min(NEIGHBOR, len(train))
-    found = []
-    for part in queries.split(max(1, CHUNK // len(train))):
-        similarities = nearest_neighbors(train, normalize(part.float(), dim=1), k)[0][:, -1]
-        found.append((2 - 2 * similarities).clamp(min=0).sqrt())
-    return torch.cat(found)
+    k = min(NEIGHBOR, len(train))
+    similarities = torch.cat([nearest(train, part, k, device)[0][:, -1] for part in queries.split(QUERIES)])
+    return (2 - 2 * similarities).clamp(min=0).sqrt()
 
 
 def mahalanobis(train: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
@@ -43,26 +38,37 @@ def mahalanobis(train: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
 
     Args:
         train: (N, D) float.
-        labels: (N,) int64, classes from 0 to K - 1, each of which occurs.
+        labels: (N,) int64, classes from 0 to K - 1, each of which occurs, on the device that computes.
         queries: (M, D) float.
     """
-    x, classes = train.double(), int(labels.max()) + 1
-    counts = torch.bincount(labels, minlength=classes)[:, None]
-    means = x.new_zeros(classes, x.shape[1]).index_add_(0, labels, x) / counts
-    residual = x - means[labels]
-    covariance = residual.T @ residual / len(x)
+    device, classes, width = labels.device, int(labels.max()) + 1, train.shape[1]
+    means = torch.zeros(classes, width, dtype=torch.float64, device=device)
+    for x, of in zip(blocks(train, device), labels.split(BLOCK), strict=True):
+        means.index_add_(0, of, x.double())
+    means /= torch.bincount(labels, minlength=classes)[:, None]
+    covariance = torch.zeros(width, width, dtype=torch.float64, device=device)
+    for x, of in zip(blocks(train, device), labels.split(BLOCK), strict=True):
+        residual = x.double() - means[of]
+        covariance += residual.T @ residual
+    covariance /= len(train)
     variance = covariance.diagonal().mean().clamp(min=1e-12)
-    covariance += RIDGE * variance * torch.eye(len(covariance), dtype=x.dtype, device=x.device)
+    covariance += RIDGE * variance * torch.eye(width, dtype=torch.float64, device=device)
     factor = torch.linalg.cholesky(covariance)
-    white, centers = (torch.linalg.solve_triangular(factor, y.T, upper=False).T for y in (queries.double(), means))
-    return torch.cdist(white, centers).square().min(dim=1).values
+    centers = torch.linalg.solve_triangular(factor, means.T, upper=False).T
+    found = []
+    for x in blocks(queries, device):
+        white = torch.linalg.solve_triangular(factor, x.double().T, upper=False).T
+        found.append(torch.cdist(white, centers).square().min(dim=1).values)
+    return torch.cat(found)
 
 
 def energy(train: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
-    """Return the energy of each query (M,): -log sum exp of the logits of logistic regression."""
-    targets = one_hot(labels).to(train.dtype)
-    (probe,) = fit_logistic(train, targets, [STRENGTH])
-    return -probe(queries).logsumexp(dim=1)
+    """Return the energy of each query (M,): -log sum exp of the logits of logistic regression.
+
+    Arguments are as for `mahalanobis`.
+    """
+    (probe,) = fit_logistic(train, labels, int(labels.max()) + 1, [STRENGTH])
+    return torch.cat([-probe(part).logsumexp(dim=1) for part in blocks(queries, labels.device)])
 
 
 class Separation(NamedTuple):

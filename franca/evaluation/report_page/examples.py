@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from franca.data.store.files.names import printable
 from franca.data.store.prepared import ImageSet, SplitName, Store
 from franca.data.store.transform import resize_and_crop
 from franca.evaluation.features import FeatureSet, evenly_spaced
+from franca.evaluation.methods.knn_votes import knn_classes
+from franca.evaluation.methods.neighbors import nearest
 from franca.evaluation.result import Skipped
 from franca.params import Params
-from franca.probes.knn import knn_predict, nearest_neighbors
 
 NEIGHBORS = 5
 ERRORS = 8
@@ -129,8 +129,7 @@ def _predict(features: FeatureSet, split: SplitName, params: Params) -> _Predict
     train, train_labels = features.labeled("train")
     queries = features.labeled(split)[0]
     k, temperature = params.evaluate.knn_k, params.evaluate.knn_temperature
-    votes = knn_predict(train, train_labels, queries, len(features.classes), k, temperature)
-    shares, classes = votes.max(1)
+    classes, shares = knn_classes(train, train_labels, queries, len(features.classes), [k], temperature)[k]
     rows = (features.splits[split].labels >= 0).nonzero()[:, 0].tolist()
     return _Predicted(dict(zip(rows, classes.tolist(), strict=True)), dict(zip(rows, shares.tolist(), strict=True)))
 
@@ -165,8 +164,8 @@ class _Drawer:
 
     @torch.inference_mode()
     def _nearest(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        train = normalize(self._features.splits["train"].pooled.float(), dim=1)
-        return nearest_neighbors(train, normalize(queries.float(), dim=1), min(NEIGHBORS, len(train)))
+        train = self._features.splits["train"]
+        return nearest(train.pooled, queries, min(NEIGHBORS, len(train.labels)), train.labels.device)
 
     def _label(self, split: SplitName, row: int) -> int:
         return int(self._features.splits[split].labels[row])
