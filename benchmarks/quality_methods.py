@@ -1,6 +1,5 @@
 """Methods that `benchmarks.quality` compares: the same ViT, crops, optimizer and schedule; other losses and heads."""
 
-import copy
 from collections.abc import Callable
 from typing import Protocol
 
@@ -50,9 +49,8 @@ class _WithLightly:
     def __init__(self, params: ResolvedParams, device: torch.device, make_head: Callable[[], nn.Module]) -> None:
         self.params, self.device = params.pretrain, device
         self._bf16 = choose_precision(self.params.precision, device) == "bf16"
-        torch.manual_seed(params.base.seed)
-        backbone = Backbone(params.base.backbone, params.base.image_size, self.params.drop_path)
-        self.student = nn.ModuleDict({"backbone": backbone, "head": make_head()}).train().to(device)
+        self._base, self._make_head = params.base, make_head
+        self.student = self.network()
         named = list(self.student.named_parameters())
         plain = [p for name, p in named if p.ndim < 2 or "norm" in name]
         decayed = [p for name, p in named if p.ndim >= 2 and "norm" not in name]
@@ -64,6 +62,12 @@ class _WithLightly:
             lr=0.0,
             fused=True,
         )
+
+    def network(self) -> nn.ModuleDict:
+        """Return a backbone and a head with the weights of the seed."""
+        torch.manual_seed(self._base.seed)
+        backbone = Backbone(self._base.backbone, self._base.image_size, self.params.drop_path)
+        return nn.ModuleDict({"backbone": backbone, "head": self._make_head()}).to(self.device)
 
     def embed(self, network: nn.ModuleDict, crops: Tensor) -> Tensor:
         """Return the head's outputs for the class tokens of crops (B, 3, S, S)."""
@@ -113,7 +117,7 @@ class LightlyDINO(_WithLightly):
             device,
             lambda: DINOProjectionHead(width, heads.hidden_dim, heads.bottleneck_dim, heads.prototypes),
         )
-        self._teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
+        self._teacher = self.network().requires_grad_(False).eval()
         self.backbone = _backbone(self._teacher)
         self._loss = DINOLoss(heads.prototypes, student_temp=losses.student_temperature).to(device)
         self._never = torch.zeros((), device=device)
