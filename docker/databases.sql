@@ -1,3 +1,4 @@
 -- The PostgreSQL image runs this file once, if its volume is empty.
 CREATE DATABASE mlflow;
+CREATE DATABASE mlflow_auth;
 CREATE DATABASE prefect;

@@ -47,6 +47,7 @@ NOT_TYPED = {
         "needs a GPU; tests/study runs a small study"
     ),
     # Docker, clusters and GPUs.
+    "docker buildx imagetools inspect python:3.11.14-slim-bookworm": "needs Docker",
     "docker compose -f docker/compose.yaml up": "needs Docker; `make lint` validates the file",
     "docker compose -f docker/compose.yaml up --build --detach": "needs Docker",
     "docker compose -f docker/compose.yaml run --rm worker dvc repro": "needs Docker",
