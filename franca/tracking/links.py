@@ -1,11 +1,23 @@
 """URLs of MLflow's pages."""
 
+import os
+
+from franca.tracking.client import redacted, tracking_uri
+
 MODE = "workflowType=machine_learning"
 """Without it, MLflow's pages open in their mode for language models."""
 
 
+def public_uri() -> str:
+    """Return the address at which browsers find MLflow: `MLFLOW_PUBLIC_URL`, else that of the tracking server.
+
+    Inside containers and clusters the server has another name than outside.
+    """
+    return os.environ.get("MLFLOW_PUBLIC_URL", "").rstrip("/") or redacted(tracking_uri())
+
+
 def links(uri: str, experiment: str, run_id: str, name: str, version: str) -> dict[str, str]:
-    """Return the URLs of the run and of the version in MLflow's UI; empty without a server."""
+    """Return the URLs of the run and of the version in MLflow's UI; empty if `uri` is a database."""
     if not uri.startswith("http"):
         return {}
     return {

@@ -7,10 +7,10 @@ from franca.advice import USUAL
 from franca.errors import ApprovalNeeded, FrancaError, GatesFailed
 from franca.evaluation.comparison import Evidence
 from franca.params import Params
-from franca.tracking.client import connect, redacted, server_errors, tracking_uri
+from franca.tracking.client import connect, server_errors
 from franca.tracking.judge import Decision, decision_text, evaluate_gates
 from franca.tracking.ledger import record
-from franca.tracking.links import links, pictures
+from franca.tracking.links import links, pictures, public_uri
 from franca.tracking.registry import (
     CHALLENGER,
     CHAMPION,
@@ -95,7 +95,7 @@ def summary(name: str, decision: Decision, applied: bool) -> dict[str, Any]:
 
 
 def _pages(client: "MlflowClient", version: "ModelVersion") -> dict[str, str]:
-    uri, run_id = redacted(tracking_uri()), run_of(version)
+    uri, run_id = public_uri(), run_of(version)
     experiment = str(client.get_run(run_id).info.experiment_id)
     found = links(uri, experiment, run_id, version.name, str(version.version))
     return found | {"pictures": pictures(uri, experiment, run_id)} if found else {}

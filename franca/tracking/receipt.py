@@ -17,6 +17,7 @@ def receipt_text(receipt: dict[str, Any], markdown: bool = False) -> str:
         lines = [f"{version} ({aliases}) on {server}", *(f"  {sentence}" for sentence in decision)]
         return "\n".join([*lines, *(f"  {page}: {url}" for page, url in links)])
     reason, *details = decision
-    lines = [f"**{version}** ({aliases}) on {server}", "", f"**{reason}**", ""]
+    # As code, because Markdown makes a link of an address, and inside containers browsers cannot open it.
+    lines = [f"**{version}** ({aliases}) on `{server}`", "", f"**{reason}**", ""]
     lines += [f"- {sentence}" for sentence in details]
     return "\n".join([*lines, *(f"- [{page} in MLflow]({url})" for page, url in links)])

@@ -15,7 +15,7 @@ from franca.paths import MODEL, RESULTS
 from franca.tracking import history
 from franca.tracking.client import connect, experiment_id, redacted, server_errors, tracking_uri
 from franca.tracking.decision_text import DECISION, WRITTEN
-from franca.tracking.links import links
+from franca.tracking.links import links, public_uri
 from franca.tracking.log_run import FILLED, finish_run, log_run, log_scores
 from franca.tracking.promote import apply_gates
 from franca.tracking.registry import CHAMPION, ensure_version, model_id
@@ -71,7 +71,7 @@ def register(params: Params) -> dict[str, Any]:
         "data_digest": content.results["data_digest"],
         "fingerprint": content.fingerprint,
         "decision": reasons,
-        "links": links(redacted(tracking_uri()), experiment, run.info.run_id, name, str(version.version)),
+        "links": links(public_uri(), experiment, run.info.run_id, name, str(version.version)),
     }
     receipt |= {"inputs": input_digest(params), "server": read_server_state(receipt)}
     write_json(RECEIPT, receipt)

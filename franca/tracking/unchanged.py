@@ -19,6 +19,7 @@ from franca.params import Params
 from franca.paths import MODEL, PREPARED, RESULTS
 from franca.tracking.client import redacted, tracking_uri
 from franca.tracking.credentials import auth_headers
+from franca.tracking.links import links, public_uri
 
 STAGES = ("prepare", "pretrain", "disentangle", "evaluate", "datasets")
 """Stages whose results `register` uploads."""
@@ -50,7 +51,8 @@ def read_unchanged(params: Params) -> dict[str, Any] | None:
         receipt = dict(read_json(RECEIPT))
         if receipt["tracking_uri"] != redacted(tracking_uri()) or receipt["inputs"] != input_digest(params):
             return None
-        return receipt if _read_state(receipt) == receipt["server"] else None
+        pages = links(public_uri(), *(receipt[name] for name in ("experiment_id", "run_id", "model", "version")))
+        return receipt if receipt["links"] == pages and _read_state(receipt) == receipt["server"] else None
     except _DOUBTS:
         return None
 

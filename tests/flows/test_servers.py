@@ -9,11 +9,15 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
+from prefect.settings import PREFECT_UI_URL, temporary_settings
+from prefect.utilities.urls import url_for
 
 from franca.params import read_yaml
+from franca.tracking.links import links, public_uri
 from tests.flows.test_deployments import answers, wait
 
 ROOT = Path(__file__).parents[2]
@@ -161,3 +165,20 @@ def test_state_that_must_outlive_the_container_is_on_volumes() -> None:
     volumes: list[Any] = SERVICES["prefect"]["volumes"]
     assert any(volume.endswith(f":{SERVICES['prefect']['environment']['PREFECT_HOME']}") for volume in volumes)
     assert json.dumps(SERVICES["prefect"]["environment"]).count("lease_storage.filesystem") == 1
+
+
+def test_links_in_runs_and_artifacts_have_the_addresses_of_browsers(monkeypatch: pytest.MonkeyPatch) -> None:
+    public = {"MLFLOW_PUBLIC_URL": "https://models.example.org", "PREFECT_PUBLIC_URL": "https://flows.example.org"}
+    environment = variables("worker", **public)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert public_uri() == "https://models.example.org"
+    found = links(public_uri(), "1", "abc", "franca", "3")
+    assert found["run"].startswith("https://models.example.org/#/experiments/1/runs/abc")
+    with temporary_settings({PREFECT_UI_URL: environment["PREFECT_UI_URL"]}):
+        page = url_for("flow-run", obj_id=uuid4())
+    assert page is not None and page.startswith("https://flows.example.org/runs/flow-run/")
+    assert {variables("worker")[name] for name in ("MLFLOW_PUBLIC_URL", "PREFECT_UI_URL")} == {
+        "http://localhost:5000",
+        "http://localhost:4200",
+    }

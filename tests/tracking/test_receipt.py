@@ -26,7 +26,7 @@ def test_plain_text() -> None:
 
 def test_markdown() -> None:
     assert receipt_text(RECEIPT, markdown=True).splitlines() == [
-        "**franca version 3** (champion) on http://host:5000",
+        "**franca version 3** (champion) on `http://host:5000`",
         "",
         "**all gates hold**",
         "",

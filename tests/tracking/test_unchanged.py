@@ -100,3 +100,13 @@ def test_a_server_is_asked_by_http(
     assert read_unchanged(params) is None
     server.kill()
     assert read_unchanged(params) is None
+
+
+def test_links_follow_the_public_address(registered: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_PUBLIC_URL", "https://models.example.org/")
+    assert read_unchanged(registered) is None
+    register.run(registered)
+    receipt = read_json(RECEIPT)
+    assert receipt["links"]["version"].startswith("https://models.example.org/#/models/franca/versions/1?")
+    assert receipt["tracking_uri"].startswith("sqlite:///")
+    assert read_unchanged(registered) == receipt
