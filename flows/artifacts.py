@@ -1,5 +1,6 @@
 """Artifacts of a flow run in Prefect's UI: scores, differences to the baselines, and the registered version."""
 
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ def publish_artifacts(folder: Path) -> None:
     receipt = read_json(folder / RESULTS / "register/receipt.json")
     create_table_artifact(
         key="metrics",
-        table=score_table(results["rows"]),
+        # Scores by number of dimensions, such as top1_96, come last: they are many.
+        table=score_table(sorted(results["rows"], key=lambda row: bool(re.search(r"_\d+$", row["metric"])))),
         description=f"Scores with confidence intervals of {results['suite']['confidence']:.0%}.",
     )
     if rows := results.get("differences"):

@@ -81,9 +81,10 @@ def page(found: dict[str, Any]) -> str:
         lines += [f"| {row['metric']} | {_cell(row['version'])} | {_cell(row['champion'])} |" for row in scores]
         lines.append("")
     for gate in found.get("gates", []):
-        lines.append(f"- {'pass' if gate['passed'] else '**FAIL**'}: {gate['sentence']}")
+        lines.append(f"- {'' if gate['passed'] else '**FAIL**: '}{gate['sentence']}")
     lines += [f"- {note}" for note in found.get("notes", [])]
-    lines += ["", *(f"- [{what}]({url})" for what, url in found.get("links", {}).items())]
+    if pages := found.get("links"):
+        lines += ["", f"In MLflow: {', '.join(f'[{what}]({url})' for what, url in pages.items())}"]
     return "\n".join(lines)
 
 

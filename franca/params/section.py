@@ -14,7 +14,13 @@ Count = Annotated[int, Field(ge=1)]
 class Section(BaseModel):
     """Fields have no defaults, so that the file shows every value that a run uses."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        # Prefect's form then has the names of the file, not "Embed Dim" and "Ffn".
+        field_title_generator=lambda name, field: getattr(field, "alias", None) or name,
+    )
 
 
 def by_key(model: type[BaseModel]) -> dict[str, FieldInfo]:

@@ -1,5 +1,6 @@
 """A server, a worker and the deployments of prefect.yaml, as `make prefect-ui` and `make worker` start them."""
 
+import json
 import os
 import re
 import shutil
@@ -31,6 +32,7 @@ class Site(httpx.Client):
     output_of: Callable[..., str]
     server: Program
     worker: Program
+    home: Path
 
 
 @pytest.fixture
@@ -63,6 +65,7 @@ def api(project: Path, tmp_path: Path) -> Iterator[Site]:
 
     try:
         with Site(base_url=environment["PREFECT_API_URL"]) as site:
+            site.home = tmp_path / "prefect"
             site.start_server = lambda: start("prefect", "server", "start", "--host", "127.0.0.1", "--port", port)
             site.server = site.start_server()
             site.output_of = lambda *command: (
@@ -174,9 +177,18 @@ def test_a_cancelled_run_leaves_no_process(api: httpx.Client) -> None:
     assert end_of(api, run)["type"] == "CANCELLED"
 
 
+def lease_end(api: Site) -> str:
+    """Return when the lease of the one running flow ends."""
+    (lease,) = {path.read_text() for path in api.home.glob("concurrency_leases/*-*.json")}
+    return str(json.loads(lease)["expiration"])
+
+
+@pytest.mark.timeout(900)
 def test_a_run_survives_an_outage_of_the_server_and_can_be_cancelled_after_it(api: Site) -> None:
+    """The lease of the deployment's limit is renewed after 225 s. A server that has lost it ends the run instead."""
     run = start(api, "pipeline/manual", with_source(api, "endless")).json()["id"]
     processes = wait(lambda: stage_processes(api, run))
+    before = lease_end(api)
     api.server.terminate()
     api.server.wait(60)
     time.sleep(50)
@@ -184,6 +196,7 @@ def test_a_run_survives_an_outage_of_the_server_and_can_be_cancelled_after_it(ap
 
     api.start_server()
     wait(lambda: answers(api, "/health"))
+    wait(lambda: lease_end(api) > before, 300)
     assert api.get(f"/flow_runs/{run}").json()["state"]["type"] == "RUNNING"
     api.post(f"/flow_runs/{run}/set_state", json={"state": {"type": "CANCELLING"}})
     assert end_of(api, run)["type"] == "CANCELLED"
