@@ -15,6 +15,7 @@ from franca.data.store.prepared import SPLITS, DenseSet, ImageSet, SplitName, St
 from franca.data.store.transform import resize_and_crop
 from franca.evaluation.outcomes import images_digest
 from franca.evaluation.result import Skipped
+from franca.evaluation.sets.boxes import BoxSet, open_boxes
 from franca.feature_files import mapped_zeros, take_rows
 from franca.models import Features
 from franca.probes.view_agreement import two_views
@@ -88,6 +89,7 @@ class FeatureSet:
         splits: Features by split.
         digest: Digest of the store.
         dense: Images with masks by split; empty if the store has no dense set.
+        boxes: Images with boxes by split; empty if the store has none.
         image_sets: The images by split, for benchmarks that embed changed images.
         control_widths: Numbers of dimensions at which k-NN is measured on other dimensions than the first (see
             `franca.evaluation.benchmarks.knn`).
@@ -97,6 +99,7 @@ class FeatureSet:
     splits: Mapping[SplitName, SplitFeatures]
     digest: str = ""
     dense: Mapping[SplitName, DenseSet] = field(default_factory=dict)
+    boxes: Mapping[SplitName, BoxSet] = field(default_factory=dict)
     image_sets: Mapping[SplitName, ImageSet] = field(default_factory=dict)
     control_widths: tuple[int, ...] = ()
 
@@ -165,8 +168,10 @@ def extract_all(extractors: list[FeatureExtractor], store: Store) -> dict[str, F
     dense = {split: images for split in SPLITS if (images := store.dense(split)) is not None}
     image_sets = {split: store.images(split) for split in SPLITS}
     widths = extractors[0].levels
+    boxes = open_boxes(store)
     return {
-        name: FeatureSet(classes, splits, store.digest, dense, image_sets, widths) for name, splits in by_name.items()
+        name: FeatureSet(classes, splits, store.digest, dense, boxes, image_sets, widths)
+        for name, splits in by_name.items()
     }
 
 

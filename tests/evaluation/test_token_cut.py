@@ -3,8 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import linalg
 
+from franca.data.ingest.prepare import prepare_dataset
+from franca.data.store.prepared import Store
 from franca.evaluation.benchmarks import token_cut
 from franca.evaluation.extractors import last_keys
 from franca.evaluation.features import FeatureExtractor, extract_all
@@ -18,6 +21,7 @@ from franca.evaluation.methods.token_cut import (
     second_eigenvector,
 )
 from franca.models import Features, FrancaModel, random_model
+from franca.params import Dataset
 from tests.conftest import MakeParams
 from tests.evaluation.conftest import MakeStore
 
@@ -88,19 +92,47 @@ def test_keys_are_those_of_the_attention(tiny_params: MakeParams) -> None:
             torch.testing.assert_close(keys.flatten(1, 2), expected[:, model.backbone.num_prefix_tokens :])
 
 
-def test_halves_of_images_are_objects(make_store: MakeStore, tiny_params: MakeParams, tmp_path: Path) -> None:
-    def colors(images: torch.Tensor) -> torch.Tensor:
-        patches = images.float().unfold(2, 8, 8).unfold(3, 8, 8).mean((4, 5)).permute(0, 2, 3, 1)
-        return patches - torch.tensor([135.0, 70.0, 135.0])
+def _colors(images: torch.Tensor) -> torch.Tensor:
+    patches = images.float().unfold(2, 8, 8).unfold(3, 8, 8).mean((4, 5)).permute(0, 2, 3, 1)
+    return patches - torch.tensor([135.0, 70.0, 135.0])
 
-    extractor = FeatureExtractor(
-        "colors", lambda x: Features(x.float().mean((2, 3)), colors(x)), 32, 8, learned=True, keys=colors
-    )
-    data = extract_all([extractor], make_store(tmp_path))["colors"]
-    scores = token_cut.run(extractor, data, tiny_params()).measurements
+
+EXTRACTOR = FeatureExtractor(
+    "colors", lambda x: Features(x.float().mean((2, 3)), _colors(x)), 32, 8, learned=True, keys=_colors
+)
+
+
+def test_halves_of_images_are_objects(make_store: MakeStore, tiny_params: MakeParams, tmp_path: Path) -> None:
+    data = extract_all([EXTRACTOR], make_store(tmp_path))["colors"]
+    scores = token_cut.run(EXTRACTOR, data, tiny_params()).measurements
     assert {(score.benchmark, score.split, score.n): score.value for score in scores} == {
         ("token_cut", "val", 2): 100,
         ("token_cut", "test", 3): 100,
         ("token_cut_whole_image", "val", 2): 0,
         ("token_cut_whole_image", "test", 3): 0,
     }
+
+
+def test_boxes_of_a_data_set_are_its_objects(tiny_params: MakeParams, tmp_path: Path) -> None:
+    """Four images whose right quarter is another color: its box is right, a box of the other side is not."""
+    names = [str(number) for number in range(4)]
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (tmp_path / "voc" / folder).mkdir(parents=True)
+    for name in names:
+        pixels = np.full((64, 96, 3), (200, 60, 60), dtype=np.uint8)
+        pixels[:, 72:] = 70, 80, 210
+        Image.fromarray(pixels).save(tmp_path / f"voc/JPEGImages/{name}.jpg", quality=95)
+        left, right = (1, 40) if name == "3" else (73, 96)
+        sides = f"<xmin>{left}</xmin><ymin>1</ymin><xmax>{right}</xmax><ymax>64</ymax>"
+        objects = "" if name == "2" else f"<object><bndbox>{sides}</bndbox></object>"
+        (tmp_path / f"voc/Annotations/{name}.xml").write_text(f"<annotation>{objects}</annotation>")
+    (tmp_path / "voc/ImageSets/Main/trainval.txt").write_text("\n".join(names))
+    dataset = Dataset.model_validate({"path": str(tmp_path / "voc"), "task": "boxes"})
+    prepare_dataset(dataset, "datasets.voc", tiny_params().prepare, tmp_path / "store")
+    data = extract_all([EXTRACTOR], Store(tmp_path / "store"))["colors"]
+    scores = token_cut.run(EXTRACTOR, data, tiny_params()).measurements
+    assert [(score.benchmark, score.split, score.n) for score in scores] == [
+        ("token_cut", "val", 3),
+        ("token_cut_whole_image", "val", 3),
+    ]
+    assert [score.value for score in scores] == [pytest.approx(200 / 3, abs=1e-3), 0]

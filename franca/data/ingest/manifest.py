@@ -46,7 +46,7 @@ def describe(
         },
         "classes": classes,
         "counts": {name: _counts(label[split == number], classes) for number, name in enumerate(SPLITS)},
-        "channels": _channels(table, split == TRAIN),
+        "channels": _channels(table, split == TRAIN if TRAIN in split else split != NONE),
         "sizes": _sizes(table.sizes[split != NONE]),
         "refused": len(refused),
         "duplicates": {key: len(value) if isinstance(value, list) else value for key, value in duplicates.items()},

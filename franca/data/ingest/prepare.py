@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from franca.data.ingest.duplicates import group_duplicates, join
 from franca.data.ingest.manifest import describe, describe_duplicates, describe_exposure
 from franca.data.ingest.scan import ImageTable, RefusedImage, scan
+from franca.data.ingest.sources.mask_pairs import MaskPairSource
 from franca.data.ingest.sources.masks import MaskSource
 from franca.data.ingest.sources.open_source import open_dense_source, open_source
 from franca.data.ingest.sources.source import Sample, Source
+from franca.data.ingest.sources.voc_boxes import open_voc_boxes
 from franca.data.ingest.splits import NONE, TRAIN, assign_splits
 from franca.data.store.files.names import printable
 from franca.data.store.in_place import InPlaceWriter
@@ -71,7 +73,7 @@ def prepare_dataset(
 ) -> dict[str, Any]:
     """Write a store of a data set of evaluation into the new `folder`, its manifest last.
 
-    A set with masks becomes the store's dense set, and the store has no other images.
+    A set with masks becomes the store's dense set, one with boxes its boxes; the store then has no other images.
 
     Args:
         dataset: The data set.
@@ -96,19 +98,45 @@ def prepare_dataset(
                 f" change {key}.task"
             )
         manifest["dense"] = None
-    else:
+    elif dataset.task == "segmentation":
         dense = _prepare_dense(open_dense_source(dataset.path, f"{key}.path"), folder, params, threads, stop)
-        nothing = np.zeros(0, dtype=np.int64)
-        with PackWriter(folder / "images") as images:
-            files = images.close(height=nothing, width=nothing, label=nothing, split=nothing)
-        manifest = {
-            "classes": [],
-            "channels": dense["channels"],
-            "files": {f"images/{name}": digest for name, digest in files.items()},
-            "dense": dense,
-        }
+        manifest = _without_images(folder, dense) | {"dense": dense}
+    else:
+        boxes = _prepare_annotated(open_voc_boxes(dataset.path, key), folder, "boxes", params, threads, stop)
+        manifest = _without_images(folder, boxes) | {"dense": None, "boxes": boxes}
     write_json(folder / "manifest.json", manifest)
     return manifest
+
+
+def _without_images(folder: Path, part: dict[str, Any]) -> dict[str, Any]:
+    """Write an index without images, and return the manifest of a store whose images are those of a part."""
+    nothing = np.zeros(0, dtype=np.int64)
+    with PackWriter(folder / "images") as images:
+        files = images.close(height=nothing, width=nothing, label=nothing, split=nothing)
+    digests = {f"images/{name}": digest for name, digest in files.items()}
+    return {"classes": [], "channels": part["channels"], "files": digests}
+
+
+def _prepare_annotated(
+    source: MaskPairSource, folder: Path, part: str, params: Prepare, threads: int, stop: Callable[[], bool]
+) -> dict[str, Any]:
+    """Write images and what a benchmark knows about each into the packs `images` and `annotations` of a part.
+
+    Nothing is fitted to such a set, so its images stay in the splits of the source, and duplicates are not looked for.
+    """
+    with PackWriter(folder / part / "images") as images, PackWriter(folder / part / "annotations") as annotations:
+
+        def keep(sample: Sample) -> None:
+            images.add(sample.content)
+            annotations.add(sample.mask or b"")
+
+        table = scan(source, keep, threads, stop)
+        _check_refused(source, table.refused, len(table) + len(table.refused), params.max_refused)
+        duplicates = describe_duplicates(table, np.arange(len(table)), table.given, params.duplicate_bits)
+        unlabeled = np.full(len(table), NONE)
+        manifest = describe(source, table, table.given, unlabeled, [], table.refused, duplicates)
+        writers = {f"{part}/images": images, f"{part}/annotations": annotations}
+        return manifest | {"files": _write(writers, table, unlabeled, table.given, params)} | source.about()
 
 
 def _prepare_packed(
@@ -187,12 +215,7 @@ def _split_and_write(
         print(f"{source.title}: {warning}", file=sys.stderr)
 
     # write
-    files: dict[str, str] = {}
-    heights, widths, _ = table.sizes.T
-    columns = {"height": heights, "width": widths, "label": label, "split": split}
-    for name, writer in writers.items():
-        written = writer.close(split != NONE, params.max_refused, **columns)
-        files |= {f"{name}/{file}": digest for file, digest in written.items()}
+    files = _write(writers, table, label, split, params)
     for path, content in (
         (store / part / "refused.json", [asdict(image) for image in refused]),
         (store / part / "duplicates.json", duplicates),
@@ -200,6 +223,19 @@ def _split_and_write(
         write_json(path, content)
         files[path.relative_to(store).as_posix()] = sha256_file(path)
     return manifest | {"files": files} | source.about()
+
+
+def _write(
+    writers: Writers, table: ImageTable, label: NDArray[np.int64], split: NDArray[np.int64], params: Prepare
+) -> dict[str, str]:
+    """Close the writers with the columns of the images, (N,) each; return the SHA-256 of each file by name."""
+    files: dict[str, str] = {}
+    heights, widths, _ = table.sizes.T
+    columns = {"height": heights, "width": widths, "label": label, "split": split}
+    for name, writer in writers.items():
+        written = writer.close(split != NONE, params.max_refused, **columns)
+        files |= {f"{name}/{file}": digest for file, digest in written.items()}
+    return files
 
 
 def _split(source: Source, table: ImageTable, groups: NDArray[np.int64], params: Prepare) -> NDArray[np.int64]:

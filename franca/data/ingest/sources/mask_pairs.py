@@ -24,6 +24,11 @@ class Pair(NamedTuple):
 class MaskPairSource(MaskSource):
     """Pairs of files. Subclasses list them."""
 
+    needed: SplitName = "train"
+    """Split that must have images."""
+    what: str = "mask"
+    """Name of the second file of a pair, for messages."""
+
     def __init__(self, folder: Path, files: Iterable[str], pairs: Sequence[Pair]) -> None:
         """Store the arguments.
 
@@ -33,12 +38,14 @@ class MaskPairSource(MaskSource):
             pairs: The images to read.
 
         Raises:
-            FrancaError: No image is for train.
+            FrancaError: No image is for the split that is needed.
         """
         self._folder, self._files, self._pairs = folder, set(files), pairs
         self.place, self.title = str(folder), printable(folder)
-        if not any(pair.split == "train" for pair in pairs):
-            raise FrancaError(f"{self.title}: {self.layout} without images for train; unpack the whole archive")
+        if not any(pair.split == self.needed for pair in pairs):
+            raise FrancaError(
+                f"{self.title}: {self.layout} without images for {self.needed}; unpack the whole archive"
+            )
         used = self._files & {name for pair in pairs for name in (pair.image, pair.mask)}
         self.ignored = Counter(kind(name) for name in self._files - used)
         self.total_bytes = sum(file_size(folder / name) for name in used)
@@ -50,7 +57,7 @@ class MaskPairSource(MaskSource):
             image, mask = (name if name in self._files else None for name in (image_name, mask_name))
             readers = {name: lambda name=name: read_file(self._folder / name) for name in (image_name, mask_name)}
             name = as_text(image or mask_name)
-            image_bytes, mask_bytes, problem = read_pair(readers, image, mask)
+            image_bytes, mask_bytes, problem = read_pair(readers, image, mask, self.what)
             if not problem:
                 mask_bytes, problem = self.convert(mask_bytes)
             if problem:

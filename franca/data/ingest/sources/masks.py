@@ -63,10 +63,12 @@ class MaskSource(Source):
         return self.classes.model_dump()
 
 
-def read_pair(readers: Readers, image: str | None, mask: str | None) -> tuple[bytes, bytes, str | None]:
-    """Return the bytes of an image and of its mask, or the reason why one of them is missing."""
+def read_pair(
+    readers: Readers, image: str | None, mask: str | None, what: str = "mask"
+) -> tuple[bytes, bytes, str | None]:
+    """Return the bytes of an image and of its mask, called `what`, or the reason why one of them is missing."""
     if image is None or mask is None:
-        return b"", b"", f"it has no {'image' if image is None else 'mask'}"
+        return b"", b"", f"it has no {'image' if image is None else what}"
     try:
         image_bytes = readers[image]()
     except Unreadable as error:
@@ -74,4 +76,4 @@ def read_pair(readers: Readers, image: str | None, mask: str | None) -> tuple[by
     try:
         return image_bytes, readers[mask](), None
     except Unreadable as error:
-        return b"", b"", f"its mask cannot be read: {error}"
+        return b"", b"", f"its {what} cannot be read: {error}"

@@ -59,7 +59,7 @@ class PascalVoc(MaskPairSource):
             name = f"{_LISTS}/{split}.txt"
             if name not in files:
                 continue
-            for image in _read_list(folder / name):
+            for image in read_list(folder / name):
                 if listed.setdefault(image, name) != name:
                     raise FrancaError(
                         f"{printable(folder / name)}: {printable(image)} is in {listed[image]}, too; keep one"
@@ -73,7 +73,8 @@ def open_pascal_voc(folder: Path, key: str) -> PascalVoc | None:
     return PascalVoc(folder, key) if (folder / _LISTS).is_dir() else None
 
 
-def _read_list(path: Path) -> list[str]:
+def read_list(path: Path) -> list[str]:
+    """Return the names in a list of images, sorted; raises FrancaError if it cannot be read."""
     try:
         lines = os.fsdecode(read_file(path)).split()
     except Unreadable as error:
