@@ -64,6 +64,7 @@ experiments: $(RUNTIME) ## Show experiments side by side: main scores, and the p
 
 .PHONY: prefect-ui
 prefect-ui: export PREFECT_SERVER_UI_API_URL := http://127.0.0.1:$(PREFECT_PORT)/api
+prefect-ui: export PREFECT_UI_URL := http://127.0.0.1:$(PREFECT_PORT)
 prefect-ui: $(RUNTIME) ## Start Prefect and its UI: flow runs, schedules and forms.
 	@echo "Prefect: http://127.0.0.1:$(PREFECT_PORT) (Ctrl-C to stop); run \`make worker\` in a second terminal to execute its runs"
 	@prefect server start --host 127.0.0.1 --port $(PREFECT_PORT)

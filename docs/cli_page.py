@@ -11,8 +11,8 @@ HIDDEN = (argparse._HelpAction, argparse._SubParsersAction)
 INTRODUCTION = """\
 The exit code is 0 on success, 2 with one line for an error that you can fix, 75 if a run was asked to stop and can
 resume, and 1 for an unexpected error. `franca promote` exits with 3 if the gates failed, and with 4 if they hold and a
-person has to approve the version. `franca doctor` exits with 1 if it found a problem. `franca COMMAND --help` prints
-the same texts as this page.
+person has to approve the version. `franca doctor` exits with 1 if it found a problem, and
+`franca drift` with 4 if it found drift. `franca COMMAND --help` prints the same texts as this page.
 
 Options in front of the command apply to all commands:
 """

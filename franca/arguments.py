@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     _add_export(commands.add_parser("export", help="write a model in a standard format"))
     _add_embed(commands.add_parser("embed", help="embed all images of a folder into a Parquet file"))
     _add_maps(commands.add_parser("maps", help="draw patch features and attention of images"))
+    _add_drift(commands.add_parser("drift", help="test whether new images look like the training images"))
     _add_init(commands.add_parser("init", help="write a params.yaml for a folder of images and this machine"))
     _add_plan(commands.add_parser("plan", help="compute memory, speed and days of a pretraining run"))
     params = commands.add_parser("params", help="presets, updates and schema of params.yaml")
@@ -207,6 +208,22 @@ def _add_maps(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--size", type=int, metavar="S", help="short side in pixels (default: 4 times the model's image size)"
     )
+
+
+def _add_drift(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folder", type=_path, metavar="FOLDER", help="new images and tars of images, however nested")
+    command.add_argument(
+        "-o", "--output", type=_path, metavar="FOLDER", help="write drift.json and drift.html, with pictures, to it"
+    )
+    _add_model(command)
+    command.add_argument(
+        "--alpha", type=float, default=0.01, metavar="A", help="rate of false alarms that is accepted (default: 0.01)"
+    )
+    command.add_argument(
+        "--images", type=int, default=2000, metavar="N", help="images of each side, at most (default: 2000)"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.epilog = "Exit codes: 0 no drift, 4 drift, 2 not possible."
 
 
 def _add_init(command: argparse.ArgumentParser) -> None:

@@ -75,6 +75,17 @@ def run(arguments: argparse.Namespace) -> None:
             workers=arguments.workers,
             device=arguments.device,
         )
+    if arguments.command == "drift":
+        from franca.drift import drift
+
+        return drift.run(
+            arguments.folder,
+            arguments.model,
+            arguments.output,
+            alpha=arguments.alpha,
+            limit=arguments.images,
+            as_json=arguments.json,
+        )
     if arguments.command == "maps":
         from franca.inference import maps
 

@@ -40,6 +40,12 @@ class ApprovalNeeded(FrancaError):
     exit_code = 4
 
 
+class DriftFound(FrancaError):
+    """New images differ from the training images."""
+
+    exit_code = 4
+
+
 class NotReproduced(FrancaError):
     """A recorded run could be repeated, but with other results."""
 

@@ -2,8 +2,12 @@
 
 import base64
 import os
+import re
 import tomllib
 from pathlib import Path
+from urllib.parse import unquote
+
+_ADDRESS = re.compile(r"(?P<scheme>\w+://)(?:(?P<login>.*)@)?(?P<place>.*)")
 
 
 def prefect_settings() -> dict[str, str]:
@@ -16,17 +20,21 @@ def prefect_settings() -> dict[str, str]:
         profile = {name: str(value) for name, value in profiles["profiles"].get(active, {}).items()}
     except (OSError, ValueError, KeyError, AttributeError):
         pass  # no profiles
-    return profile | {name: value for name, value in os.environ.items() if name.startswith("PREFECT_") and value}
+    # An empty variable overrides the profile, too.
+    return profile | {name: value for name, value in os.environ.items() if name.startswith("PREFECT_")}
 
 
 def api_address(settings: dict[str, str]) -> str:
-    """Return the address of the server's API, which ends in /api; empty if none is set."""
-    return settings.get("PREFECT_API_URL", "").rstrip("/")
+    """Return the address of the server's API, without user and password; empty if none is set."""
+    found = _ADDRESS.fullmatch(settings.get("PREFECT_API_URL", "").strip().rstrip("/"))
+    return f"{found['scheme']}{found['place']}" if found else ""
 
 
 def api_headers(settings: dict[str, str]) -> dict[str, str]:
     """Return the headers by which a request says who it is from."""
-    if login := settings.get("PREFECT_API_AUTH_STRING"):
+    found = _ADDRESS.fullmatch(settings.get("PREFECT_API_URL", "").strip())
+    login = settings.get("PREFECT_API_AUTH_STRING") or (unquote(found["login"] or "") if found else "")
+    if login:
         return {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
     if key := settings.get("PREFECT_API_KEY"):
         return {"Authorization": f"Bearer {key}"}

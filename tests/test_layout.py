@@ -134,6 +134,7 @@ def test_flows_use_no_stage_directly() -> None:
             f"franca/{name}.py"
             for name in (
                 "errors",
+                "events",
                 "files",
                 "git",
                 "params/__init__",

@@ -11,7 +11,6 @@ from franca.doctor.clock import compare_clocks
 from franca.doctor.finding import Finding, ok, problem, warning
 from franca.doctor.versions import compare_versions
 from franca.prefect_api import api_address, api_headers, prefect_settings
-from franca.tracking.client import redacted
 from franca.web import Answer, NoAnswer, ask
 
 CHECK = "Prefect"
@@ -27,21 +26,22 @@ def check_prefect() -> Iterator[Finding]:
     if not address:
         yield ok(CHECK, "no server set (PREFECT_API_URL); flows then run with a temporary one")
         return
-    shown = redacted(address)
-    server = _Server(shown, api_headers(settings))
+    server = _Server(address, api_headers(settings))
     try:
         version = server.ask("/admin/version")
         found = server.ask("/admin/settings")
     except NoAnswer as reason:
-        yield problem(CHECK, f"{shown}: {reason}", "start the server (`make prefect-ui`), or change PREFECT_API_URL")
+        yield problem(CHECK, f"{address}: {reason}", "start the server (`make prefect-ui`), or change PREFECT_API_URL")
         return
     if found.status in (401, 403):
-        yield problem(CHECK, f"{shown}: does not accept the password", "set PREFECT_API_AUTH_STRING to USER:PASSWORD")
+        yield problem(
+            CHECK, f"{address}: does not accept the password", "set PREFECT_API_AUTH_STRING to USER:PASSWORD"
+        )
     elif found.status != 200 or not isinstance(found.content, dict):
         fix = "check PREFECT_API_URL: it ends in /api"
-        yield problem(CHECK, f"{shown}: status {found.status} from its API", fix)
+        yield problem(CHECK, f"{address}: status {found.status} from its API", fix)
     else:
-        yield compare_versions(CHECK, shown, str(version.content), metadata.version("prefect"))
+        yield compare_versions(CHECK, address, str(version.content), metadata.version("prefect"))
         yield _leases(found.content)
         yield from _worker(server)
     yield compare_clocks(CHECK, found.ahead)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from franca.errors import FrancaError
 from franca.tracking import history
+from franca.tracking.announce import announce
 from franca.tracking.decision_text import DECISION, WRITTEN, description_digest, is_ours, with_decision
 from franca.tracking.history import Action, Entry
 from franca.tracking.judge import REJECTED, Decision
@@ -30,6 +31,8 @@ class Ledger:
         self._client = client
         self._name = name
         self._still_held = still_held
+        self.moves: list[Entry] = []
+        """Entries of this process that moved the champion."""
         self.entries = history.read(client, name)
         self.aliases = {
             alias: str(number) for alias, number in client.get_registered_model(name).aliases.items() if number
@@ -85,6 +88,7 @@ class Ledger:
         self._append(entry)
         if after is not None and after != self.champion:
             self._crown(after, back=action == "rolled back")
+            self.moves.append(entry)
         return entry
 
     def set_alias(self, alias: str, number: str | None) -> None:
@@ -148,7 +152,9 @@ class Ledger:
             return
         reason = "the alias was moved by hand, or a command was interrupted" if last else "champion when this began"
         run = run_of(self.version(self.champion)) if self.champion else None
-        self._append(Entry("found", self.champion, known, self.champion, reason, run=run, actor="unknown"))
+        entry = Entry("found", self.champion, known, self.champion, reason, run=run, actor="unknown")
+        self._append(entry)
+        self.moves.append(entry)
 
     def _append(self, entry: Entry) -> None:
         self._check_lock()
@@ -158,9 +164,16 @@ class Ledger:
 
 @contextmanager
 def open_ledger(client: "MlflowClient", name: str) -> Iterator[Ledger]:
-    """Lock a registered model and yield its ledger."""
-    with lock_model(client, name) as still_held:
-        yield Ledger(client, name, still_held)
+    """Lock a registered model and yield its ledger; then announce moves of the champion."""
+    moves: list[Entry] = []
+    try:
+        with lock_model(client, name) as still_held:
+            ledger = Ledger(client, name, still_held)
+            moves = ledger.moves
+            yield ledger
+    finally:
+        for entry in moves:
+            announce(name, entry)
 
 
 def record(client: "MlflowClient", name: str, decision: Decision) -> bool:
