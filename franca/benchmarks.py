@@ -15,8 +15,11 @@ Increase it with every change that gives the same model another score. 2: segmen
 """
 Suite = Literal["fast", "full"]
 """Value of `evaluate.suite`; the full suite contains the fast one."""
-Need = Literal["labels", "masks", "network", "levels"]
-"""Labels of images, a dense set with masks, features of a neural network, or Matryoshka levels of these features."""
+Need = Literal["labels", "masks", "videos", "network", "levels"]
+"""Labels of images, masks, videos, features of a neural network, or Matryoshka levels of these features.
+
+Without labels or masks a benchmark is skipped, and the report says why; the others are left out.
+"""
 
 _LEVELS: frozenset[Need] = frozenset({"network", "levels"})
 
@@ -199,6 +202,15 @@ BENCHMARKS = (
         needs=frozenset({"masks", "network"}),
         suite="full",
         measured_by="token_cut",
+    ),
+    Benchmark(
+        "video",
+        "video J&F",
+        unit="%",
+        gate_metrics="jf|j|f",
+        metric="jf",
+        needs=frozenset({"masks", "videos"}),
+        suite="full",
     ),
     Benchmark(
         "novelty",

@@ -16,6 +16,7 @@ from franca.data.store.transform import resize_and_crop
 from franca.evaluation.outcomes import images_digest
 from franca.evaluation.result import Skipped
 from franca.evaluation.sets.boxes import BoxSet, open_boxes
+from franca.evaluation.sets.videos import VideoSet, open_videos
 from franca.feature_files import mapped_zeros, take_rows
 from franca.models import Features
 from franca.probes.view_agreement import two_views
@@ -90,6 +91,7 @@ class FeatureSet:
         digest: Digest of the store.
         dense: Images with masks by split; empty if the store has no dense set.
         boxes: Images with boxes by split; empty if the store has none.
+        videos: Videos by split; empty if the store has none.
         image_sets: The images by split, for benchmarks that embed changed images.
         control_widths: Numbers of dimensions at which k-NN is measured on other dimensions than the first (see
             `franca.evaluation.benchmarks.knn`).
@@ -100,6 +102,7 @@ class FeatureSet:
     digest: str = ""
     dense: Mapping[SplitName, DenseSet] = field(default_factory=dict)
     boxes: Mapping[SplitName, BoxSet] = field(default_factory=dict)
+    videos: Mapping[SplitName, VideoSet] = field(default_factory=dict)
     image_sets: Mapping[SplitName, ImageSet] = field(default_factory=dict)
     control_widths: tuple[int, ...] = ()
 
@@ -168,9 +171,9 @@ def extract_all(extractors: list[FeatureExtractor], store: Store) -> dict[str, F
     dense = {split: images for split in SPLITS if (images := store.dense(split)) is not None}
     image_sets = {split: store.images(split) for split in SPLITS}
     widths = extractors[0].levels
-    boxes = open_boxes(store)
+    boxes, videos = open_boxes(store), open_videos(store)
     return {
-        name: FeatureSet(classes, splits, store.digest, dense, boxes, image_sets, widths)
+        name: FeatureSet(classes, splits, store.digest, dense, boxes, videos, image_sets, widths)
         for name, splits in by_name.items()
     }
 

@@ -25,10 +25,10 @@ def mean_iou(sums: Floats) -> Floats:
 
 
 def accuracy(sums: Floats) -> Floats:
-    """Return the percentage of correct pixels or trials.
+    """Return the percentage of correct pixels or trials, or the mean of a measure of objects.
 
     Args:
-        sums: (..., 2), numbers of correct ones and of all.
+        sums: (..., 2), numbers of correct ones and of all, or the sum of a measure in 0..1 and the number of objects.
     """
     share: Floats = 100 * sums[..., 0] / sums[..., 1]
     return share
@@ -49,6 +49,9 @@ STATISTICS: dict[str, Statistic] = {
     "pixel_accuracy": accuracy,
     "top1": accuracy,
     "r2": position_r2,
+    "jf": accuracy,
+    "j": accuracy,
+    "f": accuracy,
     "hungarian_miou": mean_iou_of_seeds,
     "greedy_miou": mean_iou_of_seeds,
 }

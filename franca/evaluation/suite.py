@@ -62,6 +62,8 @@ def measure(extractors: list[FeatureExtractor], store: Store, params: Params) ->
         for benchmark in (benchmark for benchmark in MODULES if benchmark.belongs_to(params.evaluate.suite)):
             if "network" in benchmark.needs and not extractor.learned:
                 continue
+            if "videos" in benchmark.needs and not features.videos:
+                continue
             try:
                 result: Result = module_of(benchmark).run(extractor, features, params)
             except Skipped as reason:

@@ -16,6 +16,6 @@ class Dataset(Section):
     """A labeled data set."""
 
     path: str = Field(min_length=1, description="Folder of the images; see docs/data.md for its layouts.")
-    task: Literal["classification", "segmentation", "boxes"] = Field(
-        description="Whether its images have classes, segmentation masks, or boxes of objects."
+    task: Literal["classification", "segmentation", "boxes", "video"] = Field(
+        description="What its images have: classes, segmentation masks, boxes, or masks of objects in videos."
     )

@@ -39,7 +39,7 @@ def run(params: Params, dataset: str | None = None) -> None:
             lambda new: prepare_dataset(about, key, params.prepare, new, threads, lambda: bool(stop)),
         )
         results = RESULTS / f"datasets/{dataset}/prepare.json"
-    found = {"images": manifest} | {name: manifest.get(name) for name in ("dense", "boxes")}
+    found = {"images": manifest} | {name: manifest.get(name) for name in ("dense", "boxes", "video")}
     parts = {name: part for name, part in found.items() if part and "counts" in part}
     metrics = {name: headline(part) for name, part in parts.items()}
     write_json(results, metrics)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from franca.data.ingest.duplicates import group_duplicates, join
 from franca.data.ingest.manifest import describe, describe_duplicates, describe_exposure
 from franca.data.ingest.scan import ImageTable, RefusedImage, scan
+from franca.data.ingest.sources.davis import open_davis
 from franca.data.ingest.sources.mask_pairs import MaskPairSource
 from franca.data.ingest.sources.masks import MaskSource
 from franca.data.ingest.sources.open_source import open_dense_source, open_source
@@ -28,6 +30,11 @@ from franca.params import Dataset, Prepare
 
 _SHOWN = 3
 """Number of refused images that an error message lists."""
+ANNOTATED: Mapping[str, tuple[str, Callable[[str, str], MaskPairSource]]] = {
+    "boxes": ("boxes", open_voc_boxes),
+    "video": ("video", open_davis),
+}
+"""For each task to which nothing is fitted, its part of the store and a function that opens its source."""
 Writers = Mapping[str, PackWriter | InPlaceWriter]
 """Writers of a source's images and masks, by their folder in the store."""
 
@@ -73,7 +80,8 @@ def prepare_dataset(
 ) -> dict[str, Any]:
     """Write a store of a data set of evaluation into the new `folder`, its manifest last.
 
-    A set with masks becomes the store's dense set, one with boxes its boxes; the store then has no other images.
+    A set with masks becomes the store's dense set, one with boxes or videos a part of its own; the
+    store then has no other images.
 
     Args:
         dataset: The data set.
@@ -102,8 +110,9 @@ def prepare_dataset(
         dense = _prepare_dense(open_dense_source(dataset.path, f"{key}.path"), folder, params, threads, stop)
         manifest = _without_images(folder, dense) | {"dense": dense}
     else:
-        boxes = _prepare_annotated(open_voc_boxes(dataset.path, key), folder, "boxes", params, threads, stop)
-        manifest = _without_images(folder, boxes) | {"dense": None, "boxes": boxes}
+        name, open_as = ANNOTATED[dataset.task]
+        part = _prepare_annotated(open_as(dataset.path, key), folder, name, params, threads, stop)
+        manifest = _without_images(folder, part) | {"dense": None, name: part}
     write_json(folder / "manifest.json", manifest)
     return manifest
 
@@ -135,8 +144,14 @@ def _prepare_annotated(
         duplicates = describe_duplicates(table, np.arange(len(table)), table.given, params.duplicate_bits)
         unlabeled = np.full(len(table), NONE)
         manifest = describe(source, table, table.given, unlabeled, [], table.refused, duplicates)
+        columns: dict[str, NDArray[np.int64]] = {}
+        if any(table.scenes):
+            scenes = sorted({scene or "" for scene in table.scenes})
+            manifest["scenes"] = scenes
+            columns = {"scene": np.searchsorted(scenes, [scene or "" for scene in table.scenes])}
         writers = {f"{part}/images": images, f"{part}/annotations": annotations}
-        return manifest | {"files": _write(writers, table, unlabeled, table.given, params)} | source.about()
+        files = _write(writers, table, unlabeled, table.given, params, columns)
+        return manifest | {"files": files} | source.about()
 
 
 def _prepare_packed(
@@ -226,12 +241,17 @@ def _split_and_write(
 
 
 def _write(
-    writers: Writers, table: ImageTable, label: NDArray[np.int64], split: NDArray[np.int64], params: Prepare
+    writers: Writers,
+    table: ImageTable,
+    label: NDArray[np.int64],
+    split: NDArray[np.int64],
+    params: Prepare,
+    more: Mapping[str, NDArray[np.int64]] = MappingProxyType({}),
 ) -> dict[str, str]:
     """Close the writers with the columns of the images, (N,) each; return the SHA-256 of each file by name."""
     files: dict[str, str] = {}
     heights, widths, _ = table.sizes.T
-    columns = {"height": heights, "width": widths, "label": label, "split": split}
+    columns = {"height": heights, "width": widths, "label": label, "split": split} | dict(more)
     for name, writer in writers.items():
         written = writer.close(split != NONE, params.max_refused, **columns)
         files |= {f"{name}/{file}": digest for file, digest in written.items()}

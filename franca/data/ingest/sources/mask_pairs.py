@@ -14,11 +14,12 @@ from franca.errors import FrancaError
 
 
 class Pair(NamedTuple):
-    """Relative names of an image and of its mask, and their split. Either file may be missing."""
+    """Relative names of an image and of its mask, their split, and their video. Either file may be missing."""
 
     split: SplitName
     image: str
     mask: str
+    scene: str | None = None
 
 
 class MaskPairSource(MaskSource):
@@ -53,7 +54,7 @@ class MaskPairSource(MaskSource):
 
     def __iter__(self) -> Iterator[Sample]:
         """Yield the images in the order of the pairs; a sample without image or without mask has a problem."""
-        for split, image_name, mask_name in self._pairs:
+        for split, image_name, mask_name, scene in self._pairs:
             image, mask = (name if name in self._files else None for name in (image_name, mask_name))
             readers = {name: lambda name=name: read_file(self._folder / name) for name in (image_name, mask_name)}
             name = as_text(image or mask_name)
@@ -63,7 +64,7 @@ class MaskPairSource(MaskSource):
             if problem:
                 yield Sample(name, b"", split=split, problem=problem)
                 continue
-            yield Sample(name, image_bytes, split=split, mask=mask_bytes)
+            yield Sample(name, image_bytes, split=split, mask=mask_bytes, scene=scene)
             self.bytes_read += len(image_bytes) + len(mask_bytes)
 
     @property

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -39,19 +40,9 @@ class MaskSource(Source):
 
     def check(self, sample: Sample, height: int, width: int) -> str | None:
         """Return what is wrong with the mask of a sample, or None."""
-        content = sample.mask or b""
-        try:
-            image = Image.open(io.BytesIO(content), formats=("PNG",))
-            mask = np.asarray(image)
-        except Exception as error:  # Pillow raises many types of exceptions on bad bytes
-            return f"its mask is not a readable PNG ({error})"
-        if image.mode not in ("L", "P"):
-            return f"its mask has mode {image.mode}; it must be an 8-bit index PNG"
-        # Pillow scales gray of 2 and 4 bits to 0..255, so the indices would be lost.
-        if image.mode == "L" and content[PNG_DEPTH] != 8:
-            return f"its mask is a gray PNG of {content[PNG_DEPTH]} bits; it must be an 8-bit index PNG"
-        if mask.shape != (height, width):
-            return f"its mask is {mask.shape[1]}x{mask.shape[0]}, the image {width}x{height}"
+        mask = read_mask(sample.mask or b"", height, width)
+        if isinstance(mask, str):
+            return mask
         values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
         wrong = values[(values >= len(self.classes.classes)) & (values != self.classes.ignore)]
         if len(wrong):
@@ -61,6 +52,23 @@ class MaskSource(Source):
     def about(self) -> dict[str, Any]:
         """Return class names and the ignored index, for the manifest."""
         return self.classes.model_dump()
+
+
+def read_mask(content: bytes, height: int, width: int) -> NDArray[np.uint8] | str:
+    """Return the numbers in an index PNG of the given size, uint8 (H, W), or what is wrong with it."""
+    try:
+        image = Image.open(io.BytesIO(content), formats=("PNG",))
+        mask = np.asarray(image)
+    except Exception as error:  # Pillow raises many types of exceptions on bad bytes
+        return f"its mask is not a readable PNG ({error})"
+    if image.mode not in ("L", "P"):
+        return f"its mask has mode {image.mode}; it must be an 8-bit index PNG"
+    # Pillow scales gray of 2 and 4 bits to 0..255, so the indices would be lost.
+    if image.mode == "L" and content[PNG_DEPTH] != 8:
+        return f"its mask is a gray PNG of {content[PNG_DEPTH]} bits; it must be an 8-bit index PNG"
+    if mask.shape != (height, width):
+        return f"its mask is {mask.shape[1]}x{mask.shape[0]}, the image {width}x{height}"
+    return mask
 
 
 def read_pair(
