@@ -76,7 +76,8 @@ def learn_planes(
     """Learn the planes of all rounds, one after the other.
 
     Args:
-        x: (N, patches, D) float32, features from which the planes in `removed` have been removed.
+        x: (N, patches, D) float32, features from which the planes in `removed` have been removed; the new planes are
+            removed from them here, since a copy of each round would double the memory.
         positions: (patches, 2) float32, targets.
         params: Number of rounds, and how to train each.
         seed: Seed of weights and batches.
@@ -92,7 +93,9 @@ def learn_planes(
         # The part of a weight within earlier planes predicts nothing, since the features have no such part any more.
         # It must not become part of the new plane: removing that would put some of the earlier planes back.
         axes = plane(learn_plane(x, positions, params, generator) @ kept)
-        x, kept = decompose(x, axes)[1], decompose(kept, axes)[1]
+        for part in x.split(BATCH):
+            part.copy_(decompose(part, axes)[1])
+        kept = decompose(kept, axes)[1]
         planes = torch.cat([planes, axes[None]])
     return planes
 

@@ -42,7 +42,7 @@ def make_settings(**changes: float) -> Disentangle:
 
 
 def learn_projection(x: Tensor, settings: Disentangle, seed: int = 0) -> Tensor:
-    return projection(learn_planes(x, POSITIONS, settings, seed), DIM)
+    return projection(learn_planes(x.clone(), POSITIONS, settings, seed), DIM)
 
 
 def test_a_plane_has_orthonormal_rows_that_span_the_weights() -> None:
@@ -108,7 +108,7 @@ def test_new_planes_come_to_those_that_are_out_already(orthogonal: bool) -> None
     x, settings = make_features(), make_settings(rounds=2, epochs=3)
     # As official heads have them, the second kind overlaps.
     random = torch.randn(2, 2, DIM, generator=torch.Generator().manual_seed(3))
-    old = learn_planes(x, POSITIONS, settings, seed=1) if orthogonal else random
+    old = learn_planes(x.clone(), POSITIONS, settings, seed=1) if orthogonal else random
     before = projection(old, DIM)
     new = learn_planes(x @ before.T, POSITIONS, settings, 2, old)
     rows = torch.cat([old, new] if orthogonal else [new]).flatten(0, 1)

@@ -1,21 +1,26 @@
 """The disentangle stage: remove position from patch features by RASA; `models/pretrained` becomes `models/franca`."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from franca.data.store.prepared import ImageSet, Store
+from franca.data.store.prepared import Store
 from franca.data.store.transform import load_images
 from franca.errors import FrancaError
+from franca.feature_files import mapped_zeros
 from franca.files import write_json
 from franca.models import FrancaModel, load_model, save_model
 from franca.params import Params
 from franca.paths import MODEL, PREPARED, PRETRAINED, RESULTS
 from franca.probes.pixels import patch_pixels
 from franca.probes.position import score_position
-from franca.rasa import grid_positions, learn_planes, patch_tokens
+from franca.rasa import BATCH, grid_positions, learn_planes, patch_tokens
 from franca.runtime import choose_device, configure_torch
 
 VAL_IMAGES = 1000
+MAX_PATCHES = 1 << 17
+"""Patches that R² of position is measured on, at most: 400 MiB at 768 float32 dimensions."""
 
 
 def run(params: Params) -> None:
@@ -30,14 +35,27 @@ def run(params: Params) -> None:
     if not len(store.images("val")):
         raise FrancaError(f"{PREPARED}: no val images to measure R² of position on; raise prepare.val_fraction")
     model = model.to(choose_device(params.runtime))
-    train_images = _load_evenly_spaced(store.images("train"), model.image_size, params.disentangle.images)
-    val_images = _load_evenly_spaced(store.images("val"), model.image_size, VAL_IMAGES)
-    train_x, val_x = patch_tokens(model, train_images), patch_tokens(model, val_images)
-    side = model.image_size // model.patch_size
+    images = {split: store.images(split) for split in ("train", "val")}
+    size, side = model.image_size, model.image_size // model.patch_size
+    rows = _evenly_spaced(len(images["train"]), params.disentangle.images)
+    x = mapped_zeros(len(rows), side * side, model.width)
+    for part, chosen in zip(x.split(BATCH), _parts(rows), strict=True):
+        part.copy_(patch_tokens(model, load_images(images["train"], size, chosen)))
+
+    # R² is measured on part of the images, in memory.
+    limit = max(1, MAX_PATCHES // side**2)
+    measured = torch.tensor(_evenly_spaced(len(rows), limit))
+    pixels = {
+        "train": load_images(images["train"], size, [rows[i] for i in measured]),
+        "val": load_images(images["val"], size, _evenly_spaced(len(images["val"]), min(limit, VAL_IMAGES))),
+    }
+    train_x, val_x = x[measured], patch_tokens(model, pixels["val"])
 
     model = model.cpu()
     before, old = model.patch_projection, model.position_planes
-    new = learn_planes(train_x @ before.T, grid_positions(side, side), params.disentangle, params.base.seed, old)
+    for part in x.split(BATCH) if len(old) else ():
+        part.copy_(part @ before.T)
+    new = learn_planes(x, grid_positions(side, side), params.disentangle, params.base.seed, old)
     model.remove_position(torch.cat([old, new]))
     save_model(model, MODEL)
 
@@ -47,7 +65,7 @@ def run(params: Params) -> None:
         return score_position(train, val)
 
     train_pixels, val_pixels = (
-        patch_pixels(images.float(), model.patch_size).flatten(3) for images in (train_images, val_images)
+        patch_pixels(part.float(), model.patch_size).flatten(3) for part in (pixels["train"], pixels["val"])
     )
     r2 = {
         "before": features_r2(before),
@@ -76,10 +94,16 @@ def _check_rounds(model: FrancaModel, rounds: int) -> None:
         )
 
 
-def _load_evenly_spaced(images: ImageSet, size: int, count: int) -> Tensor:
-    """Return at most `count` images (n, 3, size, size) uint8, evenly spaced: images are often sorted by class.
+def _evenly_spaced(total: int, count: int) -> list[int]:
+    """Return at most `count` of the rows 0 to `total` - 1, evenly spaced: images are often sorted by class.
 
     The rows are rounded down, in float32. `evenly_spaced` of evaluation rounds to the nearest: it would choose other
     images and change the planes of every model.
     """
-    return load_images(images, size, torch.linspace(0, len(images) - 1, min(count, len(images))).long().tolist())
+    return [int(row) for row in torch.linspace(0, total - 1, min(total, count)).long()]
+
+
+def _parts(rows: list[int]) -> Iterator[list[int]]:
+    """Yield rows in parts of `BATCH`."""
+    for start in range(0, len(rows), BATCH):
+        yield rows[start : start + BATCH]
