@@ -15,6 +15,7 @@ OUTSIDE = (
     "benchmarks/GPU.md",
     "benchmarks/PASSES.md",
     "benchmarks/RESULTS.md",
+    "benchmarks/SERVING.md",
 )
 """Pages outside docs/, which have the same path in the site."""
 LINK = re.compile(r"(?<=\]\()([^)\s#:]+)")

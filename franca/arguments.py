@@ -54,6 +54,8 @@ def parser() -> argparse.ArgumentParser:
     _add_import(commands.add_parser("import-weights", help="make a model folder of released weights"))
     _add_export(commands.add_parser("export", help="write a model in a standard format"))
     _add_embed(commands.add_parser("embed", help="embed all images of a folder into a Parquet file"))
+    _add_search(commands.add_parser("search", help="find the images that look most like a picture"))
+    _add_serve(commands.add_parser("serve", help="answer HTTP requests with a model: embeddings, patches, neighbors"))
     _add_maps(commands.add_parser("maps", help="draw patch features and attention of images"))
     _add_drift(commands.add_parser("drift", help="test whether new images look like the training images"))
     _add_init(commands.add_parser("init", help="write a params.yaml for a folder of images and this machine"))
@@ -195,6 +197,48 @@ def _add_embed(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--workers", type=int, default=threads, metavar="N", help="threads that decode (default: one a core)"
     )
+    _add_device(command)
+
+
+def _add_search(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "place",
+        type=_path,
+        metavar="INDEX",
+        help="file.parquet of `franca embed`, or a folder of images",
+    )
+    command.add_argument(
+        "--image", type=_path, required=True, action="append", metavar="FILE", help="picture to search for; repeatable"
+    )
+    _add_model(command)
+    command.add_argument("-k", type=int, default=10, metavar="N", help="matches for each picture (default: 10)")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    _add_device(command)
+
+
+def _add_serve(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", metavar="MODEL", help=f"{SOURCES}; an alias is followed when it moves")
+    command.add_argument("--host", default="127.0.0.1", metavar="HOST", help="default: 127.0.0.1")
+    command.add_argument("--port", type=int, default=8000, metavar="PORT", help="port (default: 8000)")
+    command.add_argument("--index", type=_path, metavar="FILE", help="file.parquet of `franca embed` for /neighbors")
+    command.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="images that the model gets at once (default: 32)"
+    )
+    command.add_argument(
+        "--max-bytes", type=int, default=16 << 20, metavar="N", help="longest body of a request (default: 16 MiB)"
+    )
+    command.add_argument(
+        "--max-pixels",
+        type=int,
+        default=32_000_000,
+        metavar="N",
+        help="largest image (default: 32 million pixels)",
+    )
+    command.add_argument("--max-images", type=int, default=64, metavar="N", help="images of a request (default: 64)")
+    _add_device(command)
+
+
+def _add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if there is one"
     )

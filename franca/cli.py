@@ -86,6 +86,30 @@ def run(arguments: argparse.Namespace) -> None:
             limit=arguments.images,
             as_json=arguments.json,
         )
+    if arguments.command == "search":
+        from franca.inference import search
+
+        return search.run(
+            arguments.place,
+            arguments.image,
+            arguments.model,
+            count=arguments.k,
+            device=arguments.device,
+            as_json=arguments.json,
+        )
+    if arguments.command == "serve":
+        from franca.serving import server
+        from franca.serving.limits import Limits
+
+        return server.run(
+            arguments.model,
+            host=arguments.host,
+            port=arguments.port,
+            index=arguments.index,
+            batch_size=arguments.batch_size,
+            limits=Limits(body_bytes=arguments.max_bytes, pixels=arguments.max_pixels, images=arguments.max_images),
+            device=arguments.device,
+        )
     if arguments.command == "maps":
         from franca.inference import maps
 

@@ -36,6 +36,19 @@ def download(address: str) -> FrancaModel:
             return load_model(folder)
 
 
+def version_of(address: str) -> str:
+    """Return the number of the version at `models:/NAME@ALIAS` or `models:/NAME/NUMBER`; empty for other addresses.
+
+    Raises:
+        FrancaError: The server does not answer, or has no such model or alias.
+    """
+    parts = _VERSION.fullmatch(address)
+    if parts is None or not parts["alias"]:
+        return str(parts["number"] or "") if parts else ""
+    with _server(address) as client:
+        return str(client.get_model_version_by_alias(parts["name"], parts["alias"]).version)
+
+
 def download_evidence(address: str) -> Evidence:
     """Return the results of the newest run that measured a version, or those of a run.
 
