@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     _add_search(commands.add_parser("search", help="find the images that look most like a picture"))
     _add_serve(commands.add_parser("serve", help="answer HTTP requests with a model: embeddings, patches, neighbors"))
     _add_maps(commands.add_parser("maps", help="draw patch features and attention of images"))
+    _add_inspect(commands.add_parser("inspect", help="write a page about the prepared images"))
     _add_drift(commands.add_parser("drift", help="test whether new images look like the training images"))
     _add_init(commands.add_parser("init", help="write a params.yaml for a folder of images and this machine"))
     _add_plan(commands.add_parser("plan", help="compute memory, speed and days of a pretraining run"))
@@ -252,6 +253,10 @@ def _add_maps(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--size", type=int, metavar="S", help="short side in pixels (default: 4 times the model's image size)"
     )
+
+
+def _add_inspect(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-o", "--output", type=_path, required=True, metavar="FILE", help="file.html to write")
 
 
 def _add_drift(command: argparse.ArgumentParser) -> None:

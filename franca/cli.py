@@ -162,6 +162,10 @@ def run(arguments: argparse.Namespace) -> None:
         from franca.plan import report
 
         report.run(params, gpus=arguments.gpus, memory=arguments.gpu_memory, tflops=arguments.tflops)
+    elif arguments.command == "inspect":
+        from franca.inspection import inspect
+
+        inspect.run(params, arguments.output)
     elif arguments.command == "gc":
         from franca.retention import gc
 

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
 from franca.data.store.files.names import printable
 from franca.drift.result import headline, sentences
 from franca.evaluation.report_page.examples import Query
 from franca.files import write_bytes
+from franca.pages import render_page
 
 
 def write_page(path: Path, result: dict[str, Any], unusual: tuple[Query, ...], typical: tuple[Query, ...]) -> None:
@@ -20,12 +19,9 @@ def write_page(path: Path, result: dict[str, Any], unusual: tuple[Query, ...], t
         unusual: The new images that are farthest from the training images.
         typical: Other new images.
     """
-    # The frame and the style sheet are those of the report.
-    loader = ChoiceLoader([PackageLoader("franca.drift"), PackageLoader("franca.evaluation.report_page")])
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    content = environment.get_template("drift.html").render(
+    content = render_page(
+        "franca.drift",
+        "drift.html",
         headline=headline(result),
         tests=sentences(result),
         result=result,
@@ -36,7 +32,7 @@ def write_page(path: Path, result: dict[str, Any], unusual: tuple[Query, ...], t
         unusual=unusual,
         typical=typical,
     )
-    write_bytes(path, content.encode())
+    write_bytes(path, content)
 
 
 def _facts(result: dict[str, Any]) -> dict[str, str]:

@@ -121,7 +121,7 @@ def test_on_satellite_images(
     tiny_params: MakeParams,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A held-out split is none; its gray copies, and the split without half of the classes, are drift."""
+    """A held-out split is none; its gray copies, and the split without most classes, are drift."""
     monkeypatch.chdir(tmp_path)
 
     def opened(content: bytes) -> Image.Image:
@@ -137,7 +137,7 @@ def test_on_satellite_images(
     for name, new in {
         "all": everything,
         "gray": [image.convert("L").convert("RGB") for image in everything],
-        "missing": [image for kind in list(held_out)[:5] for image in held_out[kind]],
+        "missing": [image for kind in list(held_out)[:3] for image in held_out[kind]],
     }.items():
         code = drift(save(tmp_path / name, new), "--json")
         found[name] = json.loads(capsys.readouterr().out)
