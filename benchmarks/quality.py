@@ -26,7 +26,7 @@ from franca.data.store.prepared import ImageSet, SplitName, Store
 from franca.data.store.transform import load_images
 from franca.data.views.loader import StepDataset, StepLoader
 from franca.files import read_json, write_json
-from franca.models.model import random_model
+from franca.models.model import normalize, random_model
 from franca.params import ResolvedParams, load_params, resolve
 from franca.paths import PARAMS, PREPARED
 from franca.pretrain.microbatch import Microbatch, MicrobatchSplitter
@@ -39,7 +39,8 @@ from franca.study.grid import digest
 RESULTS = Path(__file__).with_name("quality.json")
 ROUNDS, STEPS_PER_ROUND = 6, 5
 """A method is timed for some steps, then the next one; the fastest round counts, as other processes only slow it."""
-BASELINES = ("random weights", "raw pixels")
+RAW_PIXELS = "raw pixels"
+BASELINES = ("random weights", RAW_PIXELS)
 _BATCH = 256
 
 Record = dict[str, Any]
@@ -82,9 +83,13 @@ class Setting:
         def features(images: ImageSet) -> tuple[torch.Tensor, torch.Tensor]:
             labels = torch.from_numpy(images.labels.astype("int64"))
             pixels = load_images(images, base.image_size, (labels >= 0).nonzero().flatten().tolist())
-            embed = (lambda x: pixel_features(x.float())) if method == "raw pixels" else (lambda x: model(x).pooled)
             rows = torch.cat([embed(part.to(self.device)) for part in pixels.split(_BATCH)])
             return rows, labels[labels >= 0].to(self.device)
+
+        def embed(images: torch.Tensor) -> torch.Tensor:
+            if method == RAW_PIXELS:
+                return pixel_features(normalize(images.float() / 255, base.mean, base.std))
+            return model(images).pooled
 
         rows, labels = features(self.train)
         found: dict[str, float] = {}
