@@ -17,15 +17,25 @@ from franca.probes.pixels import patch_pixels, pixel_features
 def model_extractor(name: str, model: FrancaModel, device: torch.device) -> FeatureExtractor:
     """Return a Franca model as an extractor; moves the model to `device`."""
     model = model.to(device)
+
+    def embed(images: Tensor) -> Features:
+        with low_precision(device):
+            pooled, patches = model(images.to(device))
+        return Features(pooled.float(), patches.float())
+
+    def keys(images: Tensor) -> Tensor:
+        with low_precision(device):
+            return last_keys(model, images.to(device))
+
     return FeatureExtractor(
-        name,
-        lambda images: model(images.to(device)),
-        model.image_size,
-        model.patch_size,
-        levels=model.levels,
-        learned=True,
-        keys=lambda images: last_keys(model, images.to(device)),
+        name, embed, model.image_size, model.patch_size, levels=model.levels, learned=True, keys=keys
     )
+
+
+def low_precision(device: torch.device) -> torch.autocast:
+    """Return autocast to bfloat16 on a GPU that has it in hardware; elsewhere, a context that changes nothing."""
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device.type, torch.bfloat16, enabled=native)
 
 
 def last_keys(model: FrancaModel, images: Tensor) -> Tensor:

@@ -1,7 +1,10 @@
 import pytest
 import torch
 
-from franca.evaluation.extractors import color_histogram, raw_pixels
+from franca.evaluation import extractors
+from franca.evaluation.extractors import color_histogram, low_precision, model_extractor, raw_pixels
+from franca.models import random_model
+from tests.conftest import MakeParams
 
 CPU = torch.device("cpu")
 
@@ -51,3 +54,17 @@ def test_raw_pixels_of_large_images_stay_small() -> None:
     features = raw_pixels([0.0] * 3, [1.0] * 3, 224, 14, CPU).embed(images)
     torch.testing.assert_close(features.pooled, torch.ones(1, 3 * 32 * 32))
     assert features.patches.shape == (1, 16, 16, 3 * 14 * 14)
+
+
+def test_networks_run_in_bfloat16_on_gpus_only(tiny_params: MakeParams, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model(tiny_params().base)
+    images = torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    extractor = model_extractor("model", model, CPU)
+    assert extractor.keys is not None
+    whole = [*extractor.embed(images), extractor.keys(images)]
+    assert all(torch.equal(part, same) for part, same in zip(whole, model(images), strict=False))
+    assert not low_precision(CPU)._enabled
+    monkeypatch.setattr(extractors, "low_precision", lambda device: torch.autocast("cpu", torch.bfloat16))
+    for part, rounded in zip(whole, [*extractor.embed(images), extractor.keys(images)], strict=True):
+        assert rounded.dtype == torch.float32 and not torch.equal(part, rounded)
+        assert (part - rounded).norm() < 0.02 * part.norm()
