@@ -53,22 +53,21 @@ def remarks(
     dropped = len(duplicates.get("dropped", []))
     groups = len(duplicates.get("groups", []))
     return [
-        Remark("Refused", _grade(refused, total + refused), f"{refused:,} images could not be read or used."),
+        Remark("Refused", _grade(refused, total + refused), f"{_number(refused, 'image')} could not be read or used."),
         Remark(
             "Duplicates",
             _grade(dropped, total),
-            f"{groups:,} groups of images that look the same; {dropped:,} were dropped, because their likes are in "
-            "another split.",
+            f"{_number(groups, 'group')} of images that look the same; {_number(dropped, 'image')} dropped, so that "
+            "no split has images of another.",
         ),
         _classes(classes),
         Remark(
             "Size",
             _grade(small, len(found)),
-            f"{small:,} training images are smaller than the {image_size} pixels that the model sees.",
+            f"{_number(small, 'training image')} smaller than the {image_size} pixels that the model sees.",
         ),
-        Remark(
-            "Brightness", _grade(sum(faint.values()), len(light.means)), f"Of {len(light.means):,} images: {shown}."
-        ),
+        # Never bad: water and snow are flat.
+        Remark("Brightness", "mixed" if any(faint.values()) else "good", f"Of {len(light.means):,} images: {shown}."),
     ]
 
 
@@ -89,3 +88,7 @@ def _grade(count: int, total: int) -> Outcome:
     if not count:
         return "good"
     return "bad" if count > SHARE * max(total, 1) else "mixed"
+
+
+def _number(count: int, name: str) -> str:
+    return f"{count:,} {name}{'s' * (count != 1)}"

@@ -34,10 +34,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_store: MakeSto
 def test_the_page_and_what_is_said(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "-o", "images.html"]) == 0
     out = capsys.readouterr().out
-    assert "Refused: 1 images could not be read or used." in out
-    assert "Duplicates: 1 groups of images that look the same; 1 were dropped" in out
+    assert "Refused: 1 image could not be read or used." in out
+    assert "Duplicates: 1 group of images that look the same; 1 image dropped, so that" in out
     assert "Classes: 3 classes, from 10 images (red) to 10 (blue)." in out
-    assert "Size: 2 training images are smaller than the 32 pixels" in out
+    assert "Size: 2 training images smaller than the 32 pixels" in out
     assert "Brightness: Of 24 images: 1 nearly black, 1 nearly white, 2 without contrast." in out
     page = Path("images.html").read_text()
     assert "30 images of data/&lt;b&gt;photos" in page and "&lt;i&gt;bad.jpg" in page and "a.jpg, b.jpg" in page
