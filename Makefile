@@ -74,6 +74,11 @@ worker: export PREFECT_API_URL := $(or $(PREFECT_API_URL),http://127.0.0.1:$(PRE
 worker: $(RUNTIME) ## Deploy the flows to the Prefect server and execute its runs.
 	@flows/worker.sh
 
+.PHONY: tour
+tour: $(RUNTIME) ## See everything once, in a clone: servers, runs, approval, rollback, drift, serving (ARGS="--folder F").
+	dvc pull --quiet data.dvc
+	python -m docs.tour $(ARGS)
+
 SOLVE := --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet
 
 .PHONY: bench
