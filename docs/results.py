@@ -27,7 +27,7 @@ SATELLITE = (
     Run("preset `overhead-cpu`", ROOT / "results/evaluate/results.json", "overhead-cpu"),
     Run("preset `eurosat-cpu-long`", ROOT / "docs/results/eurosat-cpu-long.json", "eurosat-cpu-long"),
 )
-PHOTOGRAPHS = (Run("`franca init --minutes 30`", ROOT / "docs/results/photos.json"),)
+PHOTOGRAPHS = (Run("parameters by `franca init`, half an hour", ROOT / "docs/results/photos.json"),)
 
 
 def tables() -> str:
