@@ -82,6 +82,7 @@ NOT_TYPED = {
     "make docs": "part of `make lint`",
     "make bench": "minutes that need the machine alone",
     'make test ARGS="-m slow tests/flows"': "minutes, and servers",
+    'make test ARGS="-m slow tests/serving"': "minutes, and servers",
     "pytest tests/conformance": "fast tests",
     "python -m benchmarks.loader": "minutes that need the machine alone",
     "python -m benchmarks.decoding": "needs the packages of requirements-bench.lock",
