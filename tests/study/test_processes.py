@@ -8,7 +8,7 @@ import pytest
 from franca.errors import FrancaError
 from franca.files import read_json
 from franca.study import processes
-from tests.flows.test_study import ROOT, make_images, write_study
+from tests.small_study import ROOT, make_images, write_study
 
 
 @pytest.mark.slow
