@@ -21,6 +21,7 @@ MakeStore = Callable[..., Store]
 CHANGES = {
     "evaluate.bootstrap_samples": 100,
     "evaluate.knn_k": 5,
+    "evaluate.linear_c": [1.0],
     "base.mean": [0.5, 0.5, 0.5],
     "base.std": [0.2, 0.2, 0.2],
     "datasets": {

@@ -33,7 +33,7 @@ ROWS = (
 
 def start(tiny_params: MakeParams) -> ResolvedParams:
     """Put a model of other weights than its random twin's into the current folder."""
-    params = tiny_params({"evaluate.bootstrap_samples": 100, "evaluate.knn_k": 5})
+    params = tiny_params({"evaluate.bootstrap_samples": 100, "evaluate.knn_k": 5, "evaluate.linear_c": [1.0]})
     save_model(random_model(params.base.model_copy(update={"seed": 9})), MODEL)
     return params
 
@@ -140,29 +140,23 @@ def test_the_whole_stage_twice(
 def test_comparators_stand_beside_the_model(
     params: ResolvedParams, tiny_params: MakeParams, make_store: MakeStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A benchmark that is skipped for one of them still counts for the model."""
     make_store(PREPARED)
-    folders = [Path("models/larger"), Path("models/timm")]
+    folders = [Path("models/larger"), Path("models/timm"), Path("models/one_patch")]
     save_model(random_model(tiny_params({"base.backbone.depth": 3}).base), folders[0])
     save_model(FrancaModel("vit_tiny_patch16_224", 48, (0.5,) * 3, (0.5,) * 3), folders[1])
+    one_patch = params.base.backbone.model_copy(update={"patch_size": 32})
+    save_model(random_model(params.base.model_copy(update={"backbone": one_patch})), folders[2])
     evaluate = params.evaluate.model_copy(update={"comparators": [str(folder) for folder in folders]})
     stage.run(params.model_copy(update={"evaluate": evaluate}))
-    rows = json.loads(Path("results/evaluate/results.json").read_text())["rows"]
+    results = json.loads(Path("results/evaluate/results.json").read_text())
+    rows = results["rows"]
     benchmarks = {name: {row["benchmark"] for row in rows if row["model"] == name} for name in ("larger", "timm")}
     nested = {"knn_levels", "linear_levels", "linear_random_dims", "linear_components"}
     assert benchmarks["timm"] == benchmarks["larger"] - nested >= {"knn", "linear", "segmentation", "position"}
     printed = capsys.readouterr().out
     assert "\nlarger" in printed and "\ntimm" in printed
 
-
-def test_a_benchmark_skipped_for_a_comparator_counts_for_the_model(
-    params: ResolvedParams, make_store: MakeStore
-) -> None:
-    make_store(PREPARED)
-    folder, backbone = Path("models/one_patch"), params.base.backbone.model_copy(update={"patch_size": 32})
-    save_model(random_model(params.base.model_copy(update={"backbone": backbone})), folder)
-    evaluate = params.evaluate.model_copy(update={"comparators": [str(folder)]})
-    stage.run(params.model_copy(update={"evaluate": evaluate}))
-    results = json.loads(Path("results/evaluate/results.json").read_text())
     reason = "an image has a single row or column of patches"
     assert results["skipped"] == {"baseline/one_patch/position": reason}
     asked = Gate(metric="position/val/r2", against="random", min_improvement=0, floor=101)
@@ -219,10 +213,10 @@ def test_empty_splits(params: ResolvedParams, make_store: MakeStore) -> None:
     assert (PLOTS / "knn_by_level.csv").read_text().splitlines()[1].split(",")[2] == ""
     assert (PLOTS / "masks.png").is_file()
 
-    make_store(PREPARED, counts={"train": 24, "val": 0, "test": 9}, dense_counts={"train": 4, "val": 0, "test": 2})
-    stage.run(params)
-    skipped = json.loads(Path("results/evaluate/results.json").read_text())["skipped"]
-    assert skipped == {
+    store = make_store(
+        PREPARED, counts={"train": 24, "val": 0, "test": 9}, dense_counts={"train": 4, "val": 0, "test": 2}
+    )
+    assert suite.evaluate_model(MODEL, store, params).results["skipped"] == {
         "knn/val": "no val images for it",
         "linear": "no val images",
         "segmentation": "the dense set has no val image with a label",
