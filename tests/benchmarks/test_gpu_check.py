@@ -1,6 +1,6 @@
 """The command `python -m benchmarks.gpu_check`, and its quick groups on a CPU; .ci/run runs the others."""
 
-import subprocess
+import importlib
 import sys
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from benchmarks.gpu_check import __main__ as gpu_check
 from benchmarks.gpu_check import heads, syncs
 from benchmarks.gpu_check.finding import Finding, at_most, left_out
 from franca.files import read_json
+from tests.forked import succeeds_without
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, output: Path, found: dict[str, list[Finding]]) -> int:
@@ -33,14 +34,14 @@ def test_one_failed_check_fails_the_whole(
 
 def test_all_groups_import_without_what_a_gpu_machine_lacks() -> None:
     lacking = ("dvc", "mlflow", "prefect", "imagecodecs", "pillow_heif", "faiss", "onnx", "lightly", "cv2")
-    code = f"""
-import importlib, sys
-sys.modules.update(dict.fromkeys({lacking}))
-for group in {gpu_check.GROUPS}:
-    importlib.import_module(f"benchmarks.gpu_check.{{group}}")
-import franca.stages.pretrain
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
+
+    def import_all() -> None:
+        for group in gpu_check.GROUPS:
+            importlib.import_module(f"benchmarks.gpu_check.{group}")
+        importlib.import_module("franca.stages.pretrain")
+
+    assert succeeds_without(lacking, import_all)
+    assert not succeeds_without(["timm"], import_all)
 
 
 def test_quick_groups_run_on_a_cpu() -> None:

@@ -55,9 +55,8 @@ def test_workers_and_a_later_start_change_nothing(source: str, dataset: Callable
     data = dataset(source)
     assert data.images[0].size == (24, 20), "read here before the workers are forked"
     alone = list(StepLoader(data, 0, STEPS, workers=0, pin=False))
-    for workers in (1, 2):
-        assert same(StepLoader(data, 0, STEPS, workers, pin=False), alone)
-    assert same(StepLoader(data, 3, STEPS, workers=2, pin=False), alone[3:])
+    assert same(StepLoader(data, 0, STEPS, workers=2, pin=False), alone)
+    assert same(StepLoader(data, 3, STEPS, workers=1, pin=False), alone[3:])
     assert data.images[0].size == (24, 20), "and still read here"
 
 
@@ -82,9 +81,8 @@ def test_others_take_the_place_of_what_is_lost(
     capfd.readouterr()
     alone = list(StepLoader(data, 0, STEPS, workers=0, pin=False))
     assert capfd.readouterr().err.count(f"{source}/00002.tar: ") == 1
-    for workers in (1, 2):
-        assert same(StepLoader(data, 0, STEPS, workers, pin=False), alone)
-        assert capfd.readouterr().err.count("its images are replaced by others") == 1
+    assert same(StepLoader(data, 0, STEPS, workers=2, pin=False), alone)
+    assert capfd.readouterr().err.count("its images are replaced by others") == 1
     assert same(StepLoader(data, 4, STEPS, workers=0, pin=False), alone[4:])
 
     lost = range(*data.images.firsts[2:4].tolist())

@@ -1,8 +1,8 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoImageProcessor, AutoModel
 
 from franca.errors import FrancaError
 from franca.models.model import normalize
@@ -19,6 +19,12 @@ from tests.formats.conftest import (
 )
 
 
+def load(folder: Path, **options: Any) -> Any:
+    from transformers import AutoModel  # takes seconds, and not every process of pytest-xdist runs these tests
+
+    return AutoModel.from_pretrained(folder, **options)
+
+
 @pytest.mark.parametrize("choices", CHOICES)
 @pytest.mark.parametrize(("ffn", "registers"), KINDS)
 def test_transformers_has_the_same_features(
@@ -33,7 +39,7 @@ def test_transformers_has_the_same_features(
 def test_every_weight_is_loaded(make_model: MakeModel, exported: Exported) -> None:
     model = make_model(registers=4)
     folder, _ = exported(model, "huggingface")
-    loaded, report = AutoModel.from_pretrained(folder, output_loading_info=True)
+    loaded, report = load(folder, output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
     assert type(loaded).__name__ == "Dinov2WithRegistersModel"
     count = sum(parameter.numel() for parameter in loaded.parameters())
@@ -45,7 +51,7 @@ def test_masked_patches(make_model: MakeModel, exported: Exported) -> None:
     folder, _ = exported(model, "huggingface")
     pixels = normalize(pixels_of(make_image()) / 255, model.mean, model.std)
     masks = torch.arange(16)[None] % 3 == 0
-    outputs = AutoModel.from_pretrained(folder).eval()(pixels, bool_masked_pos=masks)
+    outputs = load(folder).eval()(pixels, bool_masked_pos=masks)
     wanted = model.backbone.forward_features(pixels, masks)
     torch.testing.assert_close(outputs.last_hidden_state, wanted, atol=1e-5, rtol=1e-5)
 
@@ -65,7 +71,7 @@ def test_other_sizes(
         in capsys.readouterr().out
     )
     pixels = normalize(pixels_of(image) / 255, model.mean, model.std)
-    tokens = AutoModel.from_pretrained(folder).eval()(pixels).last_hidden_state
+    tokens = load(folder).eval()(pixels).last_hidden_state
     assert torch.allclose(tokens, model.forward_features(pixels_of(image)), atol=1e-5) is not noted
     assert noted is (registers == 0)
 
@@ -74,6 +80,8 @@ def test_other_sizes(
 
 
 def test_the_processor_resizes_and_normalizes(make_model: MakeModel, exported: Exported) -> None:
+    from transformers import AutoImageProcessor
+
     model, image = make_model(), make_image()
     folder, _ = exported(model, "huggingface")
     processor = AutoImageProcessor.from_pretrained(folder)

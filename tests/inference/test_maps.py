@@ -148,7 +148,7 @@ def test_rows_of_a_sheet_are_full(count: int, columns: int) -> None:
         assert 0 <= axes.get_position().x0 < axes.get_position().x1 <= 1 and axes.get_position().y0 > 0
 
 
-@pytest.mark.parametrize("size", [(10, 4000), (2, 3000), (4000, 10), (3000, 2), (1, 1)])
+@pytest.mark.parametrize("size", [(2, 3000), (4000, 10), (1, 1)])
 def test_the_sheet_of_a_strip_is_bounded(
     tmp_path: Path, model_folder: Path, picture: Picture, size: tuple[int, int]
 ) -> None:
@@ -163,9 +163,11 @@ def test_the_sheet_of_a_strip_is_bounded(
         assert (part < 250).any(axis=2).sum() > 1000
 
 
-@pytest.mark.parametrize("aspect", [1e-9, 0.01, 1 / 8, 1, 5, 400, 1e9])
-@pytest.mark.parametrize("heads", [1, 24])
-def test_a_sheet_is_bounded_and_says_so(aspect: float, heads: int) -> None:
+@pytest.mark.parametrize(
+    ("heads", "aspect"),
+    [*((1, aspect) for aspect in (1e-9, 0.01, 1 / 8, 1, 5, 400, 1e9)), (24, 1e-9), (24, 1 / 8), (24, 1e9)],
+)
+def test_a_sheet_is_bounded_and_says_so(heads: int, aspect: float) -> None:
     tiles = [Tile(f"head {index}", np.eye(4)) for index in range(heads)]
     figure = draw("title", "subtitle", [tiles[:3], tiles], aspect)
     assert figure.get_figheight() <= 40.01
