@@ -78,6 +78,9 @@ else:
 """
 
 
+# Loops of Prefect's server that schedule, watch and clean up what no test here has.
+UNUSED_SERVICES = ("FOREMAN", "LATE_RUNS", "SCHEDULER", "TRIGGERS", "CANCELLATION_CLEANUP", "REPOSSESSOR")
+
 # One process for three commands: each start of DVC takes more than a second.
 SET_UP = """
 from dvc.cli import main
@@ -115,5 +118,8 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def prefect_server() -> Iterator[None]:
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        for service in UNUSED_SERVICES:
+            patch.setenv(f"PREFECT_SERVER_SERVICES_{service}_ENABLED", "false")
+        with prefect_test_harness(server_startup_timeout=300):
+            yield

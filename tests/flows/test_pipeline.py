@@ -1,5 +1,6 @@
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from prefect.settings import get_current_settings
 
 from flows.commands import dvc
 from flows.pipeline import pipeline, reproduce
+from flows.quick import quick
 from franca.files import read_json
 from franca.params import Params, load_params
 
@@ -79,7 +81,7 @@ def experiment(state: State[Any]) -> str:
         return client.read_flow_run(flow_run_id(state)).name
 
 
-def test_first_run_second_run_and_experiment(project: Path) -> None:
+def test_a_run_and_an_experiment(project: Path) -> None:
     """The experiment has the name of the flow run, does not change the project, and can be applied to it."""
     first = run_flow(params_of(project))
     assert first.is_completed()
@@ -93,32 +95,40 @@ def test_first_run_second_run_and_experiment(project: Path) -> None:
         f"**franca version 3** (champion) on {project}\n\n**all gates hold**\n\n- [run in MLflow](http://127.0.0.1/run)"
     )
 
-    second = run_flow(params_of(project))
-    assert second.is_completed()
-    assert {task_states(second)[stage] for stage in ("prepare", "evaluate", "register")} == {"Cached"}
-
     params = params_of(project)
-    other = params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"knn_k": 5})})
-    third = run_flow(other)
-    assert third.is_completed()
-    assert {name: task_states(third)[name] for name in ("prepare", "evaluate")} == {
+    second = quick(values=["evaluate.knn_k=5", "datasets={}"], return_state=True)
+    assert second.is_completed()
+    assert {name: task_states(second)[name] for name in ("prepare", "evaluate")} == {
         "prepare": "Cached",
         "evaluate": "Completed",
     }
-    assert "75.0 [60.0, 99.0]" in artifacts(third)["metrics"]
-    assert f"on {project}\n" in artifacts(third)["model-version"]
+    assert "75.0 [60.0, 99.0]" in artifacts(second)["metrics"]
+    assert f"on {project}\n" in artifacts(second)["model-version"]
+    assert any(experiment(second) in line for line in logs(second))
     assert read_json(project / "results/evaluate/results.json")["rows"][0]["value"] == 90.0
     assert params_of(project) == params
 
-    dvc(["exp", "apply", experiment(third)], project, print)
-    assert params_of(project) == other
+    dvc(["exp", "apply", experiment(second)], project, print)
+    assert params_of(project) == params.model_copy(
+        update={"evaluate": params.evaluate.model_copy(update={"knn_k": 5})}
+    )
     assert read_json(project / "results/evaluate/results.json")["rows"][0]["value"] == 75.0
 
 
-def test_a_failed_stage_fails_the_run_with_its_error_line(project: Path) -> None:
+def test_the_quick_flow_refuses_unknown_names(project: Path) -> None:
+    state = quick(values=["evaluate.knn_q=5"], return_state=True)
+    assert state.is_failed()
+    assert "evaluate.knn_q: unknown key (value 5); did you mean knn_k?" in (state.message or "")
+    assert not task_states(state)
+
+
+def test_existing_data_is_used_if_the_pull_fails_and_a_failed_stage_fails_the_run(project: Path) -> None:
+    """DVC does not overwrite data that is changed and not in the cache, and the flow goes on with it."""
+    (project / "data/images.txt").write_text("four images")
     with_source(project, "broken")
     state = run_flow(params_of(project))
     assert state.is_failed()
+    assert "packing four images" in logs(state)
     assert "stage prepare: prepare: broken: no image in it can be read" in (state.message or "")
     assert "evaluate" not in task_states(state)
 
@@ -140,14 +150,6 @@ def test_a_stopped_stage_is_resumed_as_long_as_it_makes_progress(
     assert state.is_failed()
     assert "stage prepare: stopped at step 1 of 2" in (state.message or "")
     assert states_of_stage(state, "prepare") == ["Pending", "Running", *again, "Failed"]
-
-
-def test_existing_data_is_used_if_the_pull_fails(project: Path) -> None:
-    """DVC does not overwrite data that is changed and not in the cache, and the flow goes on with it."""
-    (project / "data/images.txt").write_text("four images")
-    state = run_flow(params_of(project))
-    assert state.is_completed()
-    assert "packing four images" in logs(state)
 
 
 @pytest.fixture
@@ -173,12 +175,13 @@ def test_a_terminated_flow_leaves_no_process(running: tuple[subprocess.Popen[str
     assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_invalid_params_are_a_one_line_error(project: Path) -> None:
+def test_invalid_params_are_a_one_line_error(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(text.replace("  knn_k:", "  knn_q:"))
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.pipeline"], cwd=project, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert "unknown key (value 20); did you mean knn_k?" in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.delitem(sys.modules, "flows.pipeline")
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("flows.pipeline", run_name="__main__")
+    assert caught.value.code == 2
+    assert "unknown key (value 20); did you mean knn_k?" in capsys.readouterr().err

@@ -1,17 +1,16 @@
-"""The flow for changed values, and the checks of `franca submit` before it calls a server."""
+"""Changed values of a flow run, and the checks of `franca submit` before it calls a server."""
 
 import socket
 from pathlib import Path
 
 import pytest
 
-from flows.quick import params_of, quick
+from flows.quick import params_of
 from flows.workspace import workspace
 from franca import presets
 from franca.cli import main
 from franca.errors import FrancaError
 from franca.params import load_params
-from tests.flows.test_pipeline import experiment, logs, task_states
 
 
 def test_what_the_values_are_changed_in(project: Path) -> None:
@@ -20,25 +19,6 @@ def test_what_the_values_are_changed_in(project: Path) -> None:
     assert params_of("photos-cpu", []) == presets.load("photos-cpu")
     with pytest.raises(FrancaError, match="unknown key"):
         params_of("photos-cpu", ["base.sed=3"])
-
-
-@pytest.mark.usefixtures("prefect_server")
-def test_a_run_with_changed_values_is_an_experiment(project: Path) -> None:
-    before = (project / "params.yaml").read_text()
-    state = quick(values=["evaluate.knn_k=5", "datasets={}"], return_state=True)
-    assert state.is_completed()
-    assert task_states(state)["evaluate"] == "Completed"
-    assert any(experiment(state) in line for line in logs(state))
-    assert (project / "params.yaml").read_text() == before
-    assert not (project / "results").exists()
-
-
-@pytest.mark.usefixtures("prefect_server")
-def test_the_flow_refuses_unknown_names(project: Path) -> None:
-    state = quick(values=["evaluate.knn_q=5"], return_state=True)
-    assert state.is_failed()
-    assert "evaluate.knn_q: unknown key (value 5); did you mean knn_k?" in (state.message or "")
-    assert not task_states(state)
 
 
 @pytest.mark.parametrize(
