@@ -1,5 +1,6 @@
 """Whole runs of the pretrain stage on a tiny store, each in a process that is forked with torch already imported."""
 
+import csv
 import json
 import os
 import runpy
@@ -24,7 +25,7 @@ from tests.forked import FORKSERVER
 
 TRAINER = Path(__file__).with_name("trainer.py")
 PATIENCE_SECONDS = 300
-STEPS = 18
+STEPS = 12
 
 
 def wait_for(condition: Callable[[], Any]) -> None:
@@ -171,6 +172,12 @@ class Project:
     def close(self) -> None:
         for run in self._runs:
             run.kill()
+
+
+def rows(project: Project, curve: str) -> list[dict[str, str]]:
+    """Rows of one of the stage's CSV files."""
+    with (project.folder / f"results/pretrain/curves/{curve}.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 MakeProject = Callable[..., Project]

@@ -14,8 +14,8 @@ from franca.pretrain.network import Network
 from franca.pretrain.online import AGREEMENT, EFFECTIVE_RANK, KNN, PIXELS, RANDOM, OnlineEvaluation, behind
 from franca.pretrain.outputs import curve_steps, final_loss
 from tests.conftest import MakeParams, MakeStore
-from tests.pretrain.conftest import MakeProject, Project
-from tests.pretrain.test_stage import SHORT, rows
+from tests.pretrain.conftest import MakeProject, Project, rows
+from tests.pretrain.test_stage import SHORT
 
 CPU = torch.device("cpu")
 SAID = "the model is no better than its baselines"
@@ -129,11 +129,11 @@ def changed(changes: dict[str, Any]) -> dict[str, Any]:
 
 def test_what_the_log_shows_changes_no_output(make_project: MakeProject, pretrain: Callable[[Project], None]) -> None:
     outs = []
-    for log_steps in (1, 3, 100):
+    for log_steps in (1, 4):
         project = make_project(changed({"runtime.log_steps": log_steps}), f"project{log_steps}")
         pretrain(project)
         outs.append(project.outs())
-    assert outs[0] == outs[1] == outs[2]
+    assert outs[0] == outs[1]
     assert len(rows(project, "loss")) == 6
 
 

@@ -1,6 +1,5 @@
 """The stage in this process: what starts it, what it refuses and what it writes."""
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,57 +12,10 @@ from franca.errors import FrancaError
 from franca.files import read_json
 from franca.models import FrancaModel, load_model, random_model, save_model
 from tests.conftest import MakeParams, MakeStore
-from tests.pretrain.conftest import MakeProject, Project
+from tests.pretrain.conftest import MakeProject, Project, rows
 
 Pretrain = Callable[[Project], None]
 SHORT = {"pretrain.epochs": 1, "pretrain.losses.teacher_warmup_epochs": 0.5}
-
-
-def rows(project: Project, curve: str) -> list[dict[str, str]]:
-    with (project.folder / f"results/pretrain/curves/{curve}.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def test_curves_and_final_numbers(reference: Project) -> None:
-    losses, knn = rows(reference, "loss"), rows(reference, "knn")
-    assert [int(row["step"]) for row in losses] == reference.steps()
-    assert set(losses[0]) == {"step", "loss", "dino", "ibot", "koleo"}
-    assert all(0 <= float(row["top1"]) <= 100 for row in knn) and len(knn) == len(losses) // 3
-    for curve in ("teacher_entropy", "prototypes_used"):
-        names = {"step", *(f"{head}_level{width}" for head in ("dino", "ibot") for width in (2, 4, 8, 16, 32))}
-        assert set(rows(reference, curve)[0]) == names
-    assert all(
-        0 <= float(value) <= 1 for row in rows(reference, "prototypes_used") for value in list(row.values())[1:]
-    )
-    final = read_json(reference.folder / "results/pretrain/metrics.json")
-    last, rank = knn[-1], rows(reference, "rank")[-1]
-    numbers = {"knn_top1": last["top1"], "knn_top1_random": last["random"], "knn_top1_pixels": last["pixels"]}
-    numbers |= {"effective_rank": rank["rank"], "effective_rank_random": rank["random"]}
-    assert {name: final.pop(name) for name in numbers} == pytest.approx(
-        {name: float(value) for name, value in numbers.items()}, abs=0.01
-    )
-    assert final.pop("loss") == pytest.approx(sum(float(row["loss"]) for row in losses[-10:]) / 10, abs=1e-3)
-    assert final == {
-        "steps": len(losses),
-        "fingerprint": reference.run_folder.name.removeprefix("pretrain-"),
-    }
-    facts = read_json(reference.run_folder / "run.json")
-    assert facts["fingerprint"] == final["fingerprint"] and facts["threads"] == 1 and facts["precision"] == "fp32"
-
-
-def test_the_model_learns_and_is_the_teacher(reference: Project) -> None:
-    losses = [float(row["loss"]) for row in rows(reference, "loss")]
-    assert sum(losses[-3:]) < sum(losses[:3])
-    model = load_model(reference.folder / "models/pretrained")
-    weights = {key.removeprefix("teacher."): value for key, value in reference.weights().items()}
-    for key, value in model.state_dict().items():
-        assert torch.equal(value, weights.get(key, torch.zeros(0, 2, 32))), key
-
-
-def test_nothing_of_time_or_place_is_in_what_dvc_keeps(reference: Project) -> None:
-    for name, content in reference.outs().items():
-        assert str(reference.folder).encode() not in content, name
-        assert b"time" not in content and b"host" not in content, name
 
 
 def test_other_params_are_another_run(make_project: MakeProject, pretrain: Pretrain) -> None:
@@ -249,9 +201,9 @@ def test_a_timm_model_of_the_same_build_is_gone_on_with(make_project: MakeProjec
     ids=["slice", "shared", "one level", "no local crops", "no masks", "bf16", "dense", "drop path"],
 )
 def test_every_variant_trains(make_project: MakeProject, pretrain: Pretrain, changes: dict[str, Any]) -> None:
-    project = make_project(SHORT | changes)
+    project = make_project(SHORT | {"pretrain.epoch_length": 2} | changes)
     pretrain(project)
-    assert [row["step"] for row in rows(project, "loss")] == ["1", "2", "3"]
+    assert [row["step"] for row in rows(project, "loss")] == ["1", "2"]
     load_model(project.folder / "models/pretrained")
 
 

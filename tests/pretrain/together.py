@@ -1,6 +1,7 @@
 """Functions that several processes run to save and load checkpoints without training; see `in_processes`."""
 
 import errno
+import gc
 import json
 import os
 import traceback
@@ -47,6 +48,7 @@ def in_processes(count: int, folder: Path, action: Callable[..., Any], *argument
 def _one(
     rank: int, count: int, folder: Path, answers: Path, action: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
+    gc.freeze()  # so that the garbage collector does not look at all that was imported
     store = dist.FileStore(str(answers / "store"), count)
     dist.init_process_group(
         "gloo", store=store, rank=rank, world_size=count, timeout=timedelta(seconds=TIMEOUT_SECONDS)

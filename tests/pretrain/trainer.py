@@ -1,5 +1,6 @@
 """What a forked process runs to be `franca pretrain`; `settings` are put into its globals by `conftest.py`."""
 
+import gc
 import multiprocessing
 import os
 import resource
@@ -12,6 +13,7 @@ from franca.tracking import mirror
 
 settings: dict[str, Any] = globals()["settings"]
 
+gc.freeze()  # so that the garbage collector does not look at all that was imported
 os.setsid()
 os.chdir(settings["project"])
 os.environ |= {"DVC_ROOT": str(settings["project"]), **settings["environment"]}
