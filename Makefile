@@ -34,7 +34,7 @@ demo: $(RUNTIME) ## Install, get the demo data, run the pipeline, print the resu
 test: export OMP_NUM_THREADS := 1
 test: $(DEV) ## Run the fast tests; `make test ARGS="-m slow"` runs the slow ones.
 	dvc pull --quiet data.dvc
-	pytest --numprocesses logical --maxprocesses 4 --dist loadscope $(ARGS)
+	pytest --numprocesses auto --dist loadscope $(ARGS)
 
 .PHONY: lint
 lint: $(DEV) docs ## Check style, types, documentation, Dockerfile and compose file.

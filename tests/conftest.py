@@ -1,10 +1,12 @@
 """What many tests start from: parameters of a tiny model and a tiny prepared store."""
 
 import copy
+import gc
 import io
+import os
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,14 @@ from franca.data.store.pack import PackWriter
 from franca.files import write_json
 from franca.params import ResolvedParams, parse_params, resolve
 
-TOGETHER = ("conformance", "flows")
-"""Folders whose modules share a server, or what the tests before have found."""
+TOGETHER = (
+    ("flows",),
+    ("test_faults.py", "test_online.py", "test_parallel.py", "test_resume.py"),
+    ("tracking",),
+    ("conformance",),
+)
+"""Folders and modules that one process of pytest-xdist runs, the longest first: they share a server, a process to fork
+from, imports that take seconds, or what the tests before have found."""
 
 MakeValues = Callable[..., dict[str, Any]]
 MakeParams = Callable[..., ResolvedParams]
@@ -107,16 +115,44 @@ TINY = {
 }
 
 
+# Imports and collection make a million objects that live until the end. The garbage collector would look at all of
+# them again and again: it stays off until they are there, and ignores them afterwards.
+gc.disable()
+
+
+def group_of(path: PurePath) -> int:
+    """Return the place in TOGETHER of a module of tests, or the number after the last."""
+    return next((i for i, names in enumerate(TOGETHER) if {path.name, path.parent.name} & {*names}), len(TOGETHER))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes longest first, so that no process of pytest-xdist works alone at the end."""
+    items.sort(key=lambda item: group_of(item.path))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.freeze()
+    gc.enable()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return one process more than there are cores, at most 4: tests wait for servers and child processes."""
+    return min(len(os.sched_getaffinity(0)) + 1, 4)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Have one process of pytest-xdist run the tests of a module, or of a folder, since they share fixtures."""
+    """Have one process run the tests of a module, which share fixtures, or of a group of TOGETHER."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = PurePosixPath(nodeid.partition("::")[0])
-            return str(path.parent if path.parent.name in TOGETHER else path)
+            group = group_of(path)
+            return str(group) if group < len(TOGETHER) else str(path)
 
+    config.option.loadscopereorder = False  # keep the order of the items
     return Scheduling(config, log)
 
 

@@ -1,6 +1,5 @@
 """Processes that start at once, because they are forked from one that has imported torch and Franca."""
 
-import gc
 import multiprocessing
 import os
 import sys
@@ -10,13 +9,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 FORKSERVER = multiprocessing.get_context("forkserver")
+"""For processes that train together: those that start them may have threads, and torch settings of other tests."""
 FORKSERVER.set_forkserver_preload(
     [
         "pytest",
         "franca.cli",
-        "franca.formats.import_weights",
-        "franca.formats.timm",
-        "franca.inference.embed",
         "franca.stages.pretrain",
         "franca.tracking.mirror",
     ]
@@ -24,25 +21,22 @@ FORKSERVER.set_forkserver_preload(
 
 
 def start(action: Callable[..., object], *arguments: object, errors: Path | None = None) -> BaseProcess:
-    """Call a function of a module in a new process, in the current folder.
-
-    Its exit code is what the function returns, as with `sys.exit`. Environment variables are those of the server, set
-    when the first process was started.
+    """Call a function in a copy of this process; its exit code is what the function returns, as with `sys.exit`.
 
     Args:
-        action: a function at the top level of its module, which is imported again.
+        action: the function.
+        arguments: its arguments.
         errors: a file for what the process writes to stderr.
     """
-    process = FORKSERVER.Process(target=_call, args=(errors, action, arguments))
+    process = multiprocessing.get_context("fork").Process(target=_call, args=(errors, action, arguments))
     process.start()
     return process
 
 
 def _call(errors: Path | None, action: Callable[..., object], arguments: tuple[object, ...]) -> None:
-    gc.freeze()  # so that the garbage collector does not look at all that was imported
-    multiprocessing.set_start_method("fork", force=True)  # the default of Linux, which this process did not inherit
     if errors:
-        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), 2)
+        sys.stderr = errors.open("w")  # not pytest's
+        os.dup2(sys.stderr.fileno(), 2)
     sys.exit(action(*arguments))  # type: ignore[arg-type]
 
 
