@@ -95,6 +95,7 @@ def make_plan(params: Params, gpus: int, per_node: int, gpu: Gpu, bf16: bool, tr
     recomputed = student.block_flops if params.runtime.activation_checkpointing else 0
     others = parts * teacher_flops(params, part) + _loss_flops(params, images)
     remade = _teacher_logits_flops(params, images) if parts > 1 else 0
+    undropped = undropped_flops(params, part) if params.pretrain.drop_path else student.flops
     return Plan(
         gpu=gpu,
         gpus=gpus,
@@ -102,7 +103,7 @@ def make_plan(params: Params, gpus: int, per_node: int, gpu: Gpu, bf16: bool, tr
         microbatches=parts,
         memory=_memory(params, student, gpus, per_node, images, parts, bf16),
         flops=parts * (3 * student.flops + recomputed) + others + remade,
-        paper_flops=parts * 3 * undropped_flops(params, part) + others,
+        paper_flops=parts * 3 * undropped + others,
         steps=_steps(params, train_images),
         parameters=student.parameters,
         checkpoint=4 * FLOAT32 * student.parameters,  # student, teacher and two moments
