@@ -48,7 +48,6 @@ def group_key(name: str, depth: int, params: Optimizer) -> GroupKey:
 
 def make_optimizer(network: Network, params: Optimizer) -> AdamW:
     """Return a fused AdamW over all parameters of the network, with a learning rate of 0 until `set_rates`."""
-    # Few groups of many parameters: a fused update runs once for each group.
     groups: dict[GroupKey, list[nn.Parameter]] = defaultdict(list)
     for name, parameter in network.named_parameters():
         groups[group_key(name, len(network.backbone.blocks), params)].append(parameter)
@@ -68,7 +67,6 @@ def clip_gradients(network: Network, clip_norm: float) -> dict[str, Tensor]:
     Returns:
         The norms before clipping by name of the submodule, () float32 on the device, equal in all processes.
     """
-    # As in the official code: with one norm for all, large gradients of the heads would shrink those of the backbone.
     return {
         name: whole(nn.utils.clip_grad_norm_(child.parameters(), clip_norm, foreach=True))
         for name, child in network.named_children()

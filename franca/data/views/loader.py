@@ -97,8 +97,6 @@ class StepDataset(Dataset[Batch | RawBatch]):
             FrancaError: No image can be read.
         """
         base, params, part = self._base, self._params, self._part
-        # A generator for each purpose, so that other crop settings leave the masks as they are, and the reverse. Both
-        # draw for the whole batch, so that an image's numbers do not depend on the number of processes.
         grid = base.image_size // base.backbone.patch_size
         rng = sample_rng(base.seed, 1, step)
         drawn = batch_masks(params.batch_size, params.losses.koleo_images, grid, params.masks, rng, part)
@@ -108,7 +106,6 @@ class StepDataset(Dataset[Batch | RawBatch]):
         draws = self._multi_crop.draw(rng, params.batch_size, part)
         images = self._frames(step, windows, draws, lost)
         if self._side:
-            # A GPU gets the images, which are smaller than the crops. For a CPU, `_make_crops` follows in the worker.
             return RawBatch(stack(images, self._side), *self._multi_crop.specs(draws, self._side), masks)
         if for_gpu:
             return RawBatch(*self._multi_crop.flat_specs(images, draws), masks)
@@ -131,7 +128,6 @@ class StepDataset(Dataset[Batch | RawBatch]):
         """
         dense = windows[:, 0] < (0 if self._dense is None else self._params.dense_share)
         places = np.flatnonzero(~dense)
-        # Rows of the whole batch: what replaces a lost image must not depend on the process that loads it.
         rows = self._part.start + places
         seed = self._base.seed
 
@@ -161,7 +157,6 @@ class StepDataset(Dataset[Batch | RawBatch]):
         assert self._dense is not None
         _, which, scale, x, y = uniform
         image = self._dense[int(which * len(self._dense))]
-        # Larger than a crop, so that the two crops of a window differ in place as those of an image do.
         side = min(self._base.image_size * (WINDOW[0] + (WINDOW[1] - WINDOW[0]) * scale), *image.size)
         left, upper = x * (image.width - side), y * (image.height - side)
         return image, (left, upper, left + side, upper + side)
@@ -198,7 +193,6 @@ class StepLoader:
         self.lost = LostImages(dataset.images)
         self._loader = DataLoader(
             _Results(dataset, for_gpu=pin),
-            # An item of the data set is a whole batch already.
             batch_size=None,
             sampler=range(start, stop),
             collate_fn=None if pin else _make_crops,

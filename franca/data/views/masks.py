@@ -49,7 +49,6 @@ def batch_masks(
     touched = range(first // group, -(-stop // group))
     masks = np.zeros((len(touched), crops, grid * grid), dtype=bool)
     for row, index in enumerate(touched):
-        # Philox starts a stream from a key without drawing the streams before it.
         own = np.random.Generator(np.random.Philox(key=[key, index]))
         count = int(counts[index])
         chosen = own.permutation(crops)[:count]
@@ -95,7 +94,6 @@ def random_masks(
             for mask, count in zip(chosen, masked.tolist(), strict=True):
                 mask[:] = multi_block(grid, count, rng)
     if params.cyclic:
-        # An inverse block hides the border more often than the center; rolled around, all patches equally often.
         shifts = rng.integers(grid, size=(len(masked), 2))
         y = (np.arange(rows) - shifts[:, :1]) % rows
         x = (np.arange(columns) - shifts[:, 1:]) % columns
@@ -127,7 +125,6 @@ def blocks(grid: tuple[int, int], counts: NDArray[np.int64], rng: np.random.Gene
     tops, lefts = rng.integers(rows - heights + 1), rng.integers(columns - widths + 1)
     y = np.arange(rows) - tops[:, None]
     x = np.arange(columns) - lefts[:, None]
-    # Row-major number of a patch within its rectangle: those beyond the count are the surplus.
     inside = ((y >= 0) & (y < heights[:, None]))[:, :, None] & ((x >= 0) & (x < widths[:, None]))[:, None, :]
     return inside & (y[:, :, None] * widths[:, None, None] + x[:, None, :] < counts[:, None, None])
 

@@ -55,7 +55,6 @@ class MultiCrop:
         self._side_of_each = np.array([size] * 2 + [crops.local_size] * crops.local_count)
         first, second, local = augment.blur_probability
         self._blur = [first, second] + [local] * crops.local_count
-        # As in DINO, only the second global crop.
         self._solarize = [0.0, augment.solarize_probability] + [0.0] * crops.local_count
 
     def draw(self, rng: np.random.Generator, batch_size: int, part: slice) -> Draws:
@@ -154,7 +153,6 @@ class MultiCrop:
 
     def _boxes_in(self, frame: Frame, draws: Draws, row: int) -> tuple[Floats, NDArray[np.bool_]]:
         """Return boxes (crops, 4) in pixels and transposed crops (crops,) of image `row`, within its frame."""
-        # The boxes are drawn for the frame alone, so they fit into it, and then moved to its place.
         left, upper, right, lower = frame
         size = (right - left, lower - upper)
         boxes, transposed = self._boxes(draws.box[:, row], draws.orientation[:, row], size)
