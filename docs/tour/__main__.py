@@ -97,14 +97,13 @@ class Tour:
         return "`franca submit -S disentangle.rounds=1`: version 2, which passes its gates and waits for approval"
 
     def approve(self) -> str:
-        """Answer the form of the suspended flow."""
-        run = self.api.start(WAITING, {"apply": True})
-        self.api.suspended(run)
+        """Answer the form of the flow that the run has started for its version."""
+        run = self.api.suspended()
         self._picture("prefect_form", f"{self.prefect}/runs/flow-run/{run}")
         self.api.answer(run, version="2", decision="approve", name="guide", reason="one round is enough")
         self._expect(self.api.end(run), "Completed")
         self._expect(self._champion(), "2")
-        return "promote/champion asked in a form, somebody approved, version 2 is champion"
+        return "the flow asked in a form, somebody approved, version 2 is champion"
 
     def roll_back(self) -> str:
         """Take the second version back."""

@@ -79,30 +79,42 @@ class Prefect:
 
     def deployment(self, name: str) -> str | None:
         """Return the ID of a deployment FLOW/NAME, None if there is none yet."""
-        found = self._client.get(f"/deployments/name/{name}")
+        found = self._ask("GET", f"/deployments/name/{name}")
         return str(found.json()["id"]) if found.is_success else None
 
     def start(self, deployment: str, parameters: dict[str, Any]) -> str:
         """Start a deployment and return the ID of the flow run."""
         identifier = self.deployment(deployment)
-        found = self._client.post(f"/deployments/{identifier}/create_flow_run", json={"parameters": parameters})
+        found = self._ask("POST", f"/deployments/{identifier}/create_flow_run", {"parameters": parameters})
         return str(found.raise_for_status().json()["id"])
 
     def state(self, run: str) -> dict[str, Any]:
         """Return the state of a flow run."""
-        return dict(self._client.get(f"/flow_runs/{run}").raise_for_status().json()["state"])
+        return dict(self._ask("GET", f"/flow_runs/{run}").raise_for_status().json()["state"])
 
     def end(self, run: str) -> str:
         """Wait for the end of a flow run and return the name of its state."""
         state = wait(f"flow run {run}", lambda: (s := self.state(run))["type"] in DONE and s)
         return str(state["name"])
 
-    def suspended(self, run: str) -> None:
-        """Wait until a flow run asks for input."""
-        wait(f"the form of flow run {run}", lambda: self.state(run)["name"] == "Suspended")
+    def suspended(self) -> str:
+        """Wait until a flow run asks for input, and return its ID."""
+        query = {"flow_runs": {"state": {"name": {"any_": ["Suspended"]}}}}
+        found = wait("a form", lambda: self._ask("POST", "/flow_runs/filter", query).raise_for_status().json())
+        return str(found[0]["id"])
 
     def answer(self, run: str, **values: str) -> None:
         """Fill in the form of a suspended flow run."""
-        found = self._client.post(f"/flow_runs/{run}/resume", json={"run_input": values}).json()
+        found = self._ask("POST", f"/flow_runs/{run}/resume", {"run_input": values}).json()
         if found["status"] != "ACCEPT":
             raise RuntimeError(f"the form was refused: {found}")
+
+    def _ask(self, method: str, path: str, content: Any = None) -> httpx.Response:
+        """Send a request again for as long as the server is too busy to answer it, as Prefect's own client does."""
+
+        def answer() -> httpx.Response | None:
+            found = self._client.request(method, path, json=content)
+            return None if found.status_code == httpx.codes.SERVICE_UNAVAILABLE else found
+
+        response: httpx.Response = wait("the Prefect server", answer)
+        return response
