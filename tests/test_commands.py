@@ -85,6 +85,7 @@ NOT_TYPED = {
     'make test ARGS="-m slow tests/serving"': "minutes, and servers",
     "pytest tests/conformance": "fast tests",
     "python -m benchmarks.loader": "minutes that need the machine alone",
+    "python -m benchmarks.large_sets": "an hour that needs the machine alone",
     "python -m benchmarks.decoding": "needs the packages of requirements-bench.lock",
     'franca rollback --reason "blurs on water"': "needs an earlier champion; tests/tracking rolls back",
     'franca reject 5 --reason "too slow"': "needs several versions; tests/tracking has them",
@@ -122,6 +123,7 @@ MENTIONED = {
     "franca summary",
     "franca import-weights --timm",
     "mlflow gc",
+    "pip check",
     "mlflow models serve",
     "prefect flow-run execute",
 }
