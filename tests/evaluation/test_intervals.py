@@ -153,10 +153,11 @@ def test_independent_interval_takes_the_sides_that_face_each_other() -> None:
     assert independent_difference((72, 69, 72.5), (70, 69.5, 74)) == (2.0, -3.0, 2.7071, False)
 
 
-def test_scores_of_a_confusion_by_hand() -> None:
-    confusion = torch.tensor([[[6.0, 2, 0], [1, 3, 0], [0, 0, 0]]])
-    assert mean_iou(overlaps(confusion).numpy()).item() == pytest.approx(100 * (6 / 9 + 3 / 6) / 2)
-    assert accuracy(correct_pixels(confusion).numpy()).item() == pytest.approx(75.0)
+def test_scores_of_pixel_counts_by_hand() -> None:
+    # Of the confusion matrix [[6, 2, 0], [1, 3, 0], [0, 0, 0]]: its diagonal, and the sums of its rows and columns.
+    counts = torch.tensor([[[6.0, 3, 0], [8, 4, 0], [7, 5, 0]]])
+    assert mean_iou(overlaps(counts).numpy()).item() == pytest.approx(100 * (6 / 9 + 3 / 6) / 2)
+    assert accuracy(correct_pixels(counts).numpy()).item() == pytest.approx(75.0)
 
 
 def test_r2_by_hand() -> None:

@@ -1,5 +1,6 @@
 """The report page: written by the stage, without scripts or addresses, and safe from names that are markup."""
 
+import html
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -89,7 +90,7 @@ def test_any_benchmark_of_the_registry_has_its_scores_on_the_page(tmp_path: Path
     for benchmark in BENCHMARKS:
         assert f"<td>{benchmark.name}</td>" in page
         if benchmark.metric:
-            assert f"<h3>{benchmark.title}<span>" in page
+            assert f"<h3>{html.escape(benchmark.title)}<span>" in page
     assert page.count('<svg class="curve"') == sum(benchmark.name.endswith("_levels") for benchmark in BENCHMARKS)
     assert "1,234 test images; less is better" in page
 
