@@ -92,7 +92,8 @@ def test_a_run_and_an_experiment(project: Path) -> None:
     shown = artifacts(first)
     assert "90.0 [60.0, 99.0]" in shown["metrics"] and "40.0 [39.5, 40.5]" in shown["metrics"]
     assert shown["model-version"] == (
-        f"**franca version 3** (champion) on {project}\n\n**all gates hold**\n\n- [run in MLflow](http://127.0.0.1/run)"
+        f"**franca version 3** (champion) on `{project}`\n\n**all gates hold**\n\n"
+        "- [run in MLflow](http://127.0.0.1/run)"
     )
 
     params = params_of(project)
@@ -103,7 +104,7 @@ def test_a_run_and_an_experiment(project: Path) -> None:
         "evaluate": "Completed",
     }
     assert "75.0 [60.0, 99.0]" in artifacts(second)["metrics"]
-    assert f"on {project}\n" in artifacts(second)["model-version"]
+    assert f"on `{project}`\n" in artifacts(second)["model-version"]
     assert any(experiment(second) in line for line in logs(second))
     assert read_json(project / "results/evaluate/results.json")["rows"][0]["value"] == 90.0
     assert params_of(project) == params

@@ -150,7 +150,7 @@ def write_lines(folder: Path, steps: Iterator[int] | range, time: float | None =
         file.writelines(line(step, time) for step in steps)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "timeout"
