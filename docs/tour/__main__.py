@@ -21,7 +21,6 @@ from docs.tour.project import IMAGES, Project, unpack
 from docs.tour.servers import Prefect, Servers, answers, free_port, wait
 
 NEW_CLASS = "Highway"
-WAITING = "promote/champion"
 
 
 class Tour:
@@ -72,7 +71,7 @@ class Tour:
         wait("MLflow", lambda: answers(f"{self.mlflow}/health"))
         wait("Prefect", lambda: answers(f"{self.prefect}/api/health"))
         self._start("worker", "flows/worker.sh")
-        wait("the deployments", lambda: self.api.deployment(WAITING))
+        wait("the deployments", lambda: self.api.deployment("promote/champion"))
         return f"MLflow at {self.mlflow}, Prefect at {self.prefect}, and a worker that has deployed the flows"
 
     def train(self) -> str:
